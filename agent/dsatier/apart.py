@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Things that may never come back, done in a process apart.
+
+A write that hangs in the kernel cannot be killed, and neither can the process that made
+it. So it is made by a child, and the agent waits for the child no longer than it said.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import struct
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from dsatier.host import Hung, Ran, Rejected
+
+_REPORT = struct.Struct("=ii")
+"""errno (0: it went well) and the number of bytes that were taken."""
+_LONGEST_OUTPUT = 1 << 20
+_LAST_BREATH = 1.0
+"""Seconds that a killed process gets to go."""
+
+
+class Writer:
+    """Writes in children. Those that hang are remembered, and reaped when they come back."""
+
+    def __init__(self) -> None:
+        self._hung: set[int] = set()
+
+    def write(self, path: str, open_file: Callable[[], int], data: bytes, deadline: float) -> None:
+        """Make one write() of ``data`` into what ``open_file`` opens.
+
+        Raises OSError, Rejected where less was taken or the child died, and Hung.
+        """
+        self.reap()
+        ours, its = os.pipe2(os.O_CLOEXEC)
+        # a Ctrl-C goes to the child, too: it must not end between open and write
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            child = os.fork()
+            if child == 0:
+                _write_and_exit(its, open_file, data)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(its)
+        try:
+            report = _read_within(ours, deadline)
+        finally:
+            os.close(ours)
+        if report is None:
+            self._hung.add(child)
+            raise Hung(path, f"a write has not returned in {deadline:g} s; process {child} is in it")
+        _, status = os.waitpid(child, 0)
+        if len(report) < _REPORT.size:
+            raise Rejected(path, errno.EIO, f"the writing process died: {_died(status)}")
+        code, taken = _REPORT.unpack(report)
+        if code:
+            raise OSError(code, os.strerror(code), path)
+        if taken != len(data):
+            message = f"expected {len(data)} bytes to be taken, found {taken}"
+            raise Rejected(path, errno.EIO, message)
+
+    def reap(self) -> tuple[int, ...]:
+        """Return the children that still hang; forget those that came back."""
+        for child in tuple(self._hung):
+            with suppress(ChildProcessError):
+                if os.waitpid(child, os.WNOHANG) == (0, 0):
+                    continue
+            self._hung.discard(child)
+        return tuple(sorted(self._hung))
+
+
+def _write_and_exit(report: int, open_file: Callable[[], int], data: bytes) -> None:
+    """Be the child: write, tell how it went, and go without any of the parent's clean-up."""
+    try:
+        code, taken = 0, 0
+        try:
+            taken = os.write(open_file(), data)
+        except OSError as error:
+            code = error.errno or errno.EIO
+        os.write(report, _REPORT.pack(code, taken))
+    finally:
+        os._exit(0)
+
+
+def _read_within(descriptor: int, deadline: float) -> bytes | None:
+    """Return what comes through a pipe, None where nothing does before the deadline."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    end = time.monotonic() + deadline
+    while True:
+        left = end - time.monotonic()
+        if poll.poll(max(0, int(left * 1000))):
+            return os.read(descriptor, _REPORT.size)
+        if left <= 0:
+            return None
+
+
+def _died(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"it exited {code}"
+    return f"signal {-code}; where the kernel killed it, the kernel log says why"
+
+
+def run(argv: tuple[str, ...], environment: dict[str, str], deadline: float, name: str) -> Ran:
+    """Run a program, and return how it ended and the start of what it said.
+
+    It gets its own process group, which is killed at the deadline. Raises OSError where
+    it cannot be started, and Hung.
+    """
+    with subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        cwd="/",
+        start_new_session=True,
+    ) as process:
+        try:
+            return _followed(process, deadline, name)
+        except BaseException:
+            # nobody waits for it in `with`: it may be in a call that cannot be killed
+            _kill(process)
+            process.returncode = process.poll() if process.poll() is not None else -signal.SIGKILL
+            raise
+
+
+def _followed(process: subprocess.Popen[bytes], deadline: float, name: str) -> Ran:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    said = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
+    out, err = said.values()
+    poll = select.poll()
+    for descriptor in said:
+        poll.register(descriptor, select.POLLIN)
+    end = time.monotonic() + deadline
+    open_ends = set(said)
+    while open_ends or process.poll() is None:
+        left = end - time.monotonic()
+        if left <= 0:
+            raise Hung(name, _killed(process, deadline))
+        if not open_ends:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(left)
+            continue
+        for descriptor, _ in poll.poll(max(1, int(left * 1000))):
+            data = os.read(descriptor, 65536)
+            if not data:
+                poll.unregister(descriptor)
+                open_ends.discard(descriptor)
+            room = _LONGEST_OUTPUT - len(said[descriptor])
+            said[descriptor] += data[: max(0, room)]
+        if process.poll() is not None and not poll.poll(0):
+            break  # it ended; what it started may hold its output open for ever
+    assert process.returncode is not None
+    return Ran(
+        process.returncode,
+        out.decode(errors="backslashreplace"),
+        err.decode(errors="backslashreplace"),
+    )
+
+
+def _kill(process: subprocess.Popen[bytes]) -> bool:
+    """Kill a process and all of its group; tell whether it is gone."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_LAST_BREATH)
+    return process.poll() is not None
+
+
+def _killed(process: subprocess.Popen[bytes], deadline: float) -> str:
+    if _kill(process):
+        return f"it has not ended in {deadline:g} s and was killed"
+    return f"it has not ended in {deadline:g} s and cannot be killed; it is process {process.pid}"

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command's entry: the two verbs that people run most start without the rest.
+
+``status`` and ``check`` import next to nothing; everything else goes through
+``dsatier.commands``.
+"""
+
+import sys
+
+OK, FAILED, PENDING, NOT_RUNNING, NOT_COMPLIANT = 0, 1, 2, 3, 4
+LOCKED, USAGE, BAD_PROFILE, CONFIGURATION = 11, 64, 65, 78
+
+
+def main(argv: "list[str] | None" = None) -> int:
+    """Run the command line ``argv`` and return its exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        return _main(words)
+    except BrokenPipeError:
+        # the reader went away; there is nobody left to tell
+        sys.stderr.close()
+        return FAILED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + 2
+
+
+def _main(words: "list[str]") -> int:
+    if words[:1] == ["status"]:
+        from dsatier.statusview import status_main
+
+        code = status_main(words[1:])
+        if code is not None:
+            return code
+    if words[:1] == ["check"]:
+        from dsatier.check import check_main
+
+        code = check_main(words[1:])
+        if code is not None:
+            return code
+    from dsatier.commands import run
+
+    return run(words)

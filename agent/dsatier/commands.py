@@ -1,0 +1,450 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands: each verb opens a host, does its work and words the result."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dsatier import __version__, catconfig, schema, show, statusview
+from dsatier.cli import (
+    BAD_PROFILE,
+    CONFIGURATION,
+    FAILED,
+    LOCKED,
+    NOT_COMPLIANT,
+    OK,
+    PENDING,
+    USAGE,
+)
+from dsatier.cmdline import parser
+from dsatier.drive import Driver, Outcome, Progress, Target
+from dsatier.dropins import find
+from dsatier.explain import explain
+from dsatier.facts import Facts
+from dsatier.filehost import FileHost
+from dsatier.host import Host, HostDown, HostError, Locked, Missing
+from dsatier.journal import LOCK, STATUS, Journal, Spoilt
+from dsatier.lifecycle import NotNow
+from dsatier.loader import Loaded, from_texts, load
+from dsatier.measure import measure
+from dsatier.observe import Observer
+from dsatier.plans import Plan
+from dsatier.problem import Invalid
+from dsatier.profile import Tiers
+from dsatier.rehearsal import prepare
+from dsatier.targets import target
+
+RESULTS = {
+    "unchanged": OK,
+    "changed": OK,
+    "pending": NOT_COMPLIANT,
+    "refused": FAILED,
+    "reverted": FAILED,
+    "degraded": NOT_COMPLIANT,
+    "quarantined": NOT_COMPLIANT,
+    "drifted": NOT_COMPLIANT,
+    "rollback-failed": FAILED,
+    "reboot-required": FAILED,
+}
+
+
+class WrongUsage(Exception):
+    """The words of the command line do not fit together, or name what is not there."""
+
+
+def run(argv: list[str]) -> int:
+    """Run the command line and return its exit code."""
+    options = parser().parse_args(argv)
+    if options.version:
+        print(f"dsatier {__version__}")
+        return OK
+    if options.command is None:
+        parser().print_help(sys.stderr)
+        return USAGE
+    try:
+        return VERBS[options.command](options)
+    except WrongUsage as error:
+        return _say(error, USAGE)
+    except Invalid as invalid:
+        return _say(invalid, BAD_PROFILE)
+    except Locked as locked:
+        return _say(f"another dsatier is at work: {locked.holder}", LOCKED)
+    except Spoilt as spoilt:
+        return _say(spoilt, CONFIGURATION)
+    except NotNow as refused:
+        return _say(refused, FAILED)
+    except HostDown as down:
+        return _say(f"the host is down: {down.message}", FAILED)
+    except HostError as error:
+        return _say(error, FAILED)
+
+
+def _say(message: object, code: int) -> int:
+    print(f"dsatier: {message}", file=sys.stderr)
+    return code
+
+
+# -- opening hosts and profiles ------------------------------------------------
+
+
+@contextmanager
+def _open(options: Namespace) -> Iterator[Host]:
+    """Yield the host that the options name; a simulated one's state is kept if asked."""
+    if options.host is None:
+        if options.sim_state is not None:
+            raise WrongUsage("--sim-state goes with --host sim:FILE")
+        yield FileHost(options.root or "/")
+        return
+    kind, _, name = options.host.partition(":")
+    if kind != "sim" or not name:
+        raise WrongUsage(f"--host: expected sim:NAME or sim:FILE.yaml, found {options.host}")
+    if options.root is not None:
+        raise WrongUsage("--host and --root exclude each other")
+    with _simulated(name, options.sim_state) as host:
+        yield host
+
+
+@contextmanager
+def _simulated(name: str, state: str | None) -> Iterator[Host]:
+    from dsatier.sim.host import SimHost
+
+    try:
+        if state is None:
+            yield SimHost.host_for(name)
+            return
+        with open(state, "a+", encoding="utf-8") as stream:
+            # one command at a time, as the lock of a real host would have it
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            stream.seek(0)
+            text = stream.read()
+            host = SimHost.restore(text) if text else SimHost.host_for(name)
+            try:
+                yield host
+            finally:
+                fresh = Path(f"{state}.new")
+                fresh.write_text(host.state_text(), encoding="utf-8")
+                stream.seek(0)
+                stream.truncate()
+                stream.write(fresh.read_text(encoding="utf-8"))
+                fresh.unlink()
+    except (OSError, ValueError) as error:
+        raise WrongUsage(f"--host sim:{name}: {error}") from error
+
+
+def _sources(options: Namespace, host: Host | None, facts: Facts | None) -> Loaded:
+    if options.profile:
+        texts = []
+        for name in options.profile:
+            try:
+                texts.append((name, Path(name).read_text(encoding="utf-8", errors="surrogateescape")))
+            except OSError as error:
+                raise WrongUsage(f"{name}: cannot be read: {error.strerror}") from error
+        return from_texts(texts, facts)
+    if host is None:
+        raise WrongUsage("--facts goes with --profile")
+    return load(find(host), facts)
+
+
+def _slow_node(loaded: Loaded) -> int:
+    tiers = (loaded.profile.tiers if loaded.profile else None) or Tiers()
+    return 1 if tiers.slow_node is None else tiers.slow_node
+
+
+def _holder(options: Namespace) -> str:
+    return f"dsatier {options.command}, process {os.getpid()}"
+
+
+def _progress(options: Namespace) -> Callable[[Progress], None]:
+    def tell(one: Progress) -> None:
+        if sys.stderr.isatty() and one.outcome is None:
+            print(show.progress(one), end="\r", file=sys.stderr, flush=True)
+        elif one.outcome is not None:
+            print(show.progress(one), file=sys.stderr, flush=True)
+
+    return (lambda one: None) if getattr(options, "quiet", False) else tell
+
+
+@contextmanager
+def _driving(options: Namespace) -> Iterator[tuple[Driver, Target]]:
+    """Yield a driver that holds the host's lock, and what the profile wants."""
+    with _open(options) as host, host.lock(LOCK, _holder(options)):
+        facts = Observer(host).look()
+        loaded = _sources(options, host, facts)
+        driver = Driver(
+            host,
+            slow_node=_slow_node(loaded),
+            holder=_holder(options),
+            progress=_progress(options),
+        )
+        yield driver, target(host, loaded, facts, driver.journal.originals())
+
+
+# -- verbs -----------------------------------------------------------------------
+
+
+def _check(options: Namespace) -> int:
+    from dsatier.check import check_main
+
+    return check_main([*(["--json"] if options.json else []), "--", *options.files]) or OK
+
+
+def _plan(options: Namespace) -> int:
+    if options.facts is not None:
+        facts = _captured(options.facts)
+        loaded = _sources(options, None, facts)
+        wanted = target(_NoFiles(), loaded, facts, None)
+        plan = prepare(facts, wanted.desired, extra=wanted.extra, untouched=wanted.untouched)
+    else:
+        with _open(options) as host:
+            facts = Observer(host).look()
+            loaded = _sources(options, host, facts)
+            driver = Driver(host, slow_node=_slow_node(loaded))
+            wanted = target(host, loaded, facts, driver.journal.originals())
+            plan = driver.plan_for(wanted, driver.journal.record())
+    _print(options, plan, show.plan)
+    if plan.verdict != "ready":
+        return NOT_COMPLIANT
+    return PENDING if plan.steps and options.detailed_exitcode else OK
+
+
+def _apply(options: Namespace) -> int:
+    given = _given(options.plan) if options.plan is not None else None
+    with _driving(options) as (driver, wanted):
+        if given is not None and not options.profile:
+            # the plan carries what is desired: it needs no profile beside it
+            wanted = Target(given.desired, wanted.digest, given.findings and wanted.extra)
+        return _ended(options, driver.apply(wanted, given))
+
+
+def _reconcile(options: Namespace) -> int:
+    with _driving(options) as (driver, wanted):
+        return _ended(options, driver.reconcile(wanted))
+
+
+def _verify(options: Namespace) -> int:
+    with _open(options) as host:
+        facts = Observer(host).look()
+        loaded = _sources(options, host, facts)
+        driver = Driver(host, slow_node=_slow_node(loaded))
+        wanted = target(host, loaded, facts, driver.journal.originals())
+        outcome = driver.reconcile(wanted, act=False)
+        plan = driver.plan_for(wanted, driver.journal.record())
+    steps = plan.steps
+    if options.json:
+        _json(
+            {
+                "schema_version": 1,
+                "compliant": not steps and outcome.result not in ("degraded", "drifted"),
+                "verdict": plan.verdict,
+                "message": outcome.message,
+                "differences": [
+                    {"what": s.what, "expected": s.after, "found": s.before} for s in steps
+                ],
+            }
+        )
+    else:
+        for step in steps:
+            print(f"{step.what}: expected {step.after}, found {step.before}")
+        for finding in plan.findings:
+            print("\n".join(show.finding_lines(finding)))
+        if outcome.result == "degraded":
+            print(f"engine fault: {outcome.message}")
+        if not steps and plan.verdict == "ready":
+            print("the host is as its profile says")
+    good = not steps and plan.verdict == "ready" and outcome.result in ("unchanged", "pending")
+    return OK if good else NOT_COMPLIANT
+
+
+def _status(options: Namespace) -> int:
+    with _open(options) as host:
+        try:
+            text = host.read(STATUS)
+        except Missing:
+            text = ""
+    return statusview.show(text, STATUS, as_json=options.json)
+
+
+def _withdraw(verb: Callable[[Driver], Outcome]) -> Callable[[Namespace], int]:
+    def command(options: Namespace) -> int:
+        with _open(options) as host, host.lock(LOCK, _holder(options)):
+            record = Journal(host).record()
+            driver = Driver(
+                host,
+                slow_node=record.slow_node,
+                holder=_holder(options),
+                progress=_progress(options),
+            )
+            return _ended(options, verb(driver))
+
+    return command
+
+
+def _facts(options: Namespace) -> int:
+    with _open(options) as host:
+        _print(options, Observer(host).look(), show.facts)
+    return OK
+
+
+def _doctor(options: Namespace) -> int:
+    if options.facts is not None:
+        facts = _captured(options.facts)
+        loaded = _sources(options, None, facts)
+        wanted = target(_NoFiles(), loaded, facts, None)
+        plan = prepare(facts, wanted.desired, extra=wanted.extra)
+    else:
+        with _open(options) as host:
+            facts = Observer(host).look()
+            loaded = _sources(options, host, facts)
+            before = Journal(host).originals()
+            wanted = target(host, loaded, facts, before)
+            plan = prepare(facts, wanted.desired, extra=wanted.extra)
+    if options.json:
+        findings = [schema.dump(finding) for finding in plan.findings]
+        _json({"schema_version": 1, "reachable": plan.verdict == "ready", "findings": findings})
+    else:
+        for finding in plan.findings:
+            print(str(finding))
+        if plan.verdict == "ready":
+            print(f"{facts.hostname}: the profile can be reached, in {len(plan.steps)} steps")
+        else:
+            print(f"{facts.hostname}: the profile cannot be reached: {plan.verdict}")
+    return OK if plan.verdict == "ready" else NOT_COMPLIANT
+
+
+def _explain(options: Namespace) -> int:
+    with _open(options) as host:
+        facts = Observer(host).look()
+        loaded = _sources(options, host, facts)
+    try:
+        found = explain(options.field, loaded, facts)
+    except KeyError:
+        from difflib import get_close_matches
+
+        from dsatier.explain import fields
+
+        near = get_close_matches(options.field, fields(), 3, 0.4) or sorted(fields())
+        raise WrongUsage(
+            f"{options.field}: expected a field of the profile, as {', '.join(near)}"
+        ) from None
+    _print(options, found, str)
+    return OK
+
+
+def _cat_config(options: Namespace) -> int:
+    with _open(options) as host:
+        loaded = _sources(options, host, Observer(host).look())
+    if options.json:
+        _json(catconfig.to_json(loaded))
+    else:
+        print(catconfig.render(loaded), end="")
+    return OK
+
+
+def _measure(options: Namespace) -> int:
+    argv = options.argv[1:] if options.argv[:1] == ["--"] else options.argv
+    if not argv:
+        raise WrongUsage("measure: expected a command after --")
+    with _open(options) as host:
+        measured = measure(host, argv)
+    if options.json:
+        _json({"schema_version": 1, **measured})
+    else:
+        width = max(map(len, measured["timer"]), default=0)
+        print(f"exit code {measured['exit_code']}, {measured['seconds']:.3f} s", file=sys.stderr)
+        for name, value in measured["timer"].items():
+            print(f"{name:<{width}}  {value}")
+    return int(measured["exit_code"])
+
+
+def _demo(options: Namespace) -> int:
+    from dsatier.demo import demo
+
+    return demo(fast=options.fast)
+
+
+# -- words ---------------------------------------------------------------------------
+
+
+def _json(data: Any) -> None:
+    print(json.dumps(data, indent=2))
+
+
+def _print(options: Namespace, value: Any, words: Callable[[Any], str]) -> None:
+    if options.json:
+        _json(schema.dump(value))
+    else:
+        print(words(value))
+
+
+def _ended(options: Namespace, outcome: Outcome) -> int:
+    if options.json:
+        _json(
+            {
+                "schema_version": 1,
+                "result": outcome.result,
+                "message": outcome.message,
+                "state": outcome.record.state if outcome.record else None,
+                "plan": schema.dump(outcome.plan) if outcome.plan else None,
+            }
+        )
+    else:
+        if outcome.result == "refused" and outcome.plan is not None:
+            for finding in outcome.plan.findings:
+                print("\n".join(show.finding_lines(finding)), file=sys.stderr)
+        print(show.outcome(outcome), file=sys.stderr if RESULTS[outcome.result] else sys.stdout)
+    return RESULTS[outcome.result]
+
+
+def _captured(path: str) -> Facts:
+    return schema.validate("facts", _text(path))  # type: ignore[no-any-return]
+
+
+def _given(path: str) -> Plan:
+    return schema.validate("plan", _text(path))  # type: ignore[no-any-return]
+
+
+def _text(path: str) -> str:
+    try:
+        if path == "-":
+            return sys.stdin.read()
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise WrongUsage(f"{path}: cannot be read: {error}") from error
+
+
+class _NoFiles:
+    """Stands for a host of which only the facts are here: a queue file is read where we are."""
+
+    def read(self, path: str) -> str:
+        """Return the text of a local file. Raises Missing."""
+        try:
+            return Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise Missing(path, str(error.strerror).lower()) from error
+
+
+VERBS: dict[str, Callable[[Namespace], int]] = {
+    "check": _check,
+    "plan": _plan,
+    "apply": _apply,
+    "reconcile": _reconcile,
+    "verify": _verify,
+    "status": _status,
+    "rollback": _withdraw(Driver.rollback),
+    "release": _withdraw(Driver.release),
+    "clear": _withdraw(Driver.clear),
+    "facts": _facts,
+    "doctor": _doctor,
+    "explain": _explain,
+    "cat-config": _cat_config,
+    "measure": _measure,
+    "demo": _demo,
+}

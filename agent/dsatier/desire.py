@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From profiles and checkpoints to desired states. Pure: the edge reads the queue file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from dsatier.facts import Facts, Swap
+from dsatier.knobs import KNOBS, live
+from dsatier.plans import Desired
+from dsatier.profile import (
+    CpuEngine,
+    DsaEngine,
+    Engine,
+    MultithreadEngine,
+    Profile,
+    QueueFile,
+    Tiers,
+)
+from dsatier.queuefile import DeviceConfig, captured, expand
+from dsatier.readings import node
+
+ENGINES: dict[str, dict[str, int]] = {
+    "cpu": {"cpu_multi_copy_pages": 0, "use_dsa_copy_pages": 0, "dsa_state": 0},
+    "multithread": {"cpu_multi_copy_pages": 1, "use_dsa_copy_pages": 0, "dsa_state": 0},
+    "dsa": {"cpu_multi_copy_pages": 0, "dsa_state": 1, "use_dsa_copy_pages": 1},
+}
+TIERING_OFF = {"demotion_enabled": 0, "numa_balancing": 0}
+NO_ENGINE = {"use_dsa_copy_pages": 0}
+"""What the breaker does at once; channels stay held, for their state is in doubt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Originals:
+    """What dsatier found before it first wrote: all that rollback and release return to."""
+
+    __pydantic_config__ = {"strict": True, "extra": "forbid"}
+
+    schema_version: int
+    boot_id: str
+    taken_at: float
+    """Seconds since the epoch; for people."""
+    knobs: dict[str, int]
+    online_cpus: tuple[int, ...]
+    """CPUs of the slow node that were online."""
+    swaps: tuple[Swap, ...]
+    devices: tuple[DeviceConfig, ...]
+    """Devices that were enabled, with their queues."""
+    idle_devices: tuple[str, ...]
+    """Devices that were disabled."""
+
+
+def originals(facts: Facts, slow_node: int, taken_at: float) -> Originals:
+    """Return what must be kept of a host before it is first written to."""
+    slow = node(facts, slow_node)
+    values = {name: live(facts, name) for name in KNOBS}
+    return Originals(
+        schema_version=1,
+        boot_id=facts.kernel.boot_id,
+        taken_at=taken_at,
+        knobs={name: value for name, value in values.items() if value is not None},
+        online_cpus=slow.cpus if slow is not None else (),
+        swaps=tuple(replace(area, used=0) for area in facts.swaps),
+        devices=tuple(captured(d) for d in facts.devices if d.state == "enabled"),
+        idle_devices=tuple(d.id for d in facts.devices if d.state == "disabled"),
+    )
+
+
+def from_profile(
+    profile: Profile,
+    facts: Facts,
+    before: Originals | None = None,
+    queues: tuple[DeviceConfig, ...] = (),
+) -> Desired:
+    """Return what a profile asks of this host.
+
+    ``queues`` is what the profile's queue file says, if it names one; ``before``
+    tells which CPUs and swap areas are to come back.
+    """
+    tiers = profile.tiers or Tiers()
+    knobs: dict[str, int] = {}
+    if profile.concurrency:
+        _named(knobs, profile.concurrency, "use_concur_to_compact", "use_concur_to_demote")
+    if profile.engine is not None:
+        knobs |= _engine(profile.engine, facts)
+    swap = None
+    if profile.tiering:
+        _named(
+            knobs, profile.tiering, "numa_balancing", "demote_scale_factor", "demotion_enabled"
+        )
+        swap = profile.tiering.swap
+    return Desired(
+        fast_node=0 if tiers.fast_node is None else tiers.fast_node,
+        slow_node=1 if tiers.slow_node is None else tiers.slow_node,
+        cpuless=tiers.cpuless is True,
+        cpus_online=before.online_cpus if before and tiers.cpuless is False else (),
+        knobs=knobs,
+        queues=queues or _short_form(profile.engine, facts),
+        stopped=(),
+        swap_off=swap == "off",
+        swap_on=before.swaps if before and swap == "on" else (),
+    )
+
+
+def _named(knobs: dict[str, int], section: object, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        if value is not None:
+            knobs[name] = int(value)
+
+
+def _engine(engine: Engine, facts: Facts) -> dict[str, int]:
+    """Return the engine's knobs. A kernel without a knob has it at 0 already."""
+    wanted = {
+        name: value
+        for name, value in ENGINES[engine.kind].items()
+        if value or name in facts.knobs
+    }
+    match engine:
+        case MultithreadEngine():
+            _named(wanted, engine, "limit_mt_num")
+        case DsaEngine():
+            _named(wanted, engine, "limit_chans", "dsa_copy_threshold")
+        case CpuEngine():
+            pass
+    return wanted
+
+
+def _short_form(engine: Engine | None, facts: Facts) -> tuple[DeviceConfig, ...]:
+    if not isinstance(engine, DsaEngine) or engine.work_queues is None:
+        return ()
+    if isinstance(engine.work_queues, QueueFile):
+        return ()
+    return expand(engine.work_queues, facts.devices, driver_names=facts.kernel.family != "seed")
+
+
+def with_cpu_engine(desired: Desired, facts: Facts, *, stop_tiering: bool = False) -> Desired:
+    """Return ``desired`` with CPU copies instead of its engine, for a latched fault.
+
+    ``dsa_state`` is left as it is: whether its channels can be given back is in doubt.
+    """
+    if desired.wants("use_dsa_copy_pages") != 1:
+        return desired
+    knobs = {
+        name: value
+        for name, value in (desired.knobs or {}).items()
+        if name not in ("dsa_state", "use_dsa_copy_pages", "limit_chans")
+    }
+    knobs |= {name: 0 for name in NO_ENGINE if name in facts.knobs}
+    if stop_tiering:
+        knobs |= {name: 0 for name in TIERING_OFF if name in facts.knobs}
+        knobs.pop("demote_scale_factor", None)
+    return replace(desired, knobs=knobs, queues=())
+
+
+def cpu_only(facts: Facts, slow_node: int = 1) -> Desired:
+    """Return the state that a crash guard brings up: CPU copies, and nothing else touched."""
+    knobs = {name: 0 for name in ENGINES["cpu"] if name in facts.knobs}
+    return Desired(slow_node=slow_node, knobs=knobs)
+
+
+def from_originals(before: Originals, facts: Facts, slow_node: int = 1) -> Desired:
+    """Return the state that ``rollback`` goes to: everything as it was found."""
+    names = {device.id for device in before.devices}
+    knobs = {name: value for name, value in before.knobs.items() if name in facts.knobs}
+    if knobs.get("numa_balancing") != 2:
+        knobs.pop("demote_scale_factor", None)  # it has no effect and cannot be written
+    # values that this kernel cannot hold safely are left alone: they were not written by dsatier
+    knobs = {name: value for name, value in knobs.items() if KNOBS[name].low <= value}
+    return Desired(
+        slow_node=slow_node,
+        knobs=knobs,
+        cpus_online=before.online_cpus,
+        queues=before.devices,
+        stopped=before.idle_devices,
+        swap_on=before.swaps,
+    )
+
+
+def released(before: Originals | None, facts: Facts, slow_node: int = 1) -> Desired:
+    """Return the state that ``release`` goes to: as found, but with every engine off.
+
+    Without originals only the engines go off: nothing else is known to be dsatier's.
+    """
+    engines = {name: 0 for name in ENGINES["cpu"] if name in facts.knobs}
+    if before is None:
+        return Desired(slow_node=slow_node, knobs=engines)
+    back = from_originals(before, facts, slow_node)
+    return replace(back, knobs={**(back.knobs or {}), **engines})
+
+
+def untouched(profile: Profile) -> tuple[str, ...]:
+    """Return what a profile does not name, and the agent so does not touch."""
+    found = [
+        name
+        for name in ("tiers", "concurrency", "engine", "tiering")
+        if getattr(profile, name) is None
+    ]
+    for section in ("tiers", "concurrency", "engine", "tiering"):
+        value = getattr(profile, section)
+        if value is not None:
+            found += [
+                f"{section}.{name}"
+                for name in value.__slots__
+                if getattr(value, name) is None and not name.endswith("_node")
+            ]
+    return tuple(found)

@@ -1,0 +1,535 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The driver: brings a host where it is wanted, and keeps the journal on the way.
+
+Every verb observes first and then acts on what is there. Writes that only make
+a host safer (turning the engine off after a fault) do not wait for the journal;
+all others happen only after it is on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from dsatier import lifecycle
+from dsatier.desire import (
+    Originals,
+    cpu_only,
+    from_originals,
+    originals,
+    released,
+    with_cpu_engine,
+)
+from dsatier.drift import Fight, contested, noted
+from dsatier.facts import Facts
+from dsatier.faults import fault
+from dsatier.gate import Gate, Refused
+from dsatier.host import Host, HostDown, HostError, Hung, LogTail, Rejected
+from dsatier.interlock import GUARDS, Guard
+from dsatier.journal import Journal
+from dsatier.observe import Observer
+from dsatier.planner import plan as make_plan
+from dsatier.plans import Desired, Finding, Plan, Step
+from dsatier.profile import DriftPolicy
+from dsatier.readings import on
+from dsatier.records import Motion, Record, with_conditions
+from dsatier.rehearsal import no_way_back, prepare
+from dsatier.status import status
+
+Result = Literal[
+    "unchanged",
+    "changed",
+    "pending",
+    "refused",
+    "reverted",
+    "degraded",
+    "quarantined",
+    "drifted",
+    "rollback-failed",
+    "reboot-required",
+]
+POLL = 0.05
+"""Seconds between two looks for evidence, at first; doubles up to a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a verb ended."""
+
+    result: Result
+    message: str
+    plan: Plan | None = None
+    record: Record | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a profile wants of this host, with what the driver must know of the profile."""
+
+    desired: Desired
+    digest: str
+    extra: tuple[Finding, ...] = ()
+    untouched: tuple[str, ...] = ()
+    drift: DriftPolicy = DriftPolicy()
+    stop_tiering_on_fault: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A step that begins, or how it ended (``outcome`` is not None)."""
+
+    step: Step
+    of: int
+    outcome: str | None = None
+    waited: float = 0.0
+    """Seconds since the step began."""
+
+
+class StepFailed(Exception):
+    """A step had no effect that could be proven, was refused, or hung."""
+
+    def __init__(self, step: Step, reason: str, *, hung: bool = False) -> None:
+        super().__init__(f"step {step.number} ({step.what}): {reason}")
+        self.step = step
+        self.reason = reason
+        self.hung = hung
+
+
+class Driver:
+    """Drives one host. Its user holds the host's lock."""
+
+    def __init__(
+        self,
+        host: Host,
+        *,
+        slow_node: int = 1,
+        holder: str = "dsatier",
+        progress: Callable[[Progress], None] = lambda progress: None,
+        guards: tuple[Guard, ...] = GUARDS,
+    ) -> None:
+        self.host = host
+        self.journal = Journal(host)
+        self._gate = Gate(host, Observer(host), slow_node, guards)
+        self._slow_node = slow_node
+        self._holder = holder
+        self._progress = progress
+        self._guards = guards
+        self._mark = 0
+
+    def look(self) -> Facts:
+        """Return the host's facts now."""
+        return self._gate.look()
+
+    # -- the verbs ---------------------------------------------------------
+
+    def wake(self) -> Record:
+        """Deal with what happened while nobody looked: an unclean end, a reboot.
+
+        After an unclean end the host comes up on the CPU engine, and what was
+        being applied is quarantined.
+        """
+        record, motion, facts = self.journal.record(), self.journal.motion(), self.look()
+        if motion is not None:
+            return self._guard_crash(record, motion, facts)
+        boot = facts.kernel.boot_id
+        if record.boot_id and record.boot_id != boot:
+            event = "reboot" if record.latch == "none" else "latched"
+            words = "the host booted" if event == "reboot" else record.message
+            reason = "Booted" if event == "reboot" else record.reason
+            record = self._after(record, event, reason, words)
+            record = replace(
+                record, boot_id=boot, engine_live=False, log_mark=0, copy_fails=0, repairs=()
+            )
+            self._keep(record)
+        return record
+
+    def plan_for(self, target: Target, record: Record) -> Plan:
+        """Return the plan to ``target``, reduced to what the record's latch allows."""
+        facts = self.look()
+        return prepare(
+            facts,
+            self._allowed(target, record, facts),
+            extra=target.extra,
+            untouched=target.untouched,
+            guards=self._guards,
+        )
+
+    def apply(self, target: Target, given: Plan | None = None) -> Outcome:
+        """Bring the host to ``target``.
+
+        ``given`` is a plan made before: it is refused unless it is still what
+        would be planned now.
+        """
+        record = self.wake()
+        if record.state == "reboot-required":
+            return Outcome("reboot-required", record.message, None, record)
+        plan = self.plan_for(target, record)
+        if given is not None and (given.steps, given.desired) != (plan.steps, plan.desired):
+            return Outcome("refused", "the host has changed since the plan was made", plan, record)
+        if plan.verdict == "refused":
+            return Outcome("refused", "; ".join(map(str, plan.findings[:3])), plan, record)
+        if plan.verdict == "reboot-required":
+            return self._stuck(record, plan)
+        return self._go(record, target, plan)
+
+    def reconcile(self, target: Target, *, act: bool = True) -> Outcome:
+        """Look once: detect a fault, repair or report drift, or apply what is not in force.
+
+        With ``act`` False nothing is written to the kernel: what would be done is told.
+        """
+        record = self.wake() if act else self.journal.record()
+        facts = self.look()
+        tail = self._tail(record, facts)
+        broken = fault(record, facts, target.desired, tail.lines)
+        if broken is not None and record.latch != "fault":
+            if not act:
+                return Outcome("degraded", broken, None, record)
+            return self.fall_back(record, facts, target, broken)
+        if record.state == "reboot-required":
+            return Outcome("reboot-required", record.message, None, record)
+        plan = self.plan_for(target, record)
+        in_force = record.profile_digest == target.digest
+        if not plan.steps and plan.verdict == "ready" and in_force:
+            return self._rest(record, facts, plan, act=act)
+        if not act:
+            return Outcome("drifted" if in_force else "pending", _words(plan), plan, record)
+        if record.state in ("converged", "drifted") and in_force and plan.verdict == "ready":
+            return self._drift(record, target, plan, facts)
+        return self.apply(target)
+
+    def fall_back(self, record: Record, facts: Facts, target: Target, reason: str) -> Outcome:
+        """Turn the engine off once, in the safe order, and latch: the circuit breaker."""
+        latched = replace(
+            self._after(record, "fault", "EngineFault", reason),
+            latch="fault",
+            faults=record.faults + 1,
+            engine_live=False,
+        )
+        desired = with_cpu_engine(
+            target.desired, facts, stop_tiering=target.stop_tiering_on_fault
+        )
+        plan = make_plan(facts, replace(desired, cpuless=False, swap_off=False))
+        try:
+            self._perform(plan, latched, must_journal=False)
+        except StepFailed as failed:
+            return self._end(latched, "failed", "EngineStuck", f"{reason}; {failed}", plan)
+        return self._end(latched, "proven", "EngineFault", reason, plan)
+
+    def rollback(self) -> Outcome:
+        """Return the host to what it was before dsatier first wrote to it."""
+        before = self.journal.originals()
+        if before is None:
+            return Outcome("unchanged", "there is nothing to roll back: dsatier wrote nothing")
+        return self._withdraw(before, lambda facts: from_originals(before, facts, self._slow_node))
+
+    def release(self) -> Outcome:
+        """Take dsatier's hand off the host: as it was before, with every engine off."""
+        before = self.journal.originals()
+        return self._withdraw(before, lambda facts: released(before, facts, self._slow_node))
+
+    def clear(self) -> Outcome:
+        """Acknowledge a fault or a crash: the next apply may go up again."""
+        record = self.wake()
+        if record.state == "reboot-required":
+            return Outcome("reboot-required", record.message, None, record)
+        message = f"acknowledged: {record.message}" if record.latch != "none" else "nothing latched"
+        facts = self.look()
+        cleared = replace(
+            self._after(record, "clear", "Cleared", message),
+            latch="none",
+            log_mark=self.host.log_mark(),
+            copy_fails=facts.timer.get("dsa_copy_fail", 0),
+        )
+        self._keep(cleared)
+        return Outcome("unchanged" if record.latch == "none" else "changed", message, None, cleared)
+
+    # -- how they go about it ----------------------------------------------
+
+    def _allowed(self, target: Target, record: Record, facts: Facts) -> Desired:
+        if record.latch == "crash":
+            return cpu_only(facts, self._slow_node)
+        if record.latch == "fault":
+            return with_cpu_engine(
+                target.desired, facts, stop_tiering=target.stop_tiering_on_fault
+            )
+        return target.desired
+
+    def _go(self, record: Record, target: Target, plan: Plan) -> Outcome:
+        facts = self.look()
+        record = replace(record, boot_id=facts.kernel.boot_id)
+        force = replace(
+            record,
+            profile_digest=target.digest,
+            generation=record.generation + (record.profile_digest != target.digest),
+        )
+        if not plan.steps:
+            return self._end(force, "proven", *_reached(record), plan)
+        before = self.journal.originals() or originals(facts, self._slow_node, self.host.wall())
+        dead_end = no_way_back(plan, facts, before)
+        if dead_end is not None:
+            step, finding = dead_end
+            return Outcome(
+                "refused", f"no way back from step {step.number} ({step.what}): {finding}", plan, record
+            )
+        try:
+            self.journal.keep_originals(before)
+        except Rejected as error:
+            return Outcome("refused", f"cannot keep what is there now: {error}", plan, record)
+        undo = originals(facts, self._slow_node, self.host.wall())
+        moving = self._after(record, "apply", "Applying", f"{len(plan.steps)} steps")
+        try:
+            self._perform(plan, moving, must_journal=True)
+        except NotJournalled as error:
+            return Outcome("refused", str(error), plan, record)
+        except StepFailed as failed:
+            return self._revert(moving, undo, failed, plan)
+        return self._end(
+            replace(force, state=moving.state, since=moving.since), "proven", *_reached(record), plan
+        )
+
+    def _revert(self, record: Record, undo: Originals, failed: StepFailed, plan: Plan) -> Outcome:
+        """Undo a change that failed, by planning back from what is there now."""
+        if failed.hung:
+            return self._end(record, "stuck", "RequestHung", str(failed), plan)
+        if record.state != "converging":
+            return self._end(record, "failed", "StepFailed", str(failed), plan)
+        record = self._after(record, "failed", "StepFailed", str(failed))
+        facts = self.look()
+        back = prepare(facts, from_originals(undo, facts, self._slow_node))
+        if back.verdict != "ready":
+            words = f"{failed}; no safe way back: {back.findings[0]}"
+            return self._end(record, "stuck", "NoWayBack", words, plan)
+        try:
+            self._perform(back, record, must_journal=False)
+        except StepFailed as again:
+            words = f"{failed}; going back failed at {again}"
+            event = "stuck" if again.hung else "failed"
+            return self._end(record, event, "RollbackFailed", words, plan)
+        return self._end(record, "restored", "StepFailed", str(failed), plan)
+
+    def _withdraw(
+        self, before: Originals | None, wanted: Callable[[Facts], Desired]
+    ) -> Outcome:
+        record = self.wake()
+        facts = self.look()
+        if record.state == "reboot-required":
+            return Outcome("reboot-required", record.message, None, record)
+        plan = prepare(facts, wanted(facts), guards=self._guards)
+        if plan.verdict == "refused":
+            return Outcome("refused", "; ".join(map(str, plan.findings[:3])), plan, record)
+        if plan.verdict == "reboot-required":
+            return self._stuck(record, plan)
+        moving = self._after(record, "withdraw", "Withdrawing", f"{len(plan.steps)} steps")
+        moving = replace(moving, boot_id=facts.kernel.boot_id, engine_live=False)
+        try:
+            self._perform(plan, moving, must_journal=True)
+        except NotJournalled as error:
+            return Outcome("refused", str(error), plan, record)
+        except StepFailed as failed:
+            event = "stuck" if failed.hung else "failed"
+            return self._end(moving, event, "RollbackFailed", str(failed), plan)
+        done = replace(moving, latch="none", profile_digest="", repairs=())
+        outcome = self._end(done, "proven", "Withdrawn", "dsatier's hand is off the host", plan)
+        if before is not None:
+            self.journal.forget_originals()
+        return outcome
+
+    def _guard_crash(self, record: Record, motion: Motion, facts: Facts) -> Record:
+        died = "the host" if motion.boot_id != facts.kernel.boot_id else "dsatier"
+        reason = f"{died} ended in step {motion.step} of {motion.steps} ({motion.what})"
+        state = motion.state if motion.state in lifecycle.STATES else "converging"
+        guard = replace(
+            self._after(replace(record, state=state), "crash", "UncleanEnd", reason),
+            latch="crash",
+            boot_id=facts.kernel.boot_id,
+            engine_live=False,
+        )
+        plan = prepare(facts, cpu_only(facts, self._slow_node))
+        if plan.verdict != "ready":
+            words = f"{reason}; {plan.findings[0]}"
+            return self._end(guard, "stuck", plan.findings[0].name, words, plan).record or guard
+        try:
+            self._perform(plan, guard, must_journal=False)
+        except StepFailed as failed:
+            words = f"{reason}; then {failed}"
+            return self._end(guard, "failed", "GuardFailed", words, plan).record or guard
+        return self._end(guard, "proven", "UncleanEnd", reason, plan).record or guard
+
+    def _drift(self, record: Record, target: Target, plan: Plan, facts: Facts) -> Outcome:
+        items = tuple(dict.fromkeys(step.what for step in plan.steps))
+        fight = contested(record, items, target.drift, self.host.monotonic(), facts)
+        if target.drift.policy == "report" or fight is not None:
+            return self._report_drift(record, plan, fight)
+        outcome = self._go(record, target, plan)
+        if outcome.result != "changed" or outcome.record is None:
+            return outcome
+        kept = noted(outcome.record, items, self.host.monotonic(), target.drift.window)
+        self._keep(kept)
+        return replace(outcome, message=f"drift repaired: {', '.join(items)}", record=kept)
+
+    def _report_drift(self, record: Record, plan: Plan, fight: Fight | None) -> Outcome:
+        reason = "Drift" if fight is None else "Contested"
+        words = _words(plan) if fight is None else str(fight)
+        drifted = self._after(record, "drift", reason, words)
+        if (drifted.state, drifted.message) != (record.state, record.message):
+            self._keep(drifted)
+        return Outcome("drifted", words, plan, drifted)
+
+    def _rest(self, record: Record, facts: Facts, plan: Plan, *, act: bool) -> Outcome:
+        """Nothing to do. Drift that went by itself is over."""
+        if act and record.state == "drifted":
+            return self._end(record, "proven", *_reached(record), plan)
+        if act and record.state in ("unmanaged", "reverted"):
+            return self._end(replace(record, boot_id=facts.kernel.boot_id), "proven", *_reached(record), plan)
+        return Outcome(_result(record.state, changed=False), record.message, plan, record)
+
+    def _stuck(self, record: Record, plan: Plan) -> Outcome:
+        finding = next(f for f in plan.findings if f.level == "reboot")
+        facts = self.look()
+        known = replace(record, boot_id=facts.kernel.boot_id)
+        return self._end(known, "stuck", finding.name, str(finding), plan)
+
+    # -- performing --------------------------------------------------------
+
+    def _perform(self, plan: Plan, record: Record, *, must_journal: bool) -> None:
+        """Carry out a plan's steps, each proven before the next. Raises StepFailed."""
+        self._mark = self.host.log_mark()
+        for step in plan.steps:
+            self._note(record, plan, step, must=must_journal and step.number == 1)
+            began = self.host.monotonic()
+            self._progress(Progress(step, len(plan.steps)))
+            try:
+                self._perform_step(step)
+            except StepFailed as failed:
+                waited = self.host.monotonic() - began
+                self._progress(Progress(step, len(plan.steps), failed.reason, waited))
+                raise
+            waited = self.host.monotonic() - began
+            self._progress(Progress(step, len(plan.steps), "proven", waited))
+
+    def _perform_step(self, step: Step) -> None:
+        if step.requests:
+            self._mark = self.host.log_mark()
+        complaint = None
+        for request in step.requests:
+            try:
+                complaint = self._gate.submit(request, step.deadline) or complaint
+            except Refused as refused:
+                raise StepFailed(step, str(refused)) from refused
+            except Hung as hung:
+                raise StepFailed(step, str(hung), hung=True) from hung
+            except HostDown:
+                raise
+            except HostError as error:
+                raise StepFailed(step, f"the host refused: {error}") from error
+        self._settle(step)
+        self._await_evidence(step, complaint)
+
+    def _settle(self, step: Step) -> None:
+        until = self.host.monotonic() + step.settle
+        while self.host.monotonic() < until:
+            self.host.sleep(min(0.5, max(until - self.host.monotonic(), 0.001)))
+            self._gate.look()
+
+    def _await_evidence(self, step: Step, complaint: str | None) -> None:
+        until = self.host.monotonic() + (0.0 if complaint else step.deadline)
+        pause = POLL
+        while True:
+            facts = self._gate.look()
+            log = self.host.log_since(self._mark)
+            missing = [m for e in step.evidence if (m := e.missing(facts, log)) is not None]
+            if not missing:
+                return
+            final = any(m.startswith("kernel log") for m in missing)
+            if final or self.host.monotonic() >= until:
+                words = "; ".join(filter(None, (*missing, complaint)))
+                raise StepFailed(step, f"no evidence: {words}")
+            self.host.sleep(pause)
+            pause = min(2 * pause, 1.0)
+
+    def _note(self, record: Record, plan: Plan, step: Step, *, must: bool) -> None:
+        """Note in the journal which step begins. Only the first note must succeed."""
+        motion = Motion(
+            schema_version=1,
+            boot_id=plan.boot_id,
+            state=record.state,
+            began=record.since,
+            holder=self._holder,
+            step=step.number,
+            steps=len(plan.steps),
+            what=step.what,
+        )
+        try:
+            self.journal.keep_motion(motion)
+            if step.number == 1:
+                self._keep(record)
+        except Rejected as error:
+            if must:
+                raise NotJournalled(f"cannot open the journal: {error}") from error
+
+    def _tail(self, record: Record, facts: Facts) -> LogTail:
+        if not record.engine_live or record.boot_id != facts.kernel.boot_id:
+            return LogTail((), complete=True)
+        return self.host.log_since(record.log_mark)
+
+    # -- records -----------------------------------------------------------
+
+    def _after(self, record: Record, event: str, reason: str, message: str) -> Record:
+        state = lifecycle.after(record.state, event)
+        since = record.since if state == record.state else self.host.wall()
+        return with_conditions(
+            replace(record, state=state, reason=reason, message=message, since=since),
+            self.host.wall(),
+        )
+
+    def _end(self, record: Record, event: str, reason: str, message: str, plan: Plan) -> Outcome:
+        """Come to rest: keep the record, then close the journal."""
+        facts = self.look()
+        was = record.state
+        record = self._after(record, event, reason, message)
+        record = replace(
+            record,
+            boot_id=facts.kernel.boot_id,
+            slow_node=self._slow_node,
+            engine_live=record.state == "converged" and on(facts, "use_dsa_copy_pages"),
+            copy_fails=facts.timer.get("dsa_copy_fail", 0),
+            log_mark=self.host.log_mark(),
+        )
+        changed = bool(plan.steps) and was in lifecycle.IN_MOTION
+        try:
+            self._keep(record)
+            self.journal.close_motion()
+        except Rejected as error:
+            message = f"{message}; the journal could not be closed: {error}"
+        return Outcome(_result(record.state, changed=changed), message, plan, record)
+
+    def _keep(self, record: Record) -> None:
+        self.journal.keep_record(record)
+        self.journal.publish(status(record, self.host.hostname(), self.host.wall()))
+
+
+class NotJournalled(Exception):
+    """The journal could not be opened; nothing was written."""
+
+
+def _reached(record: Record) -> tuple[str, str]:
+    """Return reason and message of having reached what the record's latch allows."""
+    if record.latch != "none":
+        return record.reason, record.message
+    return "Proven", "every step is proven"
+
+
+def _words(plan: Plan) -> str:
+    if plan.verdict != "ready":
+        return "; ".join(map(str, plan.findings[:3]))
+    return "; ".join(f"{step.what} (found {step.before})" for step in plan.steps)
+
+
+def _result(state: str, *, changed: bool) -> Result:
+    match state:
+        case "converged" | "unmanaged":
+            return "changed" if changed else "unchanged"
+        case "reverted" | "degraded" | "quarantined" | "drifted" | "rollback-failed" | "reboot-required":
+            return state  # type: ignore[return-value]
+    return "changed"

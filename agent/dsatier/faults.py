@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults of the engine, told apart from drift. Pure."""
+
+from __future__ import annotations
+
+from dsatier.evidence import complaints
+from dsatier.facts import Facts
+from dsatier.knobs import live
+from dsatier.plans import Desired
+from dsatier.readings import halted, held, on
+from dsatier.records import Record
+
+
+def fault(record: Record, facts: Facts, desired: Desired, lines: tuple[str, ...]) -> str | None:
+    """Return what says that the engine faulted since ``record``, None where nothing does.
+
+    ``lines`` are the kernel log's lines since the record's mark. Only an engine
+    that was proven live on this boot can fault.
+    """
+    if not record.engine_live or record.boot_id != facts.kernel.boot_id:
+        return None
+    said = complaints(lines)
+    because = f" (kernel log: {said[0]})" if said else ""
+    if halted(facts):
+        return f"{', '.join(halted(facts))} halted{because}"
+    chans = live(facts, "limit_chans")
+    if on(facts, "dsa_state") and chans is not None and len(held(facts)) < chans:
+        return f"{len(held(facts))} DMA channels in use of {chans}: a work queue vanished{because}"
+    if not on(facts, "use_dsa_copy_pages"):
+        return f"use_dsa_copy_pages went to 0 by itself{because}"
+    if not on(facts, "dsa_state"):
+        return f"dsa_state went to 0 by itself{because}"
+    named = {config.id for config in desired.queues}
+    for device in facts.devices:
+        if device.id in named and device.state != "enabled":
+            return f"{device.id} is {device.state}{because}"
+        for queue in device.queues if device.id in named else ():
+            wanted = any(q.id == queue.id for c in desired.queues for q in c.queues)
+            if wanted and queue.state != "enabled":
+                return f"{queue.id} is {queue.state}{because}"
+    fails = facts.timer.get("dsa_copy_fail", 0)
+    if fails > record.copy_fails:
+        return f"dsa_copy_fail rose from {record.copy_fails} to {fails}{because}"
+    if said:
+        return f"the kernel log complains: {said[0]}"
+    return None

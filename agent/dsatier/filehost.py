@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host by its files: a machine's own, or those of a tree that stands in for one.
+
+Everything below the root belongs to the host, dsatier's own files included, so that
+``--root DIR`` works on a whole other host.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import shutil
+import stat
+import time
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+
+from dsatier import apart
+from dsatier.host import HostError, LogTail, Missing, Ran, Rejected
+from dsatier.klog import KMSG, KernelLog, end_of_file, file_mark, file_tail
+from dsatier.ownfiles import OwnFiles
+from dsatier.tree import Tree
+
+LARGEST = 4 << 20
+"""Bytes of the largest file that is read: /proc/cpuinfo of 2,000 CPUs."""
+PROGRAMS = frozenset({"accel-config", "swapon", "swapoff"})
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+_PAGE = 4096
+_CHUNK = 65536
+_KERNEL = ("/sys/", "/proc/")
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENODEV)
+"""ENODEV: the file is of a device that went away while it was open."""
+_MOST_OPEN = 4096
+_SPARE = 256
+_NO_SYS = 125
+_IN_TREE = (
+    'mount --bind -- "$1" /sys || exit 125; shift; exec "$@"'  # nothing of $1 is ever parsed
+)
+
+
+class FileHost:
+    """Implements ``dsatier.host.Host`` over the files below ``root``.
+
+    ``path`` is where programs are looked for. ``most_open`` bounds how many kernel files
+    stay open between reads, which makes reading them again six times as cheap; by
+    default it is what the limit on open files allows.
+    """
+
+    def __init__(self, root: str = "/", path: str = PATH, most_open: int | None = None) -> None:
+        self._tree = Tree(root)
+        self._path = path
+        self._own = OwnFiles(self._tree)
+        self._writer = apart.Writer()
+        self._log = KernelLog(self._open_log)
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if limit == resource.RLIM_INFINITY:
+            limit = _MOST_OPEN + _SPARE
+        room = max(0, min(_MOST_OPEN, limit - _SPARE))
+        self._most_open = room if most_open is None else most_open
+        self._seen: set[str] = set()
+        self._open: dict[str, int] = {}
+
+    @property
+    def root(self) -> str:
+        """The directory that stands for the host's ``/``."""
+        return self._tree.root
+
+    def close(self) -> None:
+        """Let go of all open files."""
+        for descriptor in self._open.values():
+            os.close(descriptor)
+        self._open.clear()
+        self._log.close()
+
+    # reading
+
+    def read(self, path: str) -> str:
+        """Return a file's text; bytes that are no UTF-8 come as backslash escapes."""
+        descriptor = self._open.get(path)
+        if descriptor is not None:
+            try:
+                if self._current(path, descriptor):
+                    return _text(descriptor, path)
+            except OSError:
+                pass  # a file of a device that went; it may have come back under its name
+            self._forget(path)
+        try:
+            return self._read_anew(path)
+        except OSError as error:
+            raise _host_error(path, error, "cannot be read") from error
+
+    def _read_anew(self, path: str) -> str:
+        keep = path in self._seen and len(self._open) < self._most_open
+        descriptor = self._tree.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")
+            text = _text(descriptor, path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if keep:
+            self._open[path] = descriptor
+        else:
+            os.close(descriptor)
+            if path.startswith(_KERNEL):
+                self._seen.add(path)  # what is read a second time is read again and again
+        return text
+
+    def _current(self, path: str, descriptor: int) -> bool:
+        """Tell whether an open file is still the one of its name.
+
+        The kernel's own file systems answer for that themselves; in a plain tree a file
+        may have been replaced by another.
+        """
+        return self._tree.whole or os.fstat(descriptor).st_nlink > 0
+
+    def _forget(self, path: str) -> None:
+        os.close(self._open.pop(path))
+
+    def entries(self, path: str) -> tuple[str, ...]:
+        """Return the sorted names in a directory; () where there is none."""
+        try:
+            return tuple(sorted(self._tree.names(path)))
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return ()
+            raise _host_error(path, error, "cannot be listed") from error
+
+    def link(self, path: str) -> str | None:
+        """Return the target of a symbolic link as it is written, or None."""
+        try:
+            return self._tree.link(path)
+        except OSError as error:
+            if error.errno in (*_ABSENT, errno.EINVAL):
+                return None
+            raise _host_error(path, error, "cannot be read as a link") from error
+
+    # changing
+
+    def write(self, path: str, text: str, deadline: float) -> None:
+        """Write to an existing kernel file: one write(), by a child, waited for ``deadline`` s."""
+
+        def open_file() -> int:
+            flags = os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_NOCTTY
+            descriptor = self._tree.open(path, flags)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")
+            return descriptor
+
+        try:
+            self._writer.write(path, open_file, text.encode(), deadline)
+        except OSError as error:
+            raise _host_error(path, error, f"{text.strip()!r} was refused") from error
+
+    def run(self, argv: tuple[str, ...], deadline: float) -> Ran:
+        """Run accel-config, swapon or swapoff; below another root accel-config sees its /sys.
+
+        A tree is not a machine: swapon and swapoff are Rejected there.
+        """
+        name = argv[0] if argv else ""
+        if name not in PROGRAMS:
+            raise ValueError(f"expected one of {', '.join(sorted(PROGRAMS))}, found {name!r}")
+        program = shutil.which(name, path=self._path)
+        if program is None:
+            raise Missing(name, f"is not installed in {self._path}")
+        command = (program, *argv[1:])
+        # asking a program for its version asks nothing of the host
+        if not self._tree.whole and argv[1:] != ("--version",):
+            command = self._in_tree(name, command)
+        environment = {"LC_ALL": "C", "PATH": self._path, "HOME": "/"}
+        try:
+            ran = apart.run(command, environment, deadline, name)
+        except OSError as error:
+            raise _host_error(name, error, "cannot be run") from error
+        if command[0] != program and (ran.code == _NO_SYS or ran.err.startswith("unshare:")):
+            raise Rejected(name, errno.EPERM, f"cannot be shown another /sys: {ran.err.strip()}")
+        return ran
+
+    def _in_tree(self, name: str, command: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the command that shows ``command`` the tree's /sys."""
+        if name != "accel-config":
+            raise Rejected(
+                name, errno.EPERM, f"{self.root} is a tree, not a machine: its swap stays as it is"
+            )
+        tools = [shutil.which(tool, path=PATH) for tool in ("unshare", "sh")]
+        if None in tools:
+            raise Missing("unshare", f"is not installed in {PATH}, or sh is not")
+        unshare, shell = map(str, tools)
+        try:
+            sys = self._tree.real("/sys")
+        except OSError as error:
+            raise _host_error("/sys", error, "cannot be found") from error
+        as_root = () if os.geteuid() == 0 else ("--map-root-user",)
+        private = (unshare, *as_root, "--mount", "--propagation", "private", "--")
+        return (*private, shell, "-c", _IN_TREE, shell, sys, *command)
+
+    def resolve(self, path: str) -> str:
+        """Return the path under which a command that ``run`` starts finds ``path``."""
+        if self._tree.whole or path == "/sys" or path.startswith("/sys/"):
+            return path
+        try:
+            return self._tree.real(path)
+        except OSError as error:
+            raise _host_error(path, error, "cannot be found") from error
+
+    # the log, the clocks and the name
+
+    def _open_log(self) -> int:
+        return self._tree.open(KMSG, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+
+    def _log_file(self) -> tuple[bytes, bool] | None:
+        """Return the end of a plain file that stands for the log; None where there is a real one."""
+        if self._tree.whole:
+            return None
+        descriptor = self._open_log()
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")
+            return end_of_file(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def log_mark(self) -> int:
+        """Return the sequence number that the log's next record will have.
+
+        Raises Missing or Rejected where the log cannot be read.
+        """
+        try:
+            found = self._log_file()
+            return self._log.mark() if found is None else file_mark(found[0])
+        except OSError as error:
+            raise _host_error(KMSG, error, "cannot be read") from error
+
+    def log_since(self, mark: int) -> LogTail:
+        """Return the log's lines since ``mark``. Raises Missing or Rejected as ``log_mark``."""
+        try:
+            found = self._log_file()
+            if found is None:
+                return self._log.since(mark)
+            return file_tail(found[0], mark, cut=found[1])
+        except OSError as error:
+            raise _host_error(KMSG, error, "cannot be read") from error
+
+    def hostname(self) -> str:
+        """Return the host's name, empty where it has none."""
+        try:
+            return self.read("/proc/sys/kernel/hostname").strip()
+        except Missing:
+            return ""
+
+    def wall(self) -> float:
+        """Return seconds since the epoch."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Return seconds since some moment, counting those of a suspended machine."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        time.sleep(seconds)
+
+    # dsatier's own files
+
+    def keep(self, path: str, text: str, mode: int = 0o600) -> None:
+        """Replace one of dsatier's own files; its folder is made where that is dsatier's own."""
+        self._own.keep(path, text, mode)
+
+    def drop(self, path: str) -> None:
+        """Remove one of dsatier's own files, durably, if it is there."""
+        self._own.drop(path)
+
+    def lock(self, path: str, holder: str) -> AbstractContextManager[None]:
+        """Hold the lock of the host's writers; whoever else asks for it is told ``holder``."""
+        since = datetime.fromtimestamp(self.wall(), UTC).isoformat(timespec="seconds")
+        return self._own.lock(path, f"{holder}, process {os.getpid()}, since {since}")
+
+
+def _text(descriptor: int, path: str) -> str:
+    """Return all that is in an open file. Raises OSError."""
+    # the kernel gives a sysfs attribute whole, or a page of it: less than a page is the end
+    short = _PAGE if path.startswith("/sys/") else 1
+    data = os.pread(descriptor, _CHUNK, 0)
+    if len(data) >= short:
+        parts, size = [data], len(data)
+        while data and size <= LARGEST:
+            data = os.pread(descriptor, _CHUNK, size)
+            parts.append(data)
+            size += len(data)
+        if size > LARGEST:
+            raise OSError(errno.EFBIG, f"larger than {LARGEST} bytes")
+        data = b"".join(parts)
+    return data.decode(errors="backslashreplace")
+
+
+def _host_error(path: str, error: OSError, what: str) -> HostError:
+    """Return the error of the port that stands for one of the operating system."""
+    code = error.errno or errno.EIO
+    if code in _ABSENT:
+        return Missing(path, "is not there")
+    if code == errno.EXDEV:
+        return Rejected(path, code, f"{what}: it leads out of the root")
+    reason = (error.strerror or os.strerror(code)).lower()
+    return Rejected(path, code, f"{what}: {reason} ({errno.errorcode.get(code, code)})")

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gate: the one place that changes a host. The interlock sits in it."""
+
+from __future__ import annotations
+
+from dsatier.facts import Facts
+from dsatier.host import Host
+from dsatier.interlock import GUARDS, Circumstances, Guard, Refusal, refusals
+from dsatier.knobs import KNOBS, TIMER
+from dsatier.observe import Observer
+from dsatier.queuefile import text as queue_text
+from dsatier.readings import migration_quiet
+from dsatier.requests import (
+    LoadDevice,
+    Request,
+    SetCpu,
+    SetKnob,
+    SetTimer,
+    StopDevice,
+    SwapOff,
+    SwapOn,
+)
+
+QUEUE_FILE = "/run/dsatier/queues.json"
+
+
+class Refused(Exception):
+    """The interlock refused a request; nothing was written."""
+
+    def __init__(self, reasons: tuple[Refusal, ...]) -> None:
+        super().__init__("; ".join(map(str, reasons)))
+        self.reasons = reasons
+
+
+class Gate:
+    """Carries out requests that the interlock lets through.
+
+    It looks at the host afresh before each one, and keeps the time for which it
+    has seen engine, demotion and balancing off.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        observer: Observer,
+        slow_node: int = 1,
+        guards: tuple[Guard, ...] = GUARDS,
+    ) -> None:
+        self._host = host
+        self._observer = observer
+        self._slow_node = slow_node
+        self._guards = guards
+        self._quiet_since: float | None = None
+
+    def look(self) -> Facts:
+        """Return the host's facts now."""
+        facts = self._observer.look()
+        if not migration_quiet(facts):
+            self._quiet_since = None
+        elif self._quiet_since is None:
+            self._quiet_since = self._host.monotonic()
+        return facts
+
+    def submit(self, request: Request, deadline: float) -> str | None:
+        """Carry out ``request``, within ``deadline`` seconds.
+
+        Returns a command's complaint, None where there was none: neither proves
+        anything. Raises Refused before anything is written; Missing, Rejected
+        and Hung when the host does.
+        """
+        facts = self.look()
+        since = self._quiet_since
+        quiet = 0.0 if since is None else self._host.monotonic() - since
+        found = refusals(request, Circumstances(facts, quiet, self._slow_node), self._guards)
+        if found:
+            raise Refused(found)
+        return self._carry_out(request, deadline)
+
+    def _carry_out(self, request: Request, deadline: float) -> str | None:
+        match request:
+            case SetKnob(knob, value):
+                self._host.write(KNOBS[knob].path, f"{value}\n", deadline)
+            case SetCpu(cpu, online):
+                path = f"/sys/devices/system/cpu/cpu{cpu}/online"
+                self._host.write(path, f"{int(online)}\n", deadline)
+            case SetTimer(on):
+                self._host.write(TIMER, f"{int(on)}\n", deadline)
+            case LoadDevice(device):
+                self._host.keep(QUEUE_FILE, queue_text((device,)))
+                path = self._host.resolve(QUEUE_FILE)
+                return self._run(("accel-config", "load-config", "-c", path, "-e"), deadline)
+            case StopDevice(device):
+                return self._run(("accel-config", "disable-device", device), deadline)
+            case SwapOff(area):
+                return self._run(("swapoff", area.path), deadline)
+            case SwapOn(area):
+                priority = ("-p", str(area.priority)) if area.priority >= 0 else ()
+                return self._run(("swapon", *priority, area.path), deadline)
+
+        return None
+
+    def _run(self, argv: tuple[str, ...], deadline: float) -> str | None:
+        ran = self._host.run(argv, deadline)
+        if ran.code == 0:
+            return None
+        words = (ran.err or ran.out).strip().splitlines()
+        return f"{' '.join(argv)} exited {ran.code}: {words[-1] if words else 'no message'}"

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lifecycle of a host under dsatier, as a table.
+
+Rows are states, columns are events, cells are the next state; a dot means that
+the event is refused in that state. States in motion have a journal open: when
+one is found on start, the run before it ended uncleanly (event ``crash``).
+``latched`` is a reboot while a fault or a crash waits to be acknowledged.
+"""
+
+from __future__ import annotations
+
+TABLE = """
+state            apply         proven       failed           restored  stuck            fault         drift     crash     reboot     latched      clear      withdraw
+unmanaged        converging    converged    .                .         reboot-required  .             .         .         unmanaged  .            unmanaged  withdrawing
+converging       .             converged    reverting        .         reboot-required  reverting     .         guarding  .          .            .          .
+converged        converging    converged    .                .         reboot-required  falling-back  drifted   .         unmanaged  .            converged  withdrawing
+drifted          converging    converged    .                .         reboot-required  falling-back  drifted   .         unmanaged  .            reverted   withdrawing
+reverting        .             .            rollback-failed  reverted  reboot-required  .             .         guarding  .          .            .          .
+reverted         converging    converged    .                .         reboot-required  falling-back  reverted  .         unmanaged  .            reverted   withdrawing
+falling-back     .             degraded     reboot-required  .         reboot-required  .             .         guarding  .          .            .          .
+degraded         falling-back  degraded     .                .         reboot-required  degraded      degraded  .         .          degraded     reverted   withdrawing
+guarding         .             quarantined  reboot-required  .         reboot-required  .             .         guarding  .          .            .          .
+quarantined      guarding      quarantined  .                .         reboot-required  quarantined   .         .         .          quarantined  reverted   withdrawing
+withdrawing      .             unmanaged    rollback-failed  .         reboot-required  .             .         guarding  .          .            .          .
+rollback-failed  .             .            .                .         reboot-required  .             .         .         unmanaged  quarantined  reverted   withdrawing
+reboot-required  .             .            .                .         reboot-required  .             .         .         unmanaged  quarantined  .          .
+"""
+
+MEANING = {
+    "unmanaged": "dsatier has its hand off the host",
+    "converging": "the host is being brought to its profile",
+    "converged": "the host is as its profile says, by evidence",
+    "drifted": "the host has left its profile, and dsatier only reports it or gave up a fight",
+    "reverting": "a change failed and is being undone",
+    "reverted": "a change failed or waits to be made again; the host is as it was before it",
+    "falling-back": "the engine faulted and is being turned off",
+    "degraded": "the engine faulted: CPUs copy until `dsatier clear`",
+    "guarding": "the run before ended uncleanly: the CPU engine is coming up",
+    "quarantined": "a change ended uncleanly: CPUs copy, the profile waits for `dsatier clear`",
+    "withdrawing": "the host is going back to what it was before dsatier",
+    "rollback-failed": "going back failed: the host is between two states",
+    "reboot-required": "there is no safe way on from here but a reboot",
+}
+
+IN_MOTION = frozenset({"converging", "reverting", "falling-back", "guarding", "withdrawing"})
+
+
+class NotNow(Exception):
+    """An event that a state refuses."""
+
+    def __init__(self, state: str, event: str) -> None:
+        super().__init__(f"{event} is refused while {state}: {MEANING[state]}")
+        self.state = state
+        self.event = event
+
+
+def parse(table: str) -> dict[tuple[str, str], str | None]:
+    """Return (state, event) → next state, None where the event is refused."""
+    header, *rows = (line.split() for line in table.strip().splitlines())
+    events = header[1:]
+    return {
+        (row[0], event): None if cell == "." else cell
+        for row in rows
+        for event, cell in zip(events, row[1:], strict=True)
+    }
+
+
+TRANSITIONS = parse(TABLE)
+STATES = tuple(dict.fromkeys(state for state, _ in TRANSITIONS))
+EVENTS = tuple(dict.fromkeys(event for _, event in TRANSITIONS))
+
+
+def after(
+    state: str, event: str, transitions: dict[tuple[str, str], str | None] = TRANSITIONS
+) -> str:
+    """Return the state that follows ``event`` in ``state``. Raises NotNow."""
+    found = transitions[state, event]
+    if found is None:
+        raise NotNow(state, event)
+    return found

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Readings: what facts mean for page migration, as small questions with one answer each."""
+
+from __future__ import annotations
+
+from dsatier.facts import Channel, DsaDevice, Facts, NumaNode, WorkQueue
+from dsatier.knobs import live, thread_counts
+
+SEED_BATCH = 128
+"""Least max_batch_size of a queue that a seed kernel may use, in descriptors."""
+SEED_TRANSFER = 2 << 20
+"""Least max_transfer_size of a queue that a seed kernel may use, in bytes."""
+OOPSED = 1 << 7
+"""The bit of /proc/sys/kernel/tainted that an oops sets."""
+
+
+def node(facts: Facts, number: int) -> NumaNode | None:
+    """Return the node of that number, None where the host has none."""
+    return next((node for node in facts.nodes if node.id == number), None)
+
+
+def on(facts: Facts, knob: str) -> bool:
+    """Tell whether a knob is there and not 0."""
+    return bool(live(facts, knob))
+
+
+def tiering_on(facts: Facts) -> bool:
+    """Tell whether the kernel moves pages between the tiers by itself."""
+    return live(facts, "numa_balancing") in (2, 3) or on(facts, "demotion_enabled")
+
+
+def migration_quiet(facts: Facts) -> bool:
+    """Tell whether neither engine nor tiering starts new copies on a device."""
+    return not (
+        on(facts, "use_dsa_copy_pages") or on(facts, "numa_balancing") or on(facts, "demotion_enabled")
+    )
+
+
+def held(facts: Facts) -> tuple[Channel, ...]:
+    """Return the DSA channels that somebody holds."""
+    return tuple(c for c in facts.channels if c.queue is not None and c.in_use)
+
+
+def foreign(facts: Facts) -> tuple[Channel, ...]:
+    """Return the free channels of other DMA devices: a seed kernel would take them for DSA's."""
+    return tuple(c for c in facts.channels if c.queue is None and not c.in_use)
+
+
+def device_of(facts: Facts, queue: WorkQueue) -> DsaDevice | None:
+    """Return the device that a queue belongs to."""
+    return next((d for d in facts.devices if queue in d.queues), None)
+
+
+def unfit(queue: WorkQueue, device: DsaDevice, facts: Facts) -> str | None:
+    """Return why the engine cannot use a queue, None where it can."""
+    if device.state != "enabled":
+        return f"{device.id} is {device.state}"
+    if queue.state != "enabled":
+        return f"{queue.id} is {queue.state}"
+    if queue.type != "kernel":
+        return f"{queue.id} is of type {queue.type}, not kernel"
+    if queue.mode != "dedicated":
+        return f"{queue.id} is {queue.mode}, not dedicated"
+    if facts.kernel.family == "seed":
+        if queue.max_batch_size < SEED_BATCH:
+            return f"{queue.id} has max_batch_size {queue.max_batch_size}, not {SEED_BATCH} or more"
+        if queue.max_transfer_size < SEED_TRANSFER:
+            return (
+                f"{queue.id} has max_transfer_size {queue.max_transfer_size}, "
+                f"not {SEED_TRANSFER} or more"
+            )
+    return None
+
+
+def usable(facts: Facts) -> tuple[str, ...]:
+    """Return the names of the queues that the engine could take now, held ones included."""
+    return tuple(
+        queue.id
+        for device in facts.devices
+        for queue in device.queues
+        if unfit(queue, device, facts) is None
+    )
+
+
+def free(facts: Facts) -> tuple[str, ...]:
+    """Return the usable queues whose channel nobody holds."""
+    fit = set(usable(facts))
+    return tuple(c.queue for c in facts.channels if c.queue in fit and not c.in_use)
+
+
+def initialised(facts: Facts) -> bool:
+    """Tell whether the DSA is really initialised: by the channels held, not by the knob alone.
+
+    A seed kernel's ``dsa_state`` reads 1 after a failed init, too.
+    """
+    chans = live(facts, "limit_chans")
+    return on(facts, "dsa_state") and chans is not None and 0 < chans <= len(held(facts))
+
+
+def halted(facts: Facts) -> tuple[str, ...]:
+    """Return the devices that have halted."""
+    return tuple(d.id for d in facts.devices if d.state not in ("enabled", "disabled"))
+
+
+def oopsed(facts: Facts) -> bool:
+    """Tell whether the kernel has oopsed since it booted."""
+    return bool(facts.boot_taint & OOPSED)
+
+
+def effective_threads_broken(facts: Facts) -> bool:
+    """Tell whether a seed kernel's CPU threads would lose bytes with ``limit_mt_num`` as it is."""
+    count = live(facts, "limit_mt_num")
+    return facts.kernel.family == "seed" and count is not None and count not in thread_counts(facts)

@@ -1,0 +1,592 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requirements: what a host must have for a desired state, each with its remedy.
+
+``doctor`` prints the findings, and no plan is made against a blocker: capacity
+is checked before the first write, not after a failed start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from dsatier.facts import DsaDevice, Facts
+from dsatier.knobs import KNOBS, SEED_BATCH_CHANS, live, thread_counts, value_refusal
+from dsatier.plans import Desired, Finding
+from dsatier.queuefile import QueueConfig, differences, excess
+from dsatier.readings import (
+    SEED_BATCH,
+    SEED_TRANSFER,
+    foreign,
+    halted,
+    held,
+    initialised,
+    node,
+    on,
+    oopsed,
+    unfit,
+)
+
+GIB = 1 << 30
+ACCEL_CONFIG_AT_LEAST = (3, 5)
+
+
+def findings(
+    facts: Facts,
+    desired: Desired,
+    requirements: tuple[Requirement, ...] | None = None,
+) -> tuple[Finding, ...]:
+    """Return what stands against ``desired`` on this host, blockers first."""
+    order = ("blocker", "reboot", "warning")
+    found = [
+        finding
+        for requirement in (REQUIREMENTS if requirements is None else requirements)
+        for finding in requirement(facts, desired)
+    ]
+    return tuple(sorted(found, key=lambda finding: order.index(finding.level)))
+
+
+Requirement = Callable[[Facts, Desired], Iterator[Finding]]
+
+
+def _wants_dsa(desired: Desired) -> bool:
+    return desired.wants("dsa_state") == 1 or desired.wants("use_dsa_copy_pages") == 1
+
+
+def _starts_dsa(facts: Facts, desired: Desired) -> bool:
+    """Tell whether the way to ``desired`` writes 1 to ``dsa_state``."""
+    return _wants_dsa(desired) and not _stays_initialised(facts, desired)
+
+
+def _stays_initialised(facts: Facts, desired: Desired) -> bool:
+    wanted = desired.wants("limit_chans")
+    return (
+        initialised(facts)
+        and wanted in (None, live(facts, "limit_chans"))
+        and not _changing_devices(facts, desired)
+    )
+
+
+def _frees_dsa(facts: Facts, desired: Desired) -> bool:
+    """Tell whether the way to ``desired`` writes 0 to ``dsa_state``."""
+    if not on(facts, "dsa_state"):
+        return False
+    if desired.wants("dsa_state") == 0:
+        return True
+    if _wants_dsa(desired):
+        return not _stays_initialised(facts, desired)
+    wanted = desired.wants("limit_chans")
+    return wanted not in (None, live(facts, "limit_chans")) or bool(
+        _changing_devices(facts, desired)
+    )
+
+
+def _changing_devices(facts: Facts, desired: Desired) -> tuple[DsaDevice, ...]:
+    wanted = {config.id: config for config in desired.queues}
+    return tuple(
+        device
+        for device in facts.devices
+        if (device.id in wanted and differences(wanted[device.id], device))
+        or (device.id in desired.stopped and device.state == "enabled")
+    )
+
+
+def known_kernel(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """The kernel's ABI must be one that this agent knows."""
+    if facts.kernel.family == "unknown":
+        yield Finding(
+            "blocker",
+            "known-kernel",
+            "/sys/kernel/mm/dsatier/abi",
+            "ABI 1",
+            f"ABI {facts.kernel.abi}",
+            "install the dsatier that belongs to this kernel",
+        )
+
+
+def knobs_present(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """The kernel must have the knobs that are to be set."""
+    for name in desired.knobs or {}:
+        if name not in facts.knobs:
+            knob = KNOBS[name]
+            yield Finding(
+                "blocker",
+                "knobs-present",
+                knob.path,
+                f"a kernel that has {name}",
+                f"kernel {facts.kernel.release} without it",
+                "boot a kernel with NUMA_BALANCING and MIGRATION"
+                if knob.mainline
+                else "install and boot dsatier's kernel package, or leave the field out",
+            )
+
+
+def values_in_range(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """Every value must be one that this kernel takes without harm."""
+    for name, value in (desired.knobs or {}).items():
+        refusal = value_refusal(name, value, facts) if name in facts.knobs else None
+        if refusal is not None:
+            yield Finding(
+                "blocker",
+                "values-in-range",
+                name,
+                "a value that this kernel handles right",
+                refusal,
+                "choose another value, or dsatier's kernel, which handles all",
+            )
+
+
+def threads_whole(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """A seed kernel's CPU threads must not lose bytes with the value that is live."""
+    if facts.kernel.family != "seed" or desired.wants("cpu_multi_copy_pages") != 1:
+        return
+    count = desired.wants("limit_mt_num")
+    found = live(facts, "limit_mt_num") if count is None else None
+    if found is not None and found not in thread_counts(facts):
+        yield Finding(
+            "blocker",
+            "threads-whole",
+            "limit_mt_num",
+            f"one of {', '.join(map(str, sorted(thread_counts(facts))))}",
+            str(found),
+            "name engine.limit_mt_num in the profile",
+        )
+
+
+def tiers_exist(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """Both tiers must be there, the fast one with CPUs, the slow one with memory."""
+    if not (desired.cpuless or _turns_tiering_on(desired)):
+        return
+    fast, slow = node(facts, desired.fast_node), node(facts, desired.slow_node)
+    if fast is None or not fast.cpus:
+        yield Finding(
+            "blocker",
+            "tiers-exist",
+            f"node {desired.fast_node}",
+            "a node with CPUs",
+            "no such node" if fast is None else "no CPU online",
+            "name tiers.fast_node, or look at the BIOS's NUMA settings",
+        )
+    if slow is None or slow.mem_total == 0:
+        yield Finding(
+            "blocker",
+            "tiers-exist",
+            f"node {desired.slow_node}",
+            "a node with memory",
+            "no such node" if slow is None else "no memory",
+            "expose the CXL memory as a node (BIOS: CXL, or daxctl reconfigure-device "
+            "--mode=system-ram), or name tiers.slow_node",
+        )
+    if facts.kernel.family == "seed" and (desired.fast_node, desired.slow_node) != (0, 1):
+        yield Finding(
+            "blocker",
+            "tiers-exist",
+            "tiers",
+            "fast node 0 and slow node 1, which a seed kernel has built in",
+            f"fast node {desired.fast_node} and slow node {desired.slow_node}",
+            "boot dsatier's kernel",
+        )
+
+
+def _turns_tiering_on(desired: Desired) -> bool:
+    return desired.wants("numa_balancing") == 2 or desired.wants("demotion_enabled") == 1
+
+
+def tiering_conditions(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """Tiering needs a slow node without CPUs and a host without swap."""
+    if not _turns_tiering_on(desired):
+        return
+    slow = node(facts, desired.slow_node)
+    if slow is not None and slow.cpus and not desired.cpuless:
+        yield Finding(
+            "blocker",
+            "tiering-conditions",
+            f"node {desired.slow_node}",
+            "no CPU online",
+            f"{len(slow.cpus)} CPUs online",
+            "add `tiers: {cpuless: true}` to the profile",
+        )
+    if facts.swaps and not desired.swap_off:
+        yield Finding(
+            "blocker",
+            "tiering-conditions",
+            "/proc/swaps",
+            "no swap",
+            f"swap on {facts.swaps[0].path}",
+            "add `swap: off` to the profile's tiering",
+        )
+
+
+def watermark_order(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """The demotion watermark is computed only with memory tiering on."""
+    wanted = desired.wants("numa_balancing")
+    balancing = live(facts, "numa_balancing") if wanted is None else wanted
+    if desired.wants("demote_scale_factor") is not None and balancing != 2:
+        yield Finding(
+            "blocker",
+            "watermark-order",
+            "demote_scale_factor",
+            "numa_balancing 2",
+            f"numa_balancing {balancing}",
+            "name `numa_balancing: 2` in the profile's tiering",
+        )
+
+
+def cpus_can_go(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """Every CPU of the slow node must be able to go offline."""
+    slow = node(facts, desired.slow_node)
+    if not desired.cpuless or slow is None:
+        return
+    stuck = tuple(c for c in slow.cpus if c in facts.pinned_cpus or c == 0)
+    if stuck:
+        yield Finding(
+            "blocker",
+            "cpus-can-go",
+            f"node {desired.slow_node}",
+            "CPUs that can go offline",
+            f"cpu {stuck[0]} cannot",
+            "name another tiers.slow_node, or boot with cpu0_hotplug where the kernel has it",
+        )
+    for writer in facts.others:
+        if "cpus" in writer.items and slow.cpus:
+            yield Finding(
+                "warning",
+                "cpus-can-go",
+                writer.path,
+                "no tool that pins work to CPUs of the slow node",
+                f"{writer.tool} does",
+                "drain the node, or take the slow node's CPUs from it first",
+            )
+
+
+def devices_there(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """The devices to configure must be there, alive, and nobody else's."""
+    found = {device.id: device for device in facts.devices}
+    for config in desired.queues:
+        device = found.get(config.id)
+        if device is None:
+            yield Finding(
+                "blocker",
+                "devices-there",
+                config.id,
+                "a DSA device",
+                f"{len(found)} devices: {', '.join(found) or 'none'}",
+                "enable the DSA in the BIOS and load idxd (CONFIG_INTEL_IDXD), or name fewer devices",
+            )
+        elif device.state not in ("enabled", "disabled"):
+            yield Finding(
+                "reboot",
+                "devices-there",
+                config.id,
+                "enabled or disabled",
+                device.state,
+                "reset the device (FLR) or reboot; `dmesg` has the reason",
+            )
+        elif reasons := excess(config, device):
+            yield Finding(
+                "blocker",
+                "devices-there",
+                config.id,
+                "a configuration that the device can take",
+                "; ".join(reasons),
+                "ask for fewer or smaller queues",
+            )
+        elif differences(config, device) and _others_hold(facts, device):
+            yield Finding(
+                "blocker",
+                "devices-there",
+                config.id,
+                "a device that nobody else uses",
+                f"{device.clients or 'some'} clients",
+                "stop its user (`accel-config list`), or name other devices",
+            )
+
+
+def _others_hold(facts: Facts, device: DsaDevice) -> bool:
+    """Tell whether somebody but the engine holds a queue of the device.
+
+    The engine holds exactly ``limit_chans`` channels when it is initialised; it
+    gives them back before its devices change.
+    """
+    users = any(queue.clients for queue in device.queues if queue.type != "kernel")
+    kernel_clients = any(queue.clients for queue in device.queues if queue.type == "kernel")
+    return users or (kernel_clients and not on(facts, "dsa_state"))
+
+
+def devices_can_stop(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """A device without event log cannot be disabled on a kernel with the defect."""
+    if facts.kernel.evl_guard:
+        return
+    for device in _changing_devices(facts, desired):
+        if device.state == "enabled" and not device.event_log:
+            yield Finding(
+                "reboot",
+                "devices-can-stop",
+                device.id,
+                "a kernel on which it can be disabled",
+                f"kernel {facts.kernel.release}, which oopses when a device without event log is",
+                "reboot, so that the device starts disabled; dsatier's kernel has the defect mended",
+            )
+
+
+def accel_config_there(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """Accel-config loads the queues."""
+    if not _changing_devices(facts, desired):
+        return
+    version = tuple(int(n) for n in (facts.accel_config or "0").split("+")[0].split(".")[:2] if n.isdigit())
+    if version < ACCEL_CONFIG_AT_LEAST:
+        yield Finding(
+            "blocker",
+            "accel-config-there",
+            "accel-config",
+            "version 3.5 or newer",
+            facts.accel_config or "not installed",
+            "apt install accel-config",
+        )
+
+
+def queues_enough(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """The engine needs as many fit queues as it takes channels."""
+    if not _starts_dsa(facts, desired):
+        return
+    chans = desired.wants("limit_chans")
+    if chans is None:
+        chans = live(facts, "limit_chans") or 0
+    coming = {config.id: config for config in desired.queues}
+    fit, why = 0, []
+    for device in facts.devices:
+        if device.id in coming:
+            count, reasons = _fit_configured(facts, device, coming[device.id].queues)
+        elif device.id in desired.stopped:
+            continue
+        else:
+            objections = [unfit(queue, device, facts) for queue in device.queues]
+            count = sum(reason is None for reason in objections)
+            reasons = [reason for reason in objections if reason]
+        fit += count
+        why += reasons
+    taken = 0 if on(facts, "dsa_state") else len(held(facts))
+    if fit - taken < chans:
+        detail = f" ({'; '.join(why[:3])})" if why else ""
+        yield Finding(
+            "blocker",
+            "queues-enough",
+            "work queues",
+            f"{chans} enabled dedicated kernel queues that are free",
+            f"{max(fit - taken, 0)}{detail}",
+            "name engine.work_queues with enough queues, or a smaller limit_chans",
+        )
+
+
+def _fit_configured(facts: Facts, device: DsaDevice, queues: tuple[QueueConfig, ...]) -> tuple[int, list[str]]:
+    """Count the queues of a configuration that the engine could use."""
+    fit, why = 0, []
+    for queue in queues:
+        batch = device.max_batch_size if queue.max_batch_size is None else queue.max_batch_size
+        transfer = (
+            device.max_transfer_size if queue.max_transfer_size is None else queue.max_transfer_size
+        )
+        if queue.type != "kernel" or queue.mode != "dedicated":
+            why.append(f"{queue.id} is {queue.mode} of type {queue.type}")
+        elif facts.kernel.family == "seed" and (batch < SEED_BATCH or transfer < SEED_TRANSFER):
+            why.append(f"{queue.id} has max_batch_size {batch}, max_transfer_size {transfer}")
+        else:
+            fit += 1
+    return fit, why
+
+
+def dsa_healthy(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """The DSA may start only on a kernel and devices that are whole."""
+    if not _wants_dsa(desired):
+        return
+    if oopsed(facts):
+        yield Finding(
+            "reboot",
+            "dsa-healthy",
+            "kernel",
+            "a kernel that has not oopsed",
+            f"taint {facts.boot_taint}",
+            "reboot; `dmesg` has the reason",
+        )
+    if on(facts, "dsa_async_mode"):
+        yield Finding(
+            "blocker",
+            "dsa-healthy",
+            "dsa_async_mode",
+            "0",
+            "1, which oopses at the first huge page",
+            "write 0 to /proc/sys/vm/dsa_async_mode",
+        )
+    named = {config.id for config in desired.queues}
+    for device in halted(facts):
+        if device not in named:
+            yield Finding(
+                "reboot", "dsa-healthy", device, "no halted device", "halted", "reset it or reboot"
+            )
+
+
+def addresses_untranslated(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """A seed kernel hands raw addresses to the device."""
+    if not _starts_dsa(facts, desired):
+        return
+    if facts.kernel.family == "seed" and facts.iommu not in ("off", "passthrough"):
+        yield Finding(
+            "blocker",
+            "addresses-untranslated",
+            "IOMMU",
+            "passthrough",
+            facts.iommu,
+            "boot with `intel_iommu=on,sm_on iommu=pt`",
+        )
+    elif facts.iommu == "translated":
+        yield Finding(
+            "warning",
+            "addresses-untranslated",
+            "IOMMU",
+            "passthrough",
+            "translated: copies slow down when mappings miss",
+            "boot with `intel_iommu=on,sm_on iommu=pt`",
+        )
+    elif facts.iommu == "passthrough" and not facts.scalable_mode:
+        yield Finding(
+            "warning",
+            "addresses-untranslated",
+            "IOMMU",
+            "scalable mode",
+            "no sm_on among the boot parameters",
+            "boot with `intel_iommu=on,sm_on`; a Sapphire Rapids may also need `no5lvl`",
+        )
+
+
+def channels_ours_alone(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """A seed kernel takes any free memory-to-memory DMA channel for DSA's."""
+    if facts.kernel.family == "seed" and _starts_dsa(facts, desired) and foreign(facts):
+        yield Finding(
+            "blocker",
+            "channels-ours-alone",
+            "/sys/class/dma",
+            "no free channel of other DMA devices",
+            ", ".join(channel.id for channel in foreign(facts)[:4]),
+            "unload their driver (rmmod ioatdma)",
+        )
+
+
+def concurrency_fits(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """Concurrent lists overrun the descriptors of few channels on a seed kernel."""
+    if facts.kernel.family != "seed" or not _wants_dsa(desired):
+        return
+
+    def after(knob: str) -> int | None:
+        wanted = desired.wants(knob)
+        return live(facts, knob) if wanted is None else wanted
+
+    concurrent = after("use_concur_to_compact") or after("use_concur_to_demote")
+    if concurrent and after("limit_chans") != SEED_BATCH_CHANS:
+        yield Finding(
+            "blocker",
+            "concurrency-fits",
+            "limit_chans",
+            f"{SEED_BATCH_CHANS} with concurrent migration on a seed kernel",
+            str(after("limit_chans")),
+            "set limit_chans 8, or use_concur_to_compact and use_concur_to_demote to false",
+        )
+
+
+def dsa_can_be_freed(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """A seed kernel frees a half-started DSA twice."""
+    if facts.kernel.family != "seed" or not _frees_dsa(facts, desired) or initialised(facts):
+        return
+    if not held(facts) and facts.dsa_released is False:
+        return
+    yield Finding(
+        "reboot",
+        "dsa-can-be-freed",
+        "dsa_state",
+        f"{live(facts, 'limit_chans')} DMA channels in use",
+        f"{len(held(facts))}: a start had failed, or channels are gone",
+        "reboot: a seed kernel would free them twice",
+    )
+
+
+def quiet_can_be_had(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """What pauses tiering for the way down must be able to bring it back."""
+    if not _frees_dsa(facts, desired):
+        return
+    resumes = [
+        knob
+        for knob, value in (("numa_balancing", 2), ("demotion_enabled", 1))
+        if desired.wants(knob) is None and live(facts, knob) == value
+    ]
+    slow = node(facts, desired.slow_node)
+    if resumes and slow is not None and slow.cpus and not desired.cpuless:
+        yield Finding(
+            "blocker",
+            "quiet-can-be-had",
+            ", ".join(resumes),
+            f"a slow node {desired.slow_node} without CPUs, so that tiering can resume",
+            f"{len(slow.cpus)} CPUs online",
+            "add `tiers: {cpuless: true}` to the profile, or turn tiering off in it",
+        )
+    if resumes and facts.swaps and not desired.swap_off:
+        yield Finding(
+            "blocker",
+            "quiet-can-be-had",
+            ", ".join(resumes),
+            "no swap, so that tiering can resume",
+            f"swap on {facts.swaps[0].path}",
+            "add `swap: off` to the profile's tiering",
+        )
+
+
+def swap_fits(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """What is swapped out must fit in memory before swap goes off."""
+    used = sum(area.used for area in facts.swaps)
+    room = sum(n.mem_free for n in facts.nodes)
+    if desired.swap_off and used > room:
+        yield Finding(
+            "blocker",
+            "swap-fits",
+            "/proc/swaps",
+            f"at most {room / GIB:.1f} GiB swapped out, as much as is free",
+            f"{used / GIB:.1f} GiB",
+            "free memory first",
+        )
+
+
+def knobs_uncontested(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """No other tool should be set up to write the same knobs."""
+    ours = set(desired.knobs or {}) | ({"queues"} if desired.queues else set())
+    for writer in facts.others:
+        shared = sorted(ours & set(writer.items))
+        if shared:
+            yield Finding(
+                "warning",
+                "knobs-uncontested",
+                writer.path,
+                "one writer for each knob",
+                f"{writer.tool} sets {', '.join(shared)}",
+                f"take {'them' if len(shared) > 1 else 'it'} out of {writer.path}",
+            )
+
+
+REQUIREMENTS: tuple[Requirement, ...] = (
+    known_kernel,
+    knobs_present,
+    values_in_range,
+    threads_whole,
+    tiers_exist,
+    tiering_conditions,
+    watermark_order,
+    cpus_can_go,
+    devices_there,
+    devices_can_stop,
+    accel_config_there,
+    queues_enough,
+    dsa_healthy,
+    addresses_untranslated,
+    channels_ours_alone,
+    concurrency_fits,
+    dsa_can_be_freed,
+    quiet_can_be_had,
+    swap_fits,
+    knobs_uncontested,
+)

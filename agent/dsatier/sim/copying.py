@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The copy engine: what ``dsa_state`` and ``use_dsa_copy_pages`` do, in both families.
+
+The seed's code believes every write. Ours refuses what is not safe.
+"""
+
+from __future__ import annotations
+
+from errno import EBUSY, EINVAL, ENODEV
+from typing import TYPE_CHECKING
+
+from dsatier.sim.faults import FailedInit
+from dsatier.sim.parse import Refused
+from dsatier.sim.state import GONE, Engine
+
+if TYPE_CHECKING:
+    from dsatier.sim.kernel import Kernel
+    from dsatier.sim.spec import DeviceSpec
+    from dsatier.sim.state import Queue
+
+ARRAY = 8
+"""Entries of the seed's arrays of channels."""
+
+
+# channels and the queues behind them
+
+
+def place(queue: str) -> tuple[int, int]:
+    """Return the device and the queue number of a name such as ``wq0.1``."""
+    device, _, number = queue.removeprefix("wq").partition(".")
+    return int(device), int(number)
+
+
+def queue_of(k: Kernel, name: str) -> Queue:
+    """Return the queue of that name."""
+    device, number = place(name)
+    return k.state.devices[device].queues[number]
+
+
+def set_queue(k: Kernel, device: int, number: int, queue: Queue) -> None:
+    """Replace a queue."""
+    devices = list(k.state.devices)
+    queues = list(devices[device].queues)
+    queues[number] = queue
+    devices[device] = devices[device]._replace(queues=tuple(queues))
+    k.state.devices = tuple(devices)
+
+
+def in_use(k: Kernel, queue: str, own: int) -> int:
+    """Return how many hold a channel: a DSA's counts the clients of its queue."""
+    return queue_of(k, queue).clients if queue else own
+
+
+def _claim(k: Kernel, name: str, change: int) -> None:
+    if name.startswith("wq"):
+        device, number = place(name)
+        queue = queue_of(k, name)
+        set_queue(k, device, number, queue._replace(clients=max(0, queue.clients + change)))
+        return
+    k.state.dma = tuple(
+        dma._replace(
+            chans=tuple(
+                chan._replace(in_use=max(0, chan.in_use + change))
+                if f"dma{dma.id}chan{chan.id}" == name
+                else chan
+                for chan in dma.chans
+            )
+        )
+        for dma in k.state.dma
+    )
+
+
+def free_channels(k: Kernel) -> list[str]:
+    """Return what dma_request_channel() would give, in its order.
+
+    That is providers in the order of registration and channels in the order of their queues'
+    enabling. Another provider's channel goes by its own name.
+    """
+    return [
+        chan.queue or f"dma{dma.id}chan{chan.id}"
+        for dma in k.state.dma
+        for chan in dma.chans
+        if not in_use(k, chan.queue, chan.in_use)
+    ]
+
+
+def _fit(k: Kernel, name: str) -> bool:
+    """Tell whether our kernel would use a channel."""
+    if not name.startswith("wq"):
+        return False
+    device, _ = place(name)
+    return queue_of(k, name).mode == "dedicated" and not k.state.devices[device].broken
+
+
+def _cut(k: Kernel, channels: list[str]) -> tuple[list[str], bool]:
+    """Return the channels that an injected failed init leaves, and whether there is such a one."""
+    for i, armed in enumerate(k.state.faults):
+        fault = armed.fault
+        if isinstance(fault, FailedInit) and (not fault.times or armed.uses < fault.times):
+            faults = list(k.state.faults)
+            faults[i] = armed._replace(uses=armed.uses + 1)
+            k.state.faults = tuple(faults)
+            return channels[: fault.channels], True
+    return channels, False
+
+
+# dsa_state
+
+
+def set_state(k: Kernel, value: int) -> None:
+    """``dsa_state``: acts only on a change. Raises Refused on our kernel."""
+    if value == k.knob("dsa_state"):
+        return
+    if value:
+        (_seed_init if k.seed else _init)(k)
+    else:
+        (_seed_release if k.seed else _release)(k)
+
+
+def _init(k: Kernel) -> None:
+    wanted = k.knob("limit_chans")
+    channels, _ = _cut(k, [name for name in free_channels(k) if _fit(k, name)])
+    if len(channels) < wanted:
+        k.log(f"dsatier: {len(channels)} of {wanted} DMA channels: DSA not initialised")
+        raise Refused(ENODEV)
+    channels = channels[:wanted]
+    for name in channels:
+        _claim(k, name, 1)
+    k.state.engine = Engine(good=True, chans=tuple(channels), descs=wanted)
+    k.state.knobs["dsa_state"] = 1
+
+
+def _release(k: Kernel) -> None:
+    if k.knob("use_dsa_copy_pages"):
+        raise Refused(EBUSY)
+    for name in k.state.engine.chans:
+        _claim(k, name, -1)
+    k.state.engine = Engine()
+    k.state.knobs["dsa_state"] = 0
+
+
+def _seed_init(k: Kernel) -> None:
+    """Always succeeds and reads 1; only the log tells."""
+    wanted = k.knob("limit_chans")
+    channels, injected = _cut(k, free_channels(k))
+    taken = channels[: max(0, wanted)]
+    k.state.knobs["dsa_state"] = 1
+    for name in taken:
+        _claim(k, name, 1)
+    stale = k.state.engine.stale
+    good = len(taken) == max(0, wanted) and not (injected and wanted > 0)
+    k.state.engine = Engine(
+        good=good, chans=tuple(taken), descs=max(0, wanted) if good else 0, stale=stale
+    )
+    if not good:
+        k.log(f"Failed to get DMA channel {len(taken)}.")
+        k.log("Failed to initialize DSA.")
+    if len(taken) > ARRAY:
+        k.hurt("corruption", f"dsa_state=1 with {len(taken)} channels overruns an array of 8")
+    if any(not name.startswith("wq") for name in taken):
+        k.hurt("corruption", "a DMA channel of another driver was taken for one of a DSA")
+    if injected or good:
+        return
+    if taken:
+        k.hurt("stuck", f"dsa_state=1 got {len(taken)} of {wanted} channels: no clean way back")
+    elif stale:
+        k.hurt("stuck", "dsa_state=1 failed after an earlier release: the way back frees twice")
+
+
+def _seed_release(k: Kernel) -> None:
+    engine, limit = k.state.engine, k.knob("limit_chans")
+    # decided before anything is freed, as the code on the other CPUs sees it
+    live, flight = bool(k.knob("use_dsa_copy_pages")), in_flight(k)
+    k.state.knobs["dsa_state"] = 0
+    k.log("DMA memcpy module exit.")
+    if live:
+        k.hurt("fatal", "dsa_state=0 under use_dsa_copy_pages=1 freed descriptors in use")
+    if flight:
+        k.hurt("corruption", "dsa_state=0 freed descriptors of copies that were in flight")
+    if not engine.good:
+        if engine.chans:
+            k.warn("chan reference count 0 != 1")
+            k.hurt("corruption", "dsa_state=0 after a failed init releases channels twice")
+        elif engine.stale:
+            k.hurt("corruption", "dsa_state=0 after a failed init frees stale pointers twice")
+    elif limit > engine.descs:
+        k.hurt("fatal", f"dsa_state=0 with limit_chans {limit} above the {engine.descs} in use")
+    released = engine.chans if not engine.good else engine.chans[: max(0, limit)]
+    for name in released:
+        if name != GONE:
+            _claim(k, name, -1)
+    leaked = len(engine.chans) - len(released)
+    if leaked:
+        k.hurt("leak", f"dsa_state=0 leaks {leaked} channels: limit_chans is {limit}")
+    if engine.good and GONE in engine.chans:
+        k.hurt("corruption", "dsa_state=0 released a channel whose queue had gone")
+    k.state.engine = Engine(stale=engine.stale or bool(engine.good and engine.descs))
+
+
+# use_dsa_copy_pages
+
+
+def set_use(k: Kernel, value: int) -> None:
+    """``use_dsa_copy_pages``. Raises Refused on our kernel."""
+    if value and not k.seed:
+        if not k.knob("dsa_state"):
+            raise Refused(EINVAL)
+        if not k.state.engine.chans:
+            raise Refused(ENODEV)
+    k.state.knobs["use_dsa_copy_pages"] = value
+    note_quiet(k)
+
+
+def note_quiet(k: Kernel) -> None:
+    """Keep the time since when nothing starts a copy on a device."""
+    engine = k.state.engine
+    quiet = not (
+        k.knob("use_dsa_copy_pages") or k.knob("numa_balancing") or k.knob("demotion_enabled")
+    )
+    if quiet != (engine.quiet_since is not None):
+        k.state.engine = engine._replace(quiet_since=k.state.now if quiet else None)
+
+
+def in_flight(k: Kernel) -> bool:
+    """Tell whether a copy that began earlier may still use the descriptors (seed)."""
+    engine = k.state.engine
+    if not (engine.copied and k.spec.load):
+        return False
+    return engine.quiet_since is None or k.state.now - engine.quiet_since < k.spec.settle
+
+
+def live(k: Kernel) -> bool:
+    """Tell whether the DSA copies pages now."""
+    return bool(k.knob("use_dsa_copy_pages")) and k.state.engine.good
+
+
+def concurrent(k: Kernel) -> bool:
+    """Tell whether lists migrate concurrently."""
+    return "lists" in k.spec.load and bool(
+        k.knob("use_concur_to_compact") or k.knob("use_concur_to_demote")
+    )
+
+
+def fail_copy(k: Kernel, plain: bool, status: int = 3) -> None:
+    """A descriptor fails: on the plain path the kernel clears the knob, else it tries again."""
+    timer = k.state.timer
+    k.state.timer = timer._replace(fail=timer.fail + 1)
+    if k.seed:
+        k.log(f"idxd_desc[0][0] failed with status {status}, poll_retry 12.")
+        if not plain:
+            return
+    else:
+        name = next(iter(k.state.engine.chans), "no queue")
+        k.log(f"dsatier: {name}: descriptor failed with status {status:#x}: copying by CPU")
+    k.state.knobs["use_dsa_copy_pages"] = 0
+    note_quiet(k)
+
+
+# queues that go away
+
+
+def lose_queue(k: Kernel, name: str, why: str) -> None:
+    """A queue that may be held goes away, its channel with it. Called before it does."""
+    engine = k.state.engine
+    if name not in engine.chans:
+        return
+    if not k.seed:
+        if k.knob("use_dsa_copy_pages"):
+            k.log(f"dsatier: {name}: {why}: copying by CPU")
+            k.state.knobs["use_dsa_copy_pages"] = 0
+        k.state.engine = engine._replace(chans=tuple(c for c in engine.chans if c != name))
+        note_quiet(k)
+        return
+    k.state.engine = engine._replace(chans=tuple(GONE if c == name else c for c in engine.chans))
+    if not k.knob("use_dsa_copy_pages"):
+        k.hurt("corruption", f"{name} went away ({why}) while dsa_state=1 held its channel")
+
+
+def preset(k: Kernel, index: int, spec: DeviceSpec) -> None:
+    """Bring up the queues that a description says somebody else has configured."""
+    from dsatier.sim import idxd
+
+    if not spec.configured:
+        return
+    device = k.state.devices[index]
+    devices = list(k.state.devices)
+    devices[index] = device._replace(engines=(0,) * len(device.engines))
+    k.state.devices = tuple(devices)
+    for row in spec.configured:
+        queue = device.queues[row.id]._replace(
+            type=row.type,
+            mode=row.mode,
+            name=row.name,
+            driver_name="dmaengine" if row.type == "kernel" else "user",
+            group=0,
+            size=row.size,
+            threshold=row.size if row.mode == "shared" else 0,
+            max_batch_size=row.max_batch_size,
+            max_transfer_size=row.max_transfer_size,
+        )
+        set_queue(k, index, row.id, queue)
+    idxd.bind_device(k, index)
+    for row in spec.configured:
+        idxd.bind_queue(k, index, row.id, "dmaengine" if row.type == "kernel" else "user")
+        queue = k.state.devices[index].queues[row.id]
+        set_queue(k, index, row.id, queue._replace(clients=row.clients))

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can go wrong on a simulated host: a declarative list.
+
+``after`` counts seconds of the host's clock from boot (in a description) or from the injection.
+``times`` is how often it happens; 0 means always.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge
+
+from dsatier.profile import STRICT, Tagged
+
+After = Annotated[float, Ge(0)]
+Times = Annotated[int, Ge(0)]
+
+
+@dataclass(frozen=True, slots=True)
+class FailedInit:
+    """``dsa_state``=1 gets ``channels`` channels and no more."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["failed-init"]
+    channels: Times = 0
+    times: Times = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """A device halts."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["halt"]
+    device: str
+    reset: Literal["flr", "system", "software"] = "flr"
+    after: After = 0.0
+    live: bool = False
+    """``after`` counts only seconds in which the engine is live."""
+
+
+@dataclass(frozen=True, slots=True)
+class SelfClear:
+    """A copy fails on the plain path, and the kernel clears ``use_dsa_copy_pages``."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["self-clear"]
+    after: After = 0.0
+    """Seconds of live engine."""
+    times: Times = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CopyFailures:
+    """Copies fail on the concurrent path only: ``dsa_copy_fail`` rises, a seed's knob stays."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["copy-failures"]
+    every: Annotated[float, Ge(0.001)] = 1.0
+    """Seconds of live engine between two failures."""
+    times: Times = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VanishedQueue:
+    """Somebody takes a queue away through sysfs."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["vanished-queue"]
+    queue: str
+    after: After = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class HungWrite:
+    """A write to ``path`` does not return within its deadline."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["hung-write"]
+    path: str
+    performed: bool = False
+    """The write takes effect all the same."""
+    times: Times = 1
+
+
+@dataclass(frozen=True, slots=True)
+class HungCommand:
+    """A command whose words contain ``words`` does not return within its deadline."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["hung-command"]
+    words: str
+    performed: bool = False
+    times: Times = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedWrite:
+    """A write to ``path`` is refused with ``errno`` though the contract would take it."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["rejected-write"]
+    path: str
+    errno: str = "EIO"
+    times: Times = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LateDevice:
+    """A device appears only ``after`` seconds."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["late-device"]
+    device: str
+    after: After = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class StuckCpu:
+    """A CPU does not go offline: ``cpu``, or whichever is the ``nth`` to be tried."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["stuck-cpu"]
+    cpu: Annotated[int, Ge(0)] | None = None
+    nth: Annotated[int, Ge(1)] | None = None
+    errno: str = "EBUSY"
+    times: Times = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OtherWriter:
+    """Somebody else writes ``text`` to ``path`` every ``every`` seconds."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["other-writer"]
+    path: str
+    text: str
+    after: After = 0.0
+    every: Annotated[float, Ge(0.001)] = 10.0
+    times: Times = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SwapReturns:
+    """Somebody turns all swap on again."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["swap-returns"]
+    after: After = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FullDisk:
+    """Own files can no longer be kept."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["disk"]
+    errno: Literal["ENOSPC", "EROFS"] = "ENOSPC"
+    keeps: Times = 0
+    """How many still succeed."""
+    times: Times = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LostLog:
+    """The kernel log loses its lines."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["lost-log"]
+    after: After = 0.0
+    with_write: str | None = None
+    """Lost right after a write to this path instead of at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockJump:
+    """The wall clock jumps ``by`` seconds."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["clock-jump"]
+    by: float
+    after: After = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """The agent dies at its (``after``+1)th mutating operation: write, run, keep, drop."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["crash"]
+    after: Times = 0
+    performed: bool = False
+    """The operation still happens before the agent dies."""
+
+
+AnyFault = (
+    FailedInit
+    | Halt
+    | SelfClear
+    | CopyFailures
+    | VanishedQueue
+    | HungWrite
+    | HungCommand
+    | RejectedWrite
+    | LateDevice
+    | StuckCpu
+    | OtherWriter
+    | SwapReturns
+    | FullDisk
+    | LostLog
+    | ClockJump
+    | Crash
+)
+Fault = Annotated[AnyFault, Tagged("kind")]
+
+KINDS: dict[str, type[Any]] = {
+    kind.__annotations__["kind"].removeprefix('Literal["').removesuffix('"]'): kind
+    for kind in AnyFault.__args__
+}
+
+
+class SimCrash(BaseException):
+    """The agent dies here: no ``except Exception`` sees it."""

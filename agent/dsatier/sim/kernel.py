@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A simulated kernel: a description, a state and the few verbs that everything else uses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from errno import EACCES, EISDIR
+from typing import TYPE_CHECKING
+
+from dsatier.host import HostDown, Missing, Rejected
+from dsatier.sim import copying, events, hazards, memory
+from dsatier.sim.faults import LateDevice
+from dsatier.sim.parse import Refused
+from dsatier.sim.state import (
+    Armed,
+    Chan,
+    Device,
+    Dma,
+    Group,
+    Harm,
+    Queue,
+    State,
+    SwapArea,
+)
+
+if TYPE_CHECKING:
+    from dsatier.sim.faults import AnyFault
+    from dsatier.sim.layout import Layout
+    from dsatier.sim.spec import DeviceSpec, HostSpec
+
+TAINT_OOPS = 1 << 7
+TAINT_WARN = 1 << 9
+
+
+class Kernel:
+    """A kernel with its devices, memory and files."""
+
+    __slots__ = ("cause", "layout", "origin", "seed", "spec", "state")
+
+    spec: HostSpec
+    layout: Layout
+    state: State
+    seed: bool
+    """It is one of the kernels that guard nothing."""
+    cause: str
+    """What is being written, for the record of harm."""
+    origin: str
+    """Who does: agent, other or fault."""
+
+    def __init__(self, spec: HostSpec, layout: Layout, state: State | None = None) -> None:
+        self.spec = spec
+        self.layout = layout
+        self.seed = spec.kernel.kind in ("tpp", "memtis")
+        self.cause = ""
+        self.origin = "agent"
+        if state is not None:
+            self.state = state
+            return
+        self.state = State()
+        self.state.wall = spec.wall
+        self.state.faults = tuple(Armed(f, getattr(f, "after", 0.0)) for f in spec.faults)
+        self.start()
+
+    def copy(self) -> Kernel:
+        """Return a kernel that goes its own way from here."""
+        return Kernel(self.spec, self.layout, self.state.copy())
+
+    # what the rest of the simulation asks and tells
+
+    def knob(self, name: str) -> int:
+        """Return a knob's value, 0 where this kernel has none."""
+        return self.state.knobs.get(name, 0)
+
+    def log(self, line: str) -> None:
+        """Append a line to the kernel log, which loses its oldest when it is full."""
+        state = self.state
+        state.log.append(line)
+        extra = len(state.log) - self.spec.log_lines
+        if extra > 0:
+            del state.log[:extra]
+            state.log_first += extra
+
+    def warn(self, line: str) -> None:
+        """Log a line and taint the kernel as WARN does."""
+        self.log(line)
+        self.state.tainted |= TAINT_WARN
+
+    def hurt(self, kind: str, reason: str) -> None:
+        """Record harm; fatal harm ends the simulation. Raises HostDown."""
+        self.state.harm.append(Harm(self.cause, reason, kind, self.origin))
+        if kind == "fatal":
+            self.panic(reason)
+
+    def panic(self, reason: str) -> None:
+        """Take the host down. Raises HostDown."""
+        self.state.tainted |= TAINT_OOPS
+        self.state.down = f"kernel panic: {reason} (after {self.cause})"
+        raise HostDown(self.spec.hostname, self.state.down)
+
+    def check_up(self) -> None:
+        """Raise HostDown where the host went down before."""
+        if self.state.down:
+            raise HostDown(self.spec.hostname, self.state.down)
+
+    def online(self, node: int) -> int:
+        """Return how many CPUs of a node are online."""
+        offline = self.state.offline
+        return sum(cpu not in offline for cpu in self.layout.cpus[node])
+
+    def arm(self, fault: AnyFault) -> None:
+        """Let a fault wait from now on."""
+        after = getattr(fault, "after", 0.0)
+        self.state.faults += (Armed(fault, self.state.now + after),)
+        events.arm(self, self.state.faults[-1])
+
+    def change(self, cause: str, origin: str, act: Callable[[], None]) -> None:
+        """Do something and let the standing load meet the outcome. Raises HostDown."""
+        before = self.cause, self.origin
+        self.cause, self.origin = cause, origin
+        try:
+            act()
+            hazards.judge(self)
+        finally:
+            self.cause, self.origin = before
+
+    # files
+
+    def read(self, path: str) -> str:
+        """Return a kernel file's text. Raises Missing, Rejected."""
+        file = self.layout.file(self, path)
+        if file is None:
+            if self.layout.is_dir(self, path):
+                raise Rejected(path, EISDIR, os.strerror(EISDIR))
+            raise Missing(path, "no such file")
+        if file.show is None:
+            raise Rejected(path, EACCES, os.strerror(EACCES))
+        try:
+            return file.show(self)
+        except Refused as refused:
+            raise Rejected(path, refused.errno, os.strerror(refused.errno)) from None
+
+    def write(self, path: str, text: str, origin: str = "agent", cause: str = "") -> None:
+        """Write one buffer to a kernel file. Raises Missing, Rejected, HostDown."""
+        file = self.layout.file(self, path)
+        if file is None:
+            raise Missing(path, "no such file")
+        store = file.store
+        if store is None:
+            raise Rejected(path, EACCES, os.strerror(EACCES))
+        try:
+            self.change(
+                cause or f"{path} <- {text.rstrip()[:40]}", origin, lambda: store(self, text)
+            )
+        except Refused as refused:
+            raise Rejected(path, refused.errno, os.strerror(refused.errno)) from None
+
+    # time and boots
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, with all that happens in it. Raises HostDown."""
+        events.advance(self, seconds)
+
+    def reboot(self) -> None:
+        """Boot again: own files outside /run and the record of harm stay, all else is new."""
+        old, new = self.state, State()
+        new.harm = old.harm
+        new.files = {p: t for p, t in old.files.items() if not p.startswith(("/run/", "/tmp/"))}
+        new.operations = old.operations
+        new.boot = old.boot + 1
+        new.wall = old.wall + old.now + 60.0
+        # a mark from before the boot must not pass for one of after it
+        new.log_first = old.log_first + len(old.log) + 1
+        new.faults = tuple(
+            a._replace(
+                due=getattr(a.fault, "after", 0.0),
+                uses=0 if isinstance(a.fault, LateDevice) else a.uses,
+            )
+            for a in old.faults
+        )
+        self.state = new
+        self.start()
+
+    def start(self) -> None:
+        """Bring the state to that of a fresh boot."""
+        spec, state = self.spec, self.state
+        state.knobs = dict(self.layout.defaults)
+        for name, value in spec.kernel.boot.items():
+            if name in state.knobs:
+                state.knobs[name] = value
+        state.free = tuple((n.memory - n.used) << 20 for n in spec.nodes)
+        state.swaps = tuple(
+            SwapArea(s.path, s.kind, s.size << 20, s.used << 10, s.priority) for s in spec.swap
+        )
+        state.devices = tuple(_device(d) for d in spec.each_device())
+        state.dma = tuple(
+            Dma(i, -1, d.pci, tuple(Chan(c, "", int(d.in_use)) for c in range(d.channels)))
+            for i, d in enumerate(spec.other_dma)
+        )
+        memory.set_watermarks(self)
+        for armed in state.faults:
+            events.arm(self, armed)
+        self.log(f"Linux version {spec.kernel.release}")
+        for i, device in enumerate(spec.each_device()):
+            if state.devices[i].present:
+                copying.preset(self, i, device)
+        # what stands at boot is nobody's write
+        state.active = hazards.standing(self)
+
+
+def _device(spec: DeviceSpec) -> Device:
+    group = Group(tc_a=1, tc_b=1)
+    return Device(
+        present=True,
+        engines=(-1,) * spec.engines,
+        groups=(group,) * spec.groups,
+        queues=(Queue(),) * spec.queues,
+    )

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory and swap: watermarks, /proc/zoneinfo, meminfo and the two swap commands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dsatier.host import Ran
+
+if TYPE_CHECKING:
+    from dsatier.sim.kernel import Kernel
+
+DMA_PAGES = 3840
+DMA32_PAGES = 480000
+
+
+def _managed(k: Kernel, node: int) -> int:
+    """Return the pages of a node's Normal zone."""
+    pages = k.spec.nodes[node].memory << 18
+    return max(0, pages - DMA_PAGES - DMA32_PAGES) if node == 0 else pages
+
+
+def _high(managed: int) -> int:
+    return managed // 500 + 12
+
+
+def set_watermarks(k: Kernel) -> None:
+    """Work out the demotion watermarks: at boot and at a write to ``demote_scale_factor`` only."""
+    factor = k.knob("demote_scale_factor")
+    marks = []
+    for node in range(len(k.spec.nodes)):
+        managed = _managed(k, node)
+        mark = 0
+        # only the top tier demotes, and the seed takes a node with CPUs for the top tier
+        if k.knob("numa_balancing") == 2 and (node == 0 or k.online(node)):
+            mark = min(max(managed * factor // 10000, 2 * _high(managed)), managed)
+        marks.append(mark)
+    k.state.watermarks = tuple(marks)
+
+
+def write_factor(k: Kernel, value: int) -> None:
+    """``demote_scale_factor``."""
+    k.state.knobs["demote_scale_factor"] = value
+    k.state.factor_early = k.knob("numa_balancing") != 2
+    set_watermarks(k)
+
+
+def _zone(node: int, name: str, free: int, managed: int, demote: int | None) -> str:
+    high = _high(managed)
+    rows = [
+        f"Node {node}, zone {name:>8}",
+        f"  pages free     {free}",
+        "        boost    0",
+        f"        min      {high * 2 // 3}",
+        f"        low      {high * 5 // 6}",
+        f"        high     {high}",
+    ]
+    if demote is not None:
+        rows.append(f"        demote   {demote}")
+    rows += [
+        f"        spanned  {managed}",
+        f"        present  {managed}",
+        f"        managed  {managed}",
+        "        cma      0",
+        "        protection: (0, 0, 0, 0, 0)",
+        f"      nr_free_pages {free}",
+    ]
+    return "\n".join(rows) + "\n"
+
+
+def zoneinfo(k: Kernel) -> str:
+    """Return /proc/zoneinfo. The memtis kernel and a stock one have no ``demote`` line."""
+    shows = "demote_scale_factor" in k.state.knobs
+    out = []
+    for node, mark in enumerate(k.state.watermarks):
+        zero = 0 if shows else None
+        if node == 0:
+            out.append(_zone(0, "DMA", DMA_PAGES, DMA_PAGES, zero))
+            out.append(_zone(0, "DMA32", DMA32_PAGES, DMA32_PAGES, zero))
+        managed = _managed(k, node)
+        free = max(0, k.state.free[node] // 4 - (k.spec.nodes[node].memory * 262144 - managed))
+        out.append(_zone(node, "Normal", free, managed, mark if shows else None))
+    return "".join(out)
+
+
+def node_meminfo(k: Kernel, node: int) -> str:
+    """Return /sys/devices/system/node/nodeN/meminfo."""
+    total, free = k.spec.nodes[node].memory << 20, k.state.free[node]
+    rows = (("MemTotal", total), ("MemFree", free), ("MemUsed", total - free))
+    return "".join(f"Node {node} {name + ':':<15} {size:>8} kB\n" for name, size in rows)
+
+
+def meminfo(k: Kernel) -> str:
+    """Return /proc/meminfo."""
+    total = sum(n.memory << 20 for n in k.spec.nodes)
+    free = sum(k.state.free)
+    swap = sum(s.size for s in k.state.swaps)
+    swap_free = swap - sum(s.used for s in k.state.swaps)
+    rows = (
+        ("MemTotal", total),
+        ("MemFree", free),
+        ("MemAvailable", free),
+        ("SwapTotal", swap),
+        ("SwapFree", swap_free),
+    )
+    return "".join(f"{name + ':':<15} {size:>8} kB\n" for name, size in rows)
+
+
+def swaps(k: Kernel) -> str:
+    """Return /proc/swaps."""
+    rows = ["Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"]
+    for s in k.state.swaps:
+        name = s.path + " " * max(1, 40 - len(s.path))
+        kind = "partition" if s.kind == "partition" else "file\t"
+        rows.append(f"{name}{kind}\t{s.size}\t\t{s.used}\t\t{s.priority}\n")
+    return "".join(rows)
+
+
+def swapoff(k: Kernel, argv: tuple[str, ...]) -> Ran:
+    """``swapoff PATH``. Raises HostDown where what is swapped out does not fit in memory."""
+    failed = ""
+    for path in argv[1:]:
+        area = next((s for s in k.state.swaps if s.path == path), None)
+        if area is None:
+            failed += f"swapoff: {path}: swapoff failed: Invalid argument\n"
+            continue
+        if area.used > sum(k.state.free):
+            k.hurt("fatal", f"out of memory: swapoff of {area.used} KiB does not fit")
+        left, free = area.used, []
+        for size in k.state.free:
+            free.append(size - min(size, left))
+            left -= min(size, left)
+        k.state.free = tuple(free)
+        k.state.swaps = tuple(s for s in k.state.swaps if s.path != path)
+    return Ran(4 if failed else 0, "", failed)
+
+
+def swapon(k: Kernel, argv: tuple[str, ...]) -> Ran:
+    """``swapon PATH [-p PRIORITY]``."""
+    words, priority, paths = list(argv[1:]), None, []
+    while words:
+        word = words.pop(0)
+        if word in ("-p", "--priority"):
+            priority = int(words.pop(0))
+        elif word.startswith("-p"):
+            priority = int(word[2:])
+        else:
+            paths.append(word)
+    failed = ""
+    for path in paths:
+        known = next((s for s in k.spec.swap if s.path == path), None)
+        if known is None:
+            failed += f"swapon: cannot open {path}: No such file or directory\n"
+        elif any(s.path == path for s in k.state.swaps):
+            failed += f"swapon: {path}: swapon failed: Device or resource busy\n"
+        else:
+            turn_on(k, path, priority)
+    return Ran(255 if failed else 0, "", failed)
+
+
+def turn_on(k: Kernel, path: str, priority: int | None = None) -> None:
+    """Turn a swap area of the description on; without a priority it gets the next below."""
+    from dsatier.sim.state import SwapArea
+
+    spec = next(s for s in k.spec.swap if s.path == path)
+    if priority is None:
+        priority = min((s.priority for s in k.state.swaps if s.priority < 0), default=-1) - 1
+    area = SwapArea(path, spec.kind, spec.size << 20, 0, priority)
+    k.state.swaps += (area,)

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The description of a simulated host, as frozen values that a YAML file declares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Interval, Len
+
+from dsatier.profile import STRICT
+from dsatier.sim.faults import Fault
+from dsatier.sim.parse import cpu_list
+
+Count = Annotated[int, Ge(0)]
+Kind = Literal["ours", "tpp", "memtis", "stock"]
+Load = Literal["thp", "lists"]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSpec:
+    """The kernel that runs."""
+
+    __pydantic_config__ = STRICT
+    release: str
+    kind: Kind
+    """ours; tpp and memtis: the two seed kernels; stock: Debian's, without the knobs."""
+    evl_guard: bool | None = None
+    """``idxd_device_evl_free()`` has its guard; unless named, all but a stock kernel."""
+    cmdline: str = "BOOT_IMAGE=/vmlinuz root=/dev/sda1 ro quiet"
+    config: dict[str, str] = field(
+        default_factory=lambda: {
+            "CONFIG_INTEL_IDXD": "m",
+            "CONFIG_MEMORY_HOTPLUG": "y",
+            "CONFIG_MIGRATION": "y",
+            "CONFIG_NUMA_BALANCING": "y",
+            "CONFIG_TRANSPARENT_HUGEPAGE": "y",
+        }
+    )
+    """Lines of /boot/config."""
+    boot: dict[str, int] = field(default_factory=dict)
+    """Values of knobs at boot that differ from the kernel's defaults."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpec:
+    """A NUMA node; its number is its place in the list."""
+
+    __pydantic_config__ = STRICT
+    cpus: str = ""
+    """CPUs as the kernel lists them: ``0-15,32``."""
+    memory: Count = 64
+    """GiB."""
+    used: Count = 8
+    """GiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSpec:
+    """A queue that somebody else has configured before."""
+
+    __pydantic_config__ = STRICT
+    id: Count
+    type: Literal["kernel", "user"] = "kernel"
+    mode: Literal["dedicated", "shared"] = "dedicated"
+    name: str = "other"
+    size: Count = 16
+    max_batch_size: Count = 1024
+    max_transfer_size: Count = 2097152
+    clients: Count = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSpec:
+    """A DSA device; its number is its place in the list."""
+
+    __pydantic_config__ = STRICT
+    pci: str | None = None
+    numa_node: int = 0
+    version: int = 0x100
+    event_log: bool = False
+    block_on_fault: bool = True
+    queues: Count = 8
+    engines: Count = 4
+    groups: Count = 4
+    entries: Count = 128
+    max_batch_size: Count = 1024
+    max_transfer_size: Count = 2147483648
+    configured: tuple[QueueSpec, ...] = ()
+    """Queues that are on at boot, in group 0 with all engines."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtherDma:
+    """A provider of DMA channels that is no DSA."""
+
+    __pydantic_config__ = STRICT
+    driver: str = "ioatdma"
+    pci: str = "0000:00:04.0"
+    channels: Annotated[int, Ge(1)] = 1
+    in_use: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SwapSpec:
+    """A swap area that is active at boot."""
+
+    __pydantic_config__ = STRICT
+    path: str
+    kind: Literal["partition", "file"] = "partition"
+    size: Count = 8
+    """GiB."""
+    used: Count = 0
+    """MiB."""
+    priority: int = -2
+
+
+@dataclass(frozen=True, slots=True)
+class HostSpec:
+    """A host. Devices start disabled and unconfigured."""
+
+    __pydantic_config__ = STRICT
+    version: Literal[1]
+    kernel: KernelSpec
+    nodes: Annotated[tuple[NodeSpec, ...], Len(1, 64)]
+    hostname: str = "sim"
+    cpu_model: str = "Intel(R) Xeon(R) Platinum 8480+"
+    waitpkg: bool = True
+    """The CPU has UMWAIT."""
+    distances: tuple[tuple[int, ...], ...] = ()
+    """10 and 21 unless named."""
+    iommu: Literal["off", "passthrough", "translated"] = "passthrough"
+    scalable_mode: bool = True
+    devices: Annotated[int, Interval(ge=0, le=64)] | tuple[DeviceSpec, ...] = 0
+    """A number of devices of one kind, or each device."""
+    other_dma: tuple[OtherDma, ...] = ()
+    swap: tuple[SwapSpec, ...] = ()
+    accel_config: str | None = "4.1.6"
+    """Version of the installed accel-config."""
+    swap_tools: bool = True
+    """swapon and swapoff are installed."""
+    load: tuple[Load, ...] = ("thp", "lists")
+    """What migrates all the time: huge pages one by one, and lists of base pages."""
+    settle: Annotated[float, Ge(0)] = 5.0
+    """Seconds for which a copy may stay in flight on a seed kernel."""
+    log_lines: Annotated[int, Ge(1)] = 1000
+    wall: float = 1790000000.0
+    """Seconds since the epoch at the first boot."""
+    files: dict[str, str] = field(default_factory=dict)
+    """More files, such as those of other tools."""
+    faults: tuple[Fault, ...] = ()
+
+    def cpus(self, node: int) -> tuple[int, ...]:
+        """Return all CPUs of a node, online or not."""
+        return cpu_list(self.nodes[node].cpus)
+
+    def each_device(self) -> tuple[DeviceSpec, ...]:
+        """Return the devices, written out."""
+        if isinstance(self.devices, int):
+            return tuple(DeviceSpec() for _ in range(self.devices))
+        return self.devices
+
+
+@cache
+def _adapter() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(HostSpec)
+
+
+def parse(text: str) -> HostSpec:
+    """Return the host that YAML or JSON text describes. Raises ValueError with every mistake."""
+    import json
+
+    import yaml
+
+    try:
+        loaded = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        # JSON mode: lists stand for tuples, all else stays strict.
+        spec: HostSpec = _adapter().validate_json(json.dumps(loaded))
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise ValueError(f"host description: {error}") from error
+    check(spec)
+    return spec
+
+
+def check(spec: HostSpec) -> None:
+    """Raise ValueError where the parts of a description contradict each other."""
+    cpus = [cpu for node in range(len(spec.nodes)) for cpu in spec.cpus(node)]
+    if len(cpus) != len(set(cpus)) or 0 not in cpus:
+        raise ValueError("nodes: expected CPU 0 and every CPU in one node only")
+    for node in spec.nodes:
+        if node.used > node.memory:
+            raise ValueError(f"nodes: expected used <= memory, found {node.used} > {node.memory}")
+    if spec.distances and (
+        len(spec.distances) != len(spec.nodes)
+        or any(len(row) != len(spec.nodes) for row in spec.distances)
+    ):
+        raise ValueError("distances: expected one row and one column for each node")
+    for path in spec.files:
+        if not path.startswith("/") or path.startswith(("/proc/", "/sys/")):
+            raise ValueError(f"files: expected an absolute path outside /proc and /sys: {path}")
+    names = {f"dsa{i}" for i in range(len(spec.each_device()))}
+    for fault in spec.faults:
+        device = getattr(fault, "device", None)
+        if device is not None and device not in names:
+            raise ValueError(f"faults: expected a device of this host, found {device}")
+
+
+def dump(spec: HostSpec) -> str:
+    """Return the description as JSON text that ``parse`` takes."""
+    text: bytes = _adapter().dump_json(spec)
+    return text.decode()
+
+
+def shipped() -> tuple[str, ...]:
+    """Return the names of the host descriptions that come with dsatier."""
+    folder = resources.files("dsatier") / "hosts"
+    return tuple(
+        sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+    )
+
+
+def shipped_text(name: str) -> str:
+    """Return the text of a shipped host description."""
+    return (resources.files("dsatier") / "hosts" / f"{name}.yaml").read_text(encoding="utf-8")

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``dsatier status``: one screen from the status file, read by anybody."""
+
+import json
+import sys
+from time import localtime, strftime, time
+
+PATH = "/run/dsatier/status.json"
+OK, FAILED, NOT_RUNNING, NOT_COMPLIANT = 0, 1, 3, 4
+GOOD = ("converged",)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def status_main(argv: "list[str]") -> "int | None":
+    """Print the status. Returns None where the words need the whole command line."""
+    root, as_json, words = "", False, list(argv)
+    while words:
+        word = words.pop(0)
+        if word == "--json":
+            as_json = True
+        elif word == "--root" and words:
+            root = words.pop(0)
+        elif word.startswith("--root="):
+            root = word.partition("=")[2]
+        else:
+            return None
+    path = root.rstrip("/") + PATH
+    try:
+        with open(path, encoding="utf-8") as stream:
+            text = stream.read()
+    except FileNotFoundError:
+        text = ""
+    except OSError as error:
+        print(f"dsatier status: {path}: cannot be read: {error.strerror}", file=sys.stderr)
+        return FAILED
+    return show(text, path, as_json=as_json)
+
+
+def show(text: str, path: str, *, as_json: bool) -> int:
+    """Print the status document ``text`` and return the exit code."""
+    if not text:
+        print(
+            f"dsatier status: {path}: not there: dsatier has not run since this host booted; "
+            "`dsatier apply` applies the profile",
+            file=sys.stderr,
+        )
+        return NOT_RUNNING
+    document = json.loads(text)
+    print(json.dumps(document, indent=2) if as_json else screen(document, time()))
+    return OK if document["state"] in GOOD else NOT_COMPLIANT
+
+
+def screen(document: "dict[str, Any]", now: float) -> str:
+    """Return the status as a screen: what, since when, what is wrong, what to do."""
+    lines = [
+        f"{document['hostname']}: {document['state']} since {_when(document['since'], now)}",
+        f"  {document['meaning']}",
+        f"  reason    {document['reason']}" + (f": {document['message']}" if document["message"] else ""),
+        f"  do        {document['remedy']}",
+        f"  profile   generation {document['observed_generation']}"
+        + (f", {document['profile_digest'][:12]}" if document["profile_digest"] else ", none in force"),
+        f"  counted   {document['repaired']} repairs of drift, {document['faults']} engine faults",
+        "",
+    ]
+    width = max((len(c["type"]) for c in document["conditions"]), default=0)
+    lines += [
+        f"  {c['type']:<{width}}  {c['status']:<7}  since {_when(c['last_transition_time'], now)}"
+        f"  {c['reason']}"
+        for c in document["conditions"]
+    ]
+    return "\n".join(lines).rstrip()
+
+
+def _when(at: float, now: float) -> str:
+    return f"{strftime('%Y-%m-%d %H:%M:%S', localtime(at))} ({_ago(now - at)})"
+
+
+def _ago(seconds: float) -> str:
+    """Return a span for people.
+
+    >>> _ago(30), _ago(7200), _ago(-5)
+    ('30 s ago', '2 h ago', 'in the future: a clock jumped')
+    """
+    if seconds < -1:
+        return "in the future: a clock jumped"
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{int(seconds // size)} {unit} ago"
+    return f"{max(int(seconds), 0)} s ago"

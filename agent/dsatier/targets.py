@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the files of a profile to what the driver is to reach on one host."""
+
+from __future__ import annotations
+
+from dsatier.desire import Originals, from_profile, untouched
+from dsatier.drive import Target
+from dsatier.facts import Facts
+from dsatier.host import Host, HostError
+from dsatier.loader import Loaded
+from dsatier.plans import Finding
+from dsatier.problem import Invalid, Problem
+from dsatier.profile import DriftPolicy, DsaEngine, Profile, QueueFile
+from dsatier.queuefile import DeviceConfig, parse
+
+NO_PROFILE = Profile(version=1)
+
+
+def target(host: Host, loaded: Loaded, facts: Facts, before: Originals | None) -> Target:
+    """Return what ``loaded`` wants of the host. Raises Invalid where its queue file is wrong."""
+    profile = loaded.profile or NO_PROFILE
+    engine = profile.engine
+    desired = from_profile(profile, facts, before, _queue_file(host, profile))
+    extra = tuple(
+        Finding("warning", "profile-skipped", one.path, "a profile for this host", one.reason, "")
+        for one in (loaded.skipped if not loaded.files else ())
+    )
+    return Target(
+        desired=desired,
+        digest=loaded.digest,
+        extra=extra,
+        untouched=untouched(profile),
+        drift=profile.drift or DriftPolicy(),
+        stop_tiering_on_fault=isinstance(engine, DsaEngine)
+        and engine.on_fault == "cpu-and-stop-tiering",
+    )
+
+
+def _queue_file(host: Host, profile: Profile) -> tuple[DeviceConfig, ...]:
+    engine = profile.engine
+    if not isinstance(engine, DsaEngine) or not isinstance(engine.work_queues, QueueFile):
+        return ()
+    path = engine.work_queues.file
+    try:
+        text = host.read(path)
+    except HostError as error:
+        problem = Problem(path, 0, 0, (), "a readable accel-config file", error.message)
+        raise Invalid([problem]) from error
+    return parse(text, path)
