@@ -76,11 +76,14 @@ class FileHost:
     # reading
 
     def read(self, path: str) -> str:
-        """Return a file's text; bytes that are no UTF-8 come as backslash escapes."""
+        """Return a file's text, of a .gz file what is packed in it.
+
+        Bytes that are no UTF-8 come as backslash escapes.
+        """
         descriptor = self._open.get(path)
         if descriptor is not None:
             try:
-                if self._current(path, descriptor):
+                if self._current(descriptor):
                     return _text(descriptor, path)
             except OSError:
                 pass  # a file of a device that went; it may have come back under its name
@@ -108,7 +111,7 @@ class FileHost:
                 self._seen.add(path)  # what is read a second time is read again and again
         return text
 
-    def _current(self, path: str, descriptor: int) -> bool:
+    def _current(self, descriptor: int) -> bool:
         """Tell whether an open file is still the one of its name.
 
         The kernel's own file systems answer for that themselves; in a plain tree a file
@@ -166,8 +169,7 @@ class FileHost:
         if program is None:
             raise Missing(name, f"is not installed in {self._path}")
         command = (program, *argv[1:])
-        # asking a program for its version asks nothing of the host
-        if not self._tree.whole and argv[1:] != ("--version",):
+        if not self._tree.whole:
             command = self._in_tree(name, command)
         environment = {"LC_ALL": "C", "PATH": self._path, "HOME": "/"}
         try:
@@ -292,7 +294,19 @@ def _text(descriptor: int, path: str) -> str:
         if size > LARGEST:
             raise OSError(errno.EFBIG, f"larger than {LARGEST} bytes")
         data = b"".join(parts)
+    if path.endswith(".gz"):
+        data = _unpacked(data)
     return data.decode(errors="backslashreplace")
+
+
+def _unpacked(data: bytes) -> bytes:
+    """Return what gzip packed, no more than may be read. Raises OSError."""
+    import zlib
+
+    try:
+        return zlib.decompressobj(wbits=31).decompress(data, LARGEST)
+    except zlib.error as error:
+        raise OSError(errno.EILSEQ, str(error)) from None
 
 
 def _host_error(path: str, error: OSError, what: str) -> HostError:

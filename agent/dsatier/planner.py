@@ -225,7 +225,8 @@ def _lower(way: _Way, rung: Rung, put: Put, *, forced: bool) -> None:
     value = put.value or 0
     if not forced and way.desired.wants(put.knob) != value:
         return
-    reason = way.desired.wants(put.knob) == value and "the desired state says so" or _why(way)
+    named = way.desired.wants(put.knob) == value
+    reason = "the desired state says so" if named else _why(way)
     _write(way, rung, "down", put.knob, value, reason)
 
 
@@ -251,8 +252,10 @@ def _watermark_stale(way: _Way) -> bool:
     """Tell whether the demotion watermark has yet to be computed for memory tiering."""
     if live(way.facts, "numa_balancing") != 2 or "demote_scale_factor" not in way.facts.knobs:
         return False
-    turned_on = any(SetKnob("numa_balancing", 2) in step.requests for step in way.steps)
-    return turned_on or way.facts.demotion_watermark == 0
+    if any(SetKnob("numa_balancing", 2) in step.requests for step in way.steps):
+        return True
+    named = way.desired.wants("demote_scale_factor") is not None
+    return named and way.facts.demotion_watermark == 0
 
 
 def _write(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from dsatier.facts import Channel, DsaDevice, Facts, WorkQueue
@@ -43,7 +44,7 @@ def project(facts: Facts, request: Request, *, slow_node: int = 1) -> Facts:
 def _knob(facts: Facts, request: SetKnob) -> Facts:
     before = live(facts, request.knob)
     knobs = {**facts.knobs, request.knob: str(request.value)}
-    channels = facts.channels
+    channels, devices = facts.channels, facts.devices
     released = facts.dsa_released
     if request.knob == "dsa_state" and before != request.value:
         if request.value:
@@ -51,11 +52,42 @@ def _knob(facts: Facts, request: SetKnob) -> Facts:
             channels = tuple(
                 replace(c, in_use=1) if c.queue in taken and not c.in_use else c for c in channels
             )
+            devices = _with_clients(devices, taken, 1)
         else:
-            given = {c.id for c in held(facts)[: live(facts, "limit_chans") or 0]}
-            channels = tuple(replace(c, in_use=0) if c.id in given else c for c in channels)
+            given = held(facts)[: live(facts, "limit_chans") or 0]
+            ids = {c.id for c in given}
+            channels = tuple(replace(c, in_use=0) if c.id in ids else c for c in channels)
+            devices = _with_clients(devices, {c.queue for c in given}, 0)
             released = True
-    return replace(facts, knobs=knobs, channels=channels, dsa_released=released)
+    watermark = facts.demotion_watermark
+    if request.knob == "demote_scale_factor" and watermark == 0 and knobs["numa_balancing"] == "2":
+        watermark = 1  # how many pages it will be does not matter here
+    return replace(
+        facts,
+        knobs=knobs,
+        devices=devices,
+        channels=channels,
+        dsa_released=released,
+        demotion_watermark=watermark,
+    )
+
+
+def _with_clients(
+    devices: tuple[DsaDevice, ...], queues: Collection[str | None], clients: int
+) -> tuple[DsaDevice, ...]:
+    """Return the devices with that many clients on each of ``queues``."""
+    found = []
+    for device in devices:
+        if any(queue.id in queues for queue in device.queues):
+            changed = tuple(
+                replace(queue, clients=clients) if queue.id in queues else queue
+                for queue in device.queues
+            )
+            total = sum(queue.clients for queue in changed)
+            found.append(replace(device, queues=changed, clients=total))
+        else:
+            found.append(device)
+    return tuple(found)
 
 
 def _cpu(facts: Facts, cpu: int, online: bool, slow_node: int) -> Facts:

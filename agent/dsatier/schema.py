@@ -38,12 +38,20 @@ if TYPE_CHECKING:
 TYPES = {
     "profile": "dsatier.profile:Profile",
     "facts": "dsatier.facts:Facts",
+    "plan": "dsatier.plans:Plan",
+    "record": "dsatier.records:Record",
+    "motion": "dsatier.records:Motion",
+    "originals": "dsatier.desire:Originals",
 }
 """Every type that has a frozen schema, by name."""
 
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "schemas")
 # What the running code needs of a core schema; the rest says nothing to the core.
 _DROPPED = frozenset(("metadata", "serialization", "collect_init_only", "computed_fields"))
+
+# Null may stand for these where they have a default. A function before a list's schema would
+# hand it a Python list, which is no tuple; people do not write the values that hold lists.
+_SCALARS = frozenset(("int", "float", "bool", "str", "literal"))
 
 _frozen: dict[str, Any] = {}
 _validators: dict[tuple[str, bool], Any] = {}
@@ -213,7 +221,7 @@ def _thaw(part: Any, classes: bool) -> Any:
     elif kind == "default":
         if isinstance(part["default"], list):  # JSON has no tuples, our values have no lists
             thawed["default"] = tuple(part["default"])
-        if part["schema"]["type"] != "nullable":
+        if part["schema"]["type"] in _SCALARS:
             function = {"type": "no-info", "function": _null_is_default}
             inner = {"type": "function-before", "function": function, "schema": thawed["schema"]}
             thawed["schema"] = inner

@@ -123,6 +123,8 @@ class _Wording:
             inner = [(loc[1:], error) for loc, error in errors if loc and loc[0] == str(chosen)]
             return self.sift(node["choices"][chosen], data, path, inner)
         told = [self.value(node, data, path, error) for loc, error in errors if not loc][:1]
+        if node["type"] == "tuple" and len(told) < len(errors):
+            told = []  # the core counts only the items that are right
         beneath: dict[Any, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {}
         for loc, error in errors:
             if loc:
@@ -197,10 +199,12 @@ class _Wording:
         place = (*self.locate((*path, name), True), (*path, name))
         expected = f"one of {', '.join(fields)}"
         wording = "unknown key"
-        if near := _nearest(name, list(fields)) if search else "":
+        if near := _nearest(name, fields, 0.8) if search else "":
             wording += f", did you mean '{near}'?"
         elif elsewhere := self.elsewhere(name) if search else []:
             wording += f", it belongs in {_listed(elsewhere)}"
+        elif near := _nearest(name, fields, 0.6) if search else "":
+            wording += f", did you mean '{near}'?"
         else:
             wording += f", {_instead(fields, data)}"
         return Problem(*place, expected, f"the key '{show(name)}'", wording=wording)
@@ -296,11 +300,11 @@ def _length(node: Any, of: str) -> str:
     return f" of at most {node['max_length']} {of}" if "max_length" in node else ""
 
 
-def _nearest(name: str, names: list[str]) -> str:
+def _nearest(name: str, names: Iterable[str], likeness: float) -> str:
     """Return the one of ``names`` that looks most like ``name``, or nothing."""
     from difflib import get_close_matches
 
-    return "".join(get_close_matches(name[:64], names, n=1))
+    return "".join(get_close_matches(name[:64], list(names), n=1, cutoff=likeness))
 
 
 def _instead(fields: Iterable[str], data: Any) -> str:

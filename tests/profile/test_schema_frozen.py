@@ -19,10 +19,12 @@ from dsatier.problem import Invalid
 from dsatier.profile import CpuEngine, DriftPolicy, Profile
 from hypothesis import given
 from hypothesis import strategies as st
-
-from strategies import JUNK, PROFILES, broken_profiles
+from profile_strategies import JUNK, PROFILES, broken_profiles
 
 CORE = schema.core()
+
+
+ADAPTER = pydantic.TypeAdapter(Profile)
 
 
 def same_core(name: str) -> bool:
@@ -91,7 +93,7 @@ def test_valid_profiles_are_taken_by_both_paths_and_by_pydantic(data: dict[str, 
     assert schema.check("profile", data) == []
     value = schema.validate("profile", data)
     assert isinstance(value, Profile)
-    assert value == pydantic.TypeAdapter(Profile).validate_json(json.dumps(data))
+    assert value == ADAPTER.validate_json(json.dumps(data))
     assert schema.validate("profile", schema.dump(value)) == value
 
 
@@ -105,7 +107,7 @@ def test_refused_is_what_pydantic_refuses_but_for_nulls(data: Any) -> None:
     if "null" in json.dumps(data):
         return  # null for a field with a default means that it is not named
     try:
-        pydantic.TypeAdapter(Profile).validate_json(json.dumps(data))
+        ADAPTER.validate_json(json.dumps(data))
         refused = False
     except pydantic.ValidationError:
         refused = True
@@ -179,7 +181,7 @@ def nodes(part: Any) -> list[Any]:
     return found
 
 
-BATTERY = [
+BATTERY: list[Any] = [
     *(None, True, 0, 1, -1, 10**30, 99999, 0.5, 1e300, "", "x", "x" * 5000),
     *([], [1], ["x"] * 70, [[]], {}, {"kind": "x"}, {"kind": "dsa", "bad": 1}, {"kind": "dsa"}),
     {"x": 1},

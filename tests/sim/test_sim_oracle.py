@@ -19,7 +19,9 @@ STEPS = st.one_of(
     st.tuples(st.just("use_dsa_copy_pages"), st.integers(0, 1)),
     st.tuples(st.just("limit_chans"), st.sampled_from([-1, 0, 1, 2, 3, 4, 5, 7, 8, 9, 12])),
     st.tuples(st.just("dsa_async_mode"), st.integers(0, 1)),
-    st.tuples(st.sampled_from(["use_concur_to_compact", "use_concur_to_demote"]), st.integers(0, 1)),
+    st.tuples(
+        st.sampled_from(["use_concur_to_compact", "use_concur_to_demote"]), st.integers(0, 1)
+    ),
     st.tuples(st.just("cpu_multi_copy_pages"), st.integers(0, 1)),
     st.tuples(st.just("limit_mt_num"), st.sampled_from([0, 1, 3, 4, 7, 8, 16])),
     st.tuples(st.just("pause"), st.sampled_from([1, 6])),

@@ -153,7 +153,5 @@ def test_no_order_of_writes_harms(steps: list[tuple[str, str, float]]) -> None:
     assert "" == h.down
     # what mainline's tiering knobs bring about is refused by no kernel
     assert set(kinds(h)) <= {"ineffective"}
-    used = sum(
-        int(get(h, f"/sys/class/dma/{c}/in_use")) for c in h.entries("/sys/class/dma")
-    )
+    used = sum(int(get(h, f"/sys/class/dma/{c}/in_use")) for c in h.entries("/sys/class/dma"))
     assert used == len(h.kernel.state.engine.chans)

@@ -40,6 +40,8 @@ QUEUE_NUMBERS = (
     "threshold",
     "ats_disable",
 )
+TERSE = ("max_transfer_size", "mode", "name", "driver_name")
+"""Attributes whose failed write is told without their name."""
 OLD_NAMES = {
     "read_buffers_allowed": "tokens_allowed",
     "read_buffers_reserved": "tokens_reserved",
@@ -125,7 +127,7 @@ class _Run:
         status = self.k.state.devices[found[1]].cmd_status
         if status:
             place = f"dsa{found[1]}" + ("" if found[0] == "dsa" else f"/{self.blamed}")
-            said = STATUS.get(status, "unknown")
+            said = STATUS.get(status, "Unknown error")
             self.out.append(f"Error[{status:#10x}] {place}: {said}")
 
     # sysfs
@@ -293,10 +295,10 @@ class _Run:
         path = f"{BUS}/devices/{self.here}/{attribute}"
         code = self._write(path, text, self.here)
         if code and not (code == -ENOENT and attribute == "driver_name"):
-            reason = os.strerror(-code)
+            what = "" if attribute in TERSE else f"{attribute} attribute "
             self.err.append(
                 f"libaccfg: accfg_wq_set_{attribute}: {self.here}: "
-                f"{attribute} attribute write failed: {reason}"
+                f"{what}write failed: {os.strerror(-code)}"
             )
             return code
         return 0
@@ -369,13 +371,14 @@ class _Run:
     # single objects
 
     def _enable_queue(self, name: str) -> int:
+        driver = "dmaengine" if self._read(name, "type") == "kernel" else "user"
         if self._there(f"{BUS}/devices/{name}/driver_name"):
-            driver = self.drivers.get(name) or self._read(name, "driver_name")
+            named = self.drivers.get(name) or self._read(name, "driver_name")
+            # 3.5.3 takes an empty name for one, 4.1.6 for none
+            driver = named if named or not self.newer else driver
             if driver not in ("idxd", "dmaengine", "user"):
                 self.err.append(f'Invalid wq driver name "{driver}"')
                 return -ENOENT
-        else:
-            driver = "dmaengine" if self._read(name, "type") == "kernel" else "user"
         code = self._write(f"{BUS}/drivers/{driver}/bind", name, name)
         if code:
             return code
@@ -465,10 +468,8 @@ def _string(value: Any) -> str:
 
 
 def _int(value: Any) -> int:
-    """json_object_get_int: a string that starts with a number counts as one. Raises _Stop."""
+    """json_object_get_int: a string that starts with a number counts as one, another as 0."""
     if isinstance(value, str):
         found = re.match(r"\s*[+-]?\d+", value)
-        if not found:
-            raise _Stop(-EINVAL)
-        return int(found[0])
+        return int(found[0]) if found else 0
     return int(value)

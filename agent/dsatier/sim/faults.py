@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from annotated_types import Ge
 
@@ -216,9 +216,9 @@ AnyFault = (
 Fault = Annotated[AnyFault, Tagged("kind")]
 
 KINDS: dict[str, type[Any]] = {
-    kind.__annotations__["kind"].removeprefix('Literal["').removesuffix('"]'): kind
-    for kind in AnyFault.__args__
+    get_args(get_type_hints(cls)["kind"])[0]: cls for cls in get_args(AnyFault)
 }
+"""The classes by the word that declares them."""
 
 
 class SimCrash(BaseException):

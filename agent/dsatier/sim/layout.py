@@ -242,6 +242,9 @@ class Layout:
             driver = idxd.driver_of(k, folder.rpartition("/")[2])
             up = "../" * (folder.count("/") - 1)
             return f"{up}bus/dsa/drivers/{driver}" if driver else None
+        if folder.startswith(DRIVERS + "/") and name in _bound(k, folder.rpartition("/")[2]):
+            # as its link on the bus, one folder further down
+            return "../" + self.links[f"{BUS}/{name}"][0]
         return self._channel_links(k).get(path) if "/dma" in path else None
 
     def resolve(self, k: Kernel, path: str) -> str:

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+# make run          set up, then a tour on a simulated host
+# make test         set up, then all tests that need neither root nor hardware
+# make test-system  (root) what needs Debian packages, mount namespaces and FUSE
+# make bench        ratios against bare Python, in one run
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+
+.PHONY: run test test-system bench mutation docs lock clean
+
+run: $(STAMP)
+	$(BIN)/dsatier demo
+
+$(STAMP): requirements/test.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo 'make: Python 3.11 or newer is needed (PYTHON=python3.11 make)'; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq python3-venv; } \
+	  || { echo 'make: the venv module is missing: apt install python3-venv'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --require-hashes -r requirements/test.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+test-system: $(STAMP)
+	VENV=$(abspath $(VENV)) tests/system/run
+
+bench: $(STAMP)
+	$(BIN)/python -m tests.bench
+
+mutation: $(STAMP)
+	$(BIN)/python -m tests.mutation
+
+docs: $(STAMP)
+	$(BIN)/python -m dsatier.schema
+	$(BIN)/python -m tests.docs.generate
+
+lock:
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/pip install --quiet pip-tools
+	$(VENV)-lock/bin/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --no-emit-trusted-host --allow-unsafe --strip-extras --no-header \
+	  -o requirements/test.txt requirements/test.in
+
+clean:
+	rm -rf $(VENV) $(VENV)-lock build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

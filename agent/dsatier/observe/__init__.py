@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Observing a host: from its files to facts.
+
+What is missing comes out empty, None or "unknown"; a content that no kernel writes raises
+``text.Malformed``. ``kernel``, ``topology``, ``iommu``, ``dsa`` and ``others`` each know the
+files of one concern, ``text`` what is in them.
+"""
+
+from __future__ import annotations
+
+from dsatier.facts import Facts, Iommu, Kernel
+from dsatier.host import Host, HostError, Missing
+from dsatier.knobs import KNOBS, TIMER
+from dsatier.observe import dsa, iommu, text, topology
+from dsatier.observe import kernel as kernels
+from dsatier.observe.dsa import DsaEyes
+from dsatier.observe.others import others
+from dsatier.observe.reader import optional
+
+RELEASED = "DMA memcpy module exit."
+"""What a seed kernel logs whenever it lets go of its channels."""
+_SWAPS = "/proc/swaps"
+_ZONES = "/proc/zoneinfo"
+_TAINTED = "/proc/sys/kernel/tainted"
+
+
+def observe(host: Host, fast_node: int = 0) -> Facts:
+    """Return the facts of a host now. Raises HostError."""
+    return Observer(host, fast_node).look()
+
+
+class Observer:
+    """Looks at one host again and again, and reads only once a boot what stays.
+
+    A look takes in everything that can change: knobs, nodes, CPUs, devices, channels,
+    swap, timer, other tools. Kernel, CPU model, capabilities, the CPUs that cannot go
+    offline and the version of accel-config are asked for once. The kernel log is read on
+    from where the look before ended.
+    """
+
+    def __init__(self, host: Host, fast_node: int = 0) -> None:
+        self._host = host
+        self._fast_node = fast_node
+        self._boot: _Boot | None = None
+
+    def look(self) -> Facts:
+        """Return the facts now. Raises HostError."""
+        host = self._host
+        boot = self._boot
+        if boot is None or boot.kernel.boot_id != kernels.boot_id(host):
+            boot = self._boot = _Boot(host)
+        devices = boot.eyes.devices()
+        swaps = optional(host, _SWAPS)
+        timer = optional(host, TIMER)
+        return Facts(
+            schema_version=1,
+            hostname=host.hostname(),
+            cpu_model=boot.cpu_model,
+            kernel=boot.kernel,
+            iommu=boot.iommu(frozenset(d.pci for d in devices if d.pci)),
+            scalable_mode=boot.scalable_mode,
+            nodes=topology.nodes(host),
+            offline_cpus=topology.offline(host),
+            pinned_cpus=boot.pinned,
+            knobs=_knobs(host),
+            timer={} if timer is None else text.timer(timer, TIMER),
+            demotion_watermark=boot.watermark(self._fast_node),
+            devices=devices,
+            channels=dsa.channels(host, devices),
+            swaps=() if swaps is None else text.swaps(swaps, _SWAPS),
+            accel_config=boot.accel_config(bool(devices)),
+            others=others(host),
+            dsa_released=boot.released(),
+            boot_taint=_number(host, _TAINTED),
+        )
+
+
+class _Boot:
+    """What is known of a host for as long as it does not boot again."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self.kernel: Kernel = kernels.kernel(host)
+        self.scalable_mode = iommu.scalable_mode(self.kernel.cmdline)
+        self.cpu_model = topology.cpu_model(host)
+        self.pinned = topology.pinned(host)
+        self._accel_config: str | None = kernels.accel_config(host)
+        self._had_devices = False
+        self.eyes = DsaEyes(host)
+        self._groups: dict[str, str] = {}
+        self._shows_watermark = True
+        self._released: bool | None = False
+        self._mark = 0
+
+    def iommu(self, addresses: frozenset[str]) -> Iommu:
+        """Return how the DSA devices at these PCI addresses are translated."""
+        if not addresses:
+            return iommu.asked_for(self.kernel.cmdline)
+        if not addresses <= self._groups.keys():
+            self._groups = iommu.groups_of(self._host, addresses)
+        return iommu.of_devices(self._host, addresses, self._groups)
+
+    def accel_config(self, devices: bool) -> str | None:  # noqa: FBT001
+        """Return its version. It may say so only when there are devices, so it is asked again."""
+        if devices and not self._had_devices and self._accel_config == kernels.UNKNOWN:
+            self._accel_config = kernels.accel_config(self._host)
+        self._had_devices = devices
+        return self._accel_config
+
+    def watermark(self, node: int) -> int | None:
+        """Return the demotion watermark. A long file: it is read where it has shown one."""
+        if not self._shows_watermark:
+            return None
+        pages = text.demote_mark(optional(self._host, _ZONES) or "", node)
+        self._shows_watermark = pages is not None
+        return pages
+
+    def released(self) -> bool | None:
+        """Tell whether the log says that a seed kernel has released its channels."""
+        if self.kernel.family != "seed" or self._released:
+            return self.kernel.family == "seed"
+        try:
+            mark = self._host.log_mark()
+            tail = self._host.log_since(self._mark)
+        except Missing:
+            return None
+        self._mark = mark
+        if any(RELEASED in line for line in tail.lines):
+            self._released = True
+        elif not tail.complete:
+            self._released = None
+        return self._released
+
+
+def _knobs(host: Host) -> dict[str, str]:
+    found = {name: optional(host, knob.path) for name, knob in KNOBS.items()}
+    return {name: text.knob(name, value) for name, value in found.items() if value is not None}
+
+
+def _number(host: Host, path: str) -> int:
+    found = optional(host, path)
+    return 0 if found is None else text.whole(found, path)
+
+
+__all__ = ["HostError", "Observer", "observe"]

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nodes, CPUs and memory."""
+
+from __future__ import annotations
+
+from dsatier.facts import NumaNode
+from dsatier.host import Host, Missing
+from dsatier.observe import text
+from dsatier.observe.reader import optional
+
+NODES = "/sys/devices/system/node"
+CPUS = "/sys/devices/system/cpu"
+
+
+def nodes(host: Host) -> tuple[NumaNode, ...]:
+    """Return the nodes by number; () on a kernel without NUMA."""
+    names = (name.removeprefix("node") for name in host.entries(NODES) if name.startswith("node"))
+    found = [node(host, number) for number in sorted(int(n) for n in names if n.isdecimal())]
+    return tuple(node for node in found if node is not None)
+
+
+def node(host: Host, number: int) -> NumaNode | None:
+    """Return a node, None where it went away meanwhile."""
+    folder = f"{NODES}/node{number}"
+    try:
+        memory = host.read(f"{folder}/meminfo")
+        return NumaNode(
+            id=number,
+            cpus=text.cpus(host.read(f"{folder}/cpulist"), f"{folder}/cpulist"),
+            distances=text.numbers(host.read(f"{folder}/distance"), f"{folder}/distance"),
+            mem_total=text.kilobytes(memory, "MemTotal", f"{folder}/meminfo"),
+            mem_free=text.kilobytes(memory, "MemFree", f"{folder}/meminfo"),
+        )
+    except Missing:
+        return None
+
+
+def present(host: Host) -> tuple[int, ...]:
+    """Return the CPUs that are in their sockets."""
+    path = f"{CPUS}/present"
+    return text.cpus(optional(host, path) or "", path)
+
+
+def offline(host: Host) -> tuple[int, ...]:
+    """Return the CPUs that are there and not online.
+
+    The kernel's own list of offline CPUs names those as well that could be plugged in.
+    """
+    there = present(host)
+    path = f"{CPUS}/online"
+    online = optional(host, path)
+    if online is None:
+        return ()
+    on = set(text.cpus(online, path))
+    return tuple(cpu for cpu in there if cpu not in on)
+
+
+def pinned(host: Host) -> tuple[int, ...]:
+    """Return the CPUs that cannot go offline. One file for each CPU: not for every look."""
+    return tuple(
+        cpu for cpu in present(host) if optional(host, f"{CPUS}/cpu{cpu}/online") is None
+    )
+
+
+def cpu_model(host: Host) -> str:
+    """Return the CPU's model name, empty where the kernel gives none."""
+    return text.cpu_model(optional(host, "/proc/cpuinfo") or "")

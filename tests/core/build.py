@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Facts of made-up hosts, for tests of the pure core."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from dsatier.facts import Channel, DsaDevice, Facts, Kernel, NumaNode, WorkQueue
+from dsatier.knobs import KNOBS
+from dsatier.profile import QueueShape
+from dsatier.projection import project
+from dsatier.queuefile import expand
+from dsatier.requests import LoadDevice, SetKnob
+
+GIB = 1 << 30
+
+
+def queue(device: int, number: int = 0) -> WorkQueue:
+    """An unconfigured work queue of device ``device``."""
+    return WorkQueue(
+        id=f"wq{device}.{number}",
+        state="disabled",
+        type="none",
+        mode="shared",
+        name="",
+        driver_name="",
+        group=-1,
+        size=0,
+        priority=0,
+        threshold=0,
+        block_on_fault=False,
+        max_batch_size=1024,
+        max_transfer_size=1 << 31,
+        clients=0,
+    )
+
+
+def device(number: int, *, event_log: bool = False) -> DsaDevice:
+    """A disabled DSA device."""
+    return DsaDevice(
+        id=f"dsa{number}",
+        pci=f"0000:{0x6A + number:02x}:01.0",
+        state="disabled",
+        numa_node=0,
+        version=0x200 if event_log else 0x100,
+        event_log=event_log,
+        clients=0,
+        errors="",
+        max_groups=4,
+        max_engines=4,
+        max_queues=8,
+        max_queue_entries=128,
+        max_batch_size=1024,
+        max_transfer_size=1 << 31,
+        engines=(-1, -1, -1, -1),
+        queues=tuple(queue(number, n) for n in range(8)),
+    )
+
+
+def facts(family: str = "ours", devices: int = 8, **changes: Any) -> Facts:
+    """A two-tier host of a kernel family, with everything off."""
+    missing = {"none": {k.name for k in KNOBS.values() if not k.mainline}}.get(family, set())
+    host = Facts(
+        schema_version=1,
+        hostname="host1",
+        cpu_model="Intel(R) Xeon(R) Platinum 8480+",
+        kernel=Kernel(
+            release="6.12.117-dsatier1",
+            family=family,  # type: ignore[arg-type]
+            abi=1 if family == "ours" else None,
+            boot_id="boot-1",
+            cmdline=("intel_iommu=on,sm_on", "iommu=pt"),
+            config=None,
+            evl_guard=family in ("ours", "seed"),
+        ),
+        iommu="passthrough",
+        scalable_mode=True,
+        nodes=(
+            NumaNode(0, tuple(range(16)), (10, 21), 64 * GIB, 60 * GIB),
+            NumaNode(1, tuple(range(16, 24)), (21, 10), 64 * GIB, 63 * GIB),
+        ),
+        offline_cpus=(),
+        pinned_cpus=(0,),
+        knobs={k.name: str(k.default) for k in KNOBS.values() if k.name not in missing},
+        timer={"dsa_copy_fail": 0} if family in ("ours", "seed") else {},
+        demotion_watermark=0,
+        devices=tuple(device(n) for n in range(devices)),
+        channels=(),
+        swaps=(),
+        accel_config="3.5.3",
+        others=(),
+        dsa_released=False,
+        boot_taint=0,
+    )
+    return replace(host, **changes)
+
+
+def queued(host: Facts, devices: int = 8) -> Facts:
+    """The host with the usual work queues enabled."""
+    for config in expand(QueueShape(devices), host.devices, driver_names=True):
+        host = project(host, LoadDevice(config))
+    return host
+
+
+def live(host: Facts, chans: int = 8) -> Facts:
+    """The host with the usual queues, and the DSA copying."""
+    host = queued(host)
+    for knob, value in (("limit_chans", chans), ("dsa_state", 1), ("use_dsa_copy_pages", 1)):
+        host = project(host, SetKnob(knob, value))
+    return host
+
+
+def channel(name: str, queue_id: str | None, in_use: int = 0) -> Channel:
+    """A DMA channel."""
+    return Channel(name, queue_id, in_use)
