@@ -24,6 +24,7 @@ $(STAMP): requirements/test.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --require-hashes -r requirements/test.txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m compileall -q agent  # also where PYTHONDONTWRITEBYTECODE is set
 	touch $@
 
 test: $(STAMP)

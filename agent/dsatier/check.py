@@ -51,7 +51,7 @@ def _without(data: Any, paths: list[tuple[str | int, ...]]) -> Any:
         beneath = [path[1:] for path in paths if path[0] == key]
         if not beneath:
             kept[key] = value
-        elif isinstance(value, dict):
+        elif isinstance(value, dict) and () not in beneath:
             kept[key] = _without(value, beneath)
     return kept
 

@@ -269,7 +269,7 @@ def _status(options: Namespace) -> int:
             text = host.read(STATUS)
         except Missing:
             text = ""
-    return statusview.show(text, STATUS, as_json=options.json)
+        return statusview.show(text, STATUS, as_json=options.json, now=host.wall())
 
 
 def _withdraw(verb: Callable[[Driver], Outcome]) -> Callable[[Namespace], int]:

@@ -199,7 +199,7 @@ COMPLAINTS = re.compile(
     r"|chan reference count 0 != 1"
     r"|idxd halted|Device is HALTED"
     r"|DMAR:.*fault"
-    r"|dsa engine (?:off|fault)"
+    r"|dsatier: .*(?:copying by CPU|DSA not initialised)"
     r"|BUG: |Oops: |general protection fault|divide error|kernel BUG at"
 )
 """Lines by which kernels of either family say that the engine or the kernel is hurt."""

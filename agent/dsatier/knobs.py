@@ -111,6 +111,8 @@ def value_refusal(name: str, value: int, facts: Facts) -> str | None:
         return f"{name}: expected {span}, found {value}"
     if facts.kernel.family != "seed":
         return None
+    if name == "numa_balancing" and value == 2 and "demote_scale_factor" not in facts.knobs:
+        return "numa_balancing: expected 0 or 1 on this seed kernel (memtis), found 2"
     if name == "limit_chans" and value not in SEED_CHANS:
         return (
             f"limit_chans: expected 1, 2, 4 or 8 on a seed kernel, found {value}: "

@@ -105,18 +105,20 @@ def known_kernel(facts: Facts, desired: Desired) -> Iterator[Finding]:
 
 def knobs_present(facts: Facts, desired: Desired) -> Iterator[Finding]:
     """The kernel must have the knobs that are to be set."""
-    for name in desired.knobs or {}:
-        if name not in facts.knobs:
-            knob = KNOBS[name]
+    absent = [name for name in desired.knobs or {} if name not in facts.knobs]
+    for mainline, remedy in (
+        (True, "boot a kernel with NUMA_BALANCING and MIGRATION"),
+        (False, "install and boot dsatier's kernel package, or leave the fields out"),
+    ):
+        names = [name for name in absent if KNOBS[name].mainline == mainline]
+        if names:
             yield Finding(
                 "blocker",
                 "knobs-present",
-                knob.path,
-                f"a kernel that has {name}",
-                f"kernel {facts.kernel.release} without it",
-                "boot a kernel with NUMA_BALANCING and MIGRATION"
-                if knob.mainline
-                else "install and boot dsatier's kernel package, or leave the field out",
+                f"kernel {facts.kernel.release}",
+                f"the knobs {', '.join(names)}" if len(names) > 1 else f"the knob {names[0]}",
+                "a kernel without them" if len(names) > 1 else "a kernel without it",
+                remedy,
             )
 
 
@@ -261,18 +263,21 @@ def cpus_can_go(facts: Facts, desired: Desired) -> Iterator[Finding]:
 def devices_there(facts: Facts, desired: Desired) -> Iterator[Finding]:
     """The devices to configure must be there, alive, and nobody else's."""
     found = {device.id: device for device in facts.devices}
+    absent = [config.id for config in desired.queues if config.id not in found]
+    if absent:
+        yield Finding(
+            "blocker",
+            "devices-there",
+            "DSA devices",
+            f"{', '.join(absent)} beside {', '.join(found) or 'none'}",
+            f"{len(found)} devices",
+            "enable the DSA in the BIOS and load idxd (CONFIG_INTEL_IDXD), or name fewer devices",
+        )
     for config in desired.queues:
         device = found.get(config.id)
         if device is None:
-            yield Finding(
-                "blocker",
-                "devices-there",
-                config.id,
-                "a DSA device",
-                f"{len(found)} devices: {', '.join(found) or 'none'}",
-                "enable the DSA in the BIOS and load idxd (CONFIG_INTEL_IDXD), or name fewer devices",
-            )
-        elif device.state not in ("enabled", "disabled"):
+            continue
+        if device.state not in ("enabled", "disabled"):
             yield Finding(
                 "reboot",
                 "devices-there",
@@ -323,8 +328,8 @@ def devices_can_stop(facts: Facts, desired: Desired) -> Iterator[Finding]:
                 "devices-can-stop",
                 device.id,
                 "a kernel on which it can be disabled",
-                f"kernel {facts.kernel.release}, which oopses when a device without event log is",
-                "reboot, so that the device starts disabled; dsatier's kernel has the defect mended",
+                f"kernel {facts.kernel.release}, which then oopses",
+                "reboot, so that it starts disabled; dsatier's kernel has the defect mended",
             )
 
 
@@ -332,7 +337,8 @@ def accel_config_there(facts: Facts, desired: Desired) -> Iterator[Finding]:
     """Accel-config loads the queues."""
     if not _changing_devices(facts, desired):
         return
-    version = tuple(int(n) for n in (facts.accel_config or "0").split("+")[0].split(".")[:2] if n.isdigit())
+    words = (facts.accel_config or "0").split("+")[0].split(".")
+    version = tuple(int(word) for word in words[:2] if word.isdigit())
     if version < ACCEL_CONFIG_AT_LEAST:
         yield Finding(
             "blocker",
@@ -377,7 +383,9 @@ def queues_enough(facts: Facts, desired: Desired) -> Iterator[Finding]:
         )
 
 
-def _fit_configured(facts: Facts, device: DsaDevice, queues: tuple[QueueConfig, ...]) -> tuple[int, list[str]]:
+def _fit_configured(
+    facts: Facts, device: DsaDevice, queues: tuple[QueueConfig, ...]
+) -> tuple[int, list[str]]:
     """Count the queues of a configuration that the engine could use."""
     fit, why = 0, []
     for queue in queues:

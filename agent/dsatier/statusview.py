@@ -36,10 +36,10 @@ def status_main(argv: "list[str]") -> "int | None":
     except OSError as error:
         print(f"dsatier status: {path}: cannot be read: {error.strerror}", file=sys.stderr)
         return FAILED
-    return show(text, path, as_json=as_json)
+    return show(text, path, as_json=as_json, now=time())
 
 
-def show(text: str, path: str, *, as_json: bool) -> int:
+def show(text: str, path: str, *, as_json: bool, now: float) -> int:
     """Print the status document ``text`` and return the exit code."""
     if not text:
         print(
@@ -49,7 +49,7 @@ def show(text: str, path: str, *, as_json: bool) -> int:
         )
         return NOT_RUNNING
     document = json.loads(text)
-    print(json.dumps(document, indent=2) if as_json else screen(document, time()))
+    print(json.dumps(document, indent=2) if as_json else screen(document, now))
     return OK if document["state"] in GOOD else NOT_COMPLIANT
 
 
@@ -58,11 +58,12 @@ def screen(document: "dict[str, Any]", now: float) -> str:
     lines = [
         f"{document['hostname']}: {document['state']} since {_when(document['since'], now)}",
         f"  {document['meaning']}",
-        f"  reason    {document['reason']}" + (f": {document['message']}" if document["message"] else ""),
+        f"  reason    {document['reason']}"
+        + (f": {document['message']}" if document["message"] else ""),
         f"  do        {document['remedy']}",
         f"  profile   generation {document['observed_generation']}"
-        + (f", {document['profile_digest'][:12]}" if document["profile_digest"] else ", none in force"),
-        f"  counted   {document['repaired']} repairs of drift, {document['faults']} engine faults",
+        + (f", {document['profile_digest'][:12]}" if document["profile_digest"] else ", none"),
+        f"  counted   {document['repaired']} repairs of drift, {document['faults']} faults",
         "",
     ]
     width = max((len(c["type"]) for c in document["conditions"]), default=0)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,7 @@ def run(*argv: str, code: str = "", given: bytes = b"") -> subprocess.CompletedP
         input=given,
         capture_output=True,
         check=False,
-        env={"PYTHONPATH": AGENT},
+        env={**os.environ, "PYTHONPATH": AGENT},
     )
 
 

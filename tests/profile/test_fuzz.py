@@ -7,6 +7,7 @@ limits; the bounds are wide, so what is found is growth, not a slow machine.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -101,7 +102,7 @@ def test_hostile_input(name: str) -> None:
         input=HOSTILE[name],
         capture_output=True,
         check=False,
-        env={"PYTHONPATH": str(Path(check.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(check.__file__).parents[1])},
     )
     assert (ran.returncode, ran.stderr.decode()) == (0, "")
     assert all(line.startswith("f:") for line in ran.stdout.decode().splitlines())

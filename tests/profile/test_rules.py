@@ -110,6 +110,11 @@ def test_defaults_do_not_count_in_a_drop_in(data: dict[str, Any]) -> None:
     assert fields(data, whole=False) == []
 
 
+def test_rules_pass_over_what_is_of_the_wrong_shape() -> None:
+    text = "version: 1\nmatch: {numa: {nodes: {}, cpuless_nodes: 0}}\ntiers: {fast_node: [1]}\n"
+    assert [p.field for p in check_text(text, "f")] == ["match.numa.nodes", "tiers.fast_node"]
+
+
 def test_rules_speak_up_beside_other_problems() -> None:
     text = "version: 1\nmatch: {hostname: ['a['], abi: 5}\ntiers: {fast_node: 1, slow_node: x}\n"
     assert [problem.field for problem in check_text(text, "f")] == [

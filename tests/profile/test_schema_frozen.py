@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_the_core_can_be_loaded_before_the_package() -> None:
 
 
 def environment() -> dict[str, str]:
-    return {"PYTHONPATH": str(Path(schema.__file__).parents[1])}
+    return {**os.environ, "PYTHONPATH": str(Path(schema.__file__).parents[1])}
 
 
 def test_another_core_version_works_the_schema_out_anew(tmp_path: Path) -> None:

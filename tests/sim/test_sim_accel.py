@@ -7,9 +7,9 @@ import json
 from typing import Any
 
 import pytest
-from simhosts import host, live, load, ready
-
 from dsatier.host import Missing
+
+from tests.sim.simhosts import host, live, load, ready
 
 Json = Any
 QUEUE = {

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-import pytest
-from simhosts import BALANCING, DEMOTION, config, get, host, kinds, live, load, put, ready
+from typing import Any
 
+import pytest
 from dsatier.host import HostDown, Missing, Rejected
 from dsatier.sim import faults
 from dsatier.sim.host import SimHost
+
+from tests.sim.simhosts import BALANCING, DEMOTION, config, get, host, kinds, live, load, put, ready
 
 QUEUE = "/sys/bus/dsa/devices/wq0.0"
 
@@ -320,7 +322,7 @@ def test_a_translated_domain_makes_the_devices_fault() -> None:
     ],
 )
 def test_queues_that_the_engine_cannot_use(
-    queue: dict[str, int | str], concurrent: int, harm: list[str]
+    queue: dict[str, Any], concurrent: int, harm: list[str]
 ) -> None:
     h = host("tpp")
     assert 0 == load(h, config(8, **queue))
@@ -357,7 +359,65 @@ def test_disabling_a_device_without_event_log(
     assert [] == h.harm
 
 
-TIERED = {"nodes": [{"cpus": "0-7"}, {"cpus": "8-9"}]}
+def test_waiting_by_umwait_needs_a_cpu_that_has_it() -> None:
+    for waitpkg in (True, False):
+        h = ready("tpp", waitpkg=waitpkg)
+        put(h, "dsa_sync_mode", 3)
+        put(h, "dsa_state", 1)
+        if waitpkg:
+            put(h, "use_dsa_copy_pages", 1)
+            assert [] == h.harm
+        else:
+            assert "UMWAIT" in dies(h, "use_dsa_copy_pages", 1)
+
+
+def test_copies_on_a_halted_device_fail() -> None:
+    h = live("tpp")
+    h.inject(faults.Halt("halt", "dsa1"))
+    h.sleep(0.1)
+    assert [("fault", "fault")] == [(x.kind, x.by) for x in h.harm]
+    put(h, "use_dsa_copy_pages", 1)
+    assert ("fault", "agent") == (h.harm[-1].kind, h.harm[-1].by)
+    assert "0" == get(h, "use_dsa_copy_pages")
+
+
+def test_many_threads_overrun_an_array_on_the_concurrent_path() -> None:
+    h = host("tpp", nodes=[{"cpus": "0-63"}, {}])
+    put(h, "limit_mt_num", 64)
+    put(h, "cpu_multi_copy_pages", 1)
+    assert [] == h.harm
+    put(h, "use_concur_to_demote", 1)
+    assert ["corruption"] == kinds(h)
+
+
+def test_a_release_of_more_channels_than_were_taken() -> None:
+    h = ready("tpp")
+    put(h, "limit_chans", 4)
+    put(h, "dsa_state", 1)
+    put(h, "limit_chans", 8)
+    assert ["leak"] == kinds(h)
+    assert "above the 4 in use" in dies(h, "dsa_state", 0)
+
+
+def test_a_release_after_a_queue_has_gone() -> None:
+    h = ready("tpp")
+    put(h, "dsa_state", 1)
+    h.poke("/sys/bus/dsa/drivers/dmaengine/unbind", "wq0.0")
+    assert [("corruption", "other")] == [(x.kind, x.by) for x in h.harm]
+    put(h, "dsa_state", 0)
+    assert ("corruption", "agent") == (h.harm[-1].kind, h.harm[-1].by)
+
+
+def test_the_seed_takes_only_these_words_for_demotion() -> None:
+    h = host("tpp")
+    for text, value in (("true", "true"), ("0", "false"), ("1", "true"), ("false", "false")):
+        put(h, DEMOTION, text)
+        assert value == get(h, DEMOTION)
+    with pytest.raises(Rejected):
+        put(h, DEMOTION, "yes")
+
+
+TIERED: dict[str, Any] = {"nodes": [{"cpus": "0-7"}, {"cpus": "8-9"}]}
 
 
 @pytest.mark.parametrize("kind", ["tpp", "ours"])

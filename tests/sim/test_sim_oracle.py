@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from dsatier.host import HostDown
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simhosts import BALANCING, put, ready
 
-from dsatier.host import HostDown
+from tests.sim.simhosts import BALANCING, put, ready
 
 STEPS = st.one_of(
     st.tuples(st.just("dsa_state"), st.integers(0, 1)),

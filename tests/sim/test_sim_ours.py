@@ -6,12 +6,12 @@ from __future__ import annotations
 import errno
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from simhosts import BALANCING, DEMOTION, config, get, host, kinds, live, load, put, ready
-
 from dsatier.host import HostError, Missing, Rejected
 from dsatier.sim.host import SimHost
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.sim.simhosts import BALANCING, DEMOTION, config, get, host, kinds, live, load, put, ready
 
 
 def refusal(h: SimHost, name: str, value: int | str) -> str:
@@ -94,6 +94,49 @@ def test_a_queue_that_goes_away_ends_the_use_of_the_engine_with_one_line() -> No
     assert "1" == get(h, "dsa_state")
     assert 1 == sum("wq2.0" in x and "copying by CPU" in x for x in h.log_since(mark).lines)
     put(h, "dsa_state", 0)
+    assert [] == h.harm
+
+
+def test_an_engine_that_lost_all_its_queues_is_not_used() -> None:
+    h = ready("ours", 1)
+    put(h, "limit_chans", 1)
+    put(h, "dsa_state", 1)
+    h.poke("/sys/bus/dsa/drivers/dmaengine/unbind", "wq0.0")
+    assert "ENODEV" == refusal(h, "use_dsa_copy_pages", 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "errno_name"),
+    [
+        ("/sys/bus/dsa/drivers/idxd/bind", "dsa0", "EBUSY"),
+        ("/sys/bus/dsa/drivers/idxd/bind", "dsa1", "ENXIO"),
+        ("/sys/bus/dsa/drivers/idxd/bind", "wq0.0", "ENODEV"),
+        ("/sys/bus/dsa/drivers/idxd/bind", "dsa9", "ENODEV"),
+        ("/sys/bus/dsa/drivers/dmaengine/bind", "wq0.0", "EBUSY"),
+        ("/sys/bus/dsa/drivers/dmaengine/bind", "wq1.0", "ENXIO"),
+        ("/sys/bus/dsa/drivers/dmaengine/bind", "wq0.1", "ENODEV"),
+        ("/sys/bus/dsa/drivers/user/unbind", "wq0.0", "ENODEV"),
+        ("/sys/bus/dsa/devices/wq0.0/size", "64", "EPERM"),
+        ("/sys/bus/dsa/devices/wq0.0/mode", "shared", "EPERM"),
+        ("/sys/bus/dsa/devices/wq0.0/threshold", "4", "ENXIO"),
+        ("/sys/bus/dsa/devices/wq1.0/size", "129", "EINVAL"),
+        ("/sys/bus/dsa/devices/wq1.0/priority", "16", "EINVAL"),
+        ("/sys/bus/dsa/devices/wq1.0/type", "both", "EINVAL"),
+        ("/sys/bus/dsa/devices/wq1.0/mode", "both", "EINVAL"),
+        ("/sys/bus/dsa/devices/wq1.0/group_id", "4", "EINVAL"),
+        ("/sys/bus/dsa/devices/wq1.0/max_batch_size", "1025", "EINVAL"),
+        ("/sys/bus/dsa/devices/wq1.0/max_transfer_size", "0", "EINVAL"),
+        ("/sys/bus/dsa/devices/engine1.0/group_id", "4", "EINVAL"),
+        ("/sys/bus/dsa/devices/group1.0/traffic_class_a", "1", "EPERM"),
+        ("/sys/bus/dsa/devices/group1.0/use_read_buffer_limit", "1", "EPERM"),
+        ("/sys/bus/dsa/devices/group1.0/read_buffers_reserved", "97", "EINVAL"),
+        ("/sys/bus/dsa/devices/group0.0/read_buffers_allowed", "8", "EPERM"),
+        ("/sys/bus/dsa/devices/dsa0/read_buffer_limit", "8", "EPERM"),
+    ],
+)
+def test_the_driver_refuses(path: str, text: str, errno_name: str) -> None:
+    h = ready("ours", 1, devices=2)
+    assert errno_name == refusal(h, path, text)
     assert [] == h.harm
 
 

@@ -6,13 +6,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from simhosts import BALANCING, config, get, host, live, load, put, ready
-
 from dsatier.host import HostDown, HostError
 from dsatier.sim import faults, spec
 from dsatier.sim.host import SimHost
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.sim.simhosts import BALANCING, config, get, host, live, load, put, ready
 
 STEPS = st.lists(
     st.tuples(

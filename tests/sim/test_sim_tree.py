@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
-from simhosts import config, host, live, load, put, ready
-
 from dsatier.host import Missing, Rejected
 from dsatier.sim import spec
 from dsatier.sim.host import SimHost
+
+from tests.sim.simhosts import config, host, live, load, put, ready
 
 
 def texts(h: SimHost, *paths: str) -> list[str]:
