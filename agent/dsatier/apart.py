@@ -19,8 +19,8 @@ from contextlib import suppress
 
 from dsatier.host import Hung, Ran, Rejected
 
-_REPORT = struct.Struct("=ii")
-"""errno (0: it went well) and the number of bytes that were taken."""
+_REPORT = struct.Struct("=iii")
+"""The errno of opening, that of writing (0: it went well), and how many bytes were taken."""
 _LONGEST_OUTPUT = 1 << 20
 _LAST_BREATH = 1.0
 """Seconds that a killed process gets to go."""
@@ -35,7 +35,8 @@ class Writer:
     def write(self, path: str, open_file: Callable[[], int], data: bytes, deadline: float) -> None:
         """Make one write() of ``data`` into what ``open_file`` opens.
 
-        Raises OSError, Rejected where less was taken or the child died, and Hung.
+        Raises OSError where it cannot be opened, Rejected where the write was refused, less
+        was taken or the child died, and Hung.
         """
         self.reap()
         ours, its = os.pipe2(os.O_CLOEXEC)
@@ -58,9 +59,12 @@ class Writer:
         _, status = os.waitpid(child, 0)
         if len(report) < _REPORT.size:
             raise Rejected(path, errno.EIO, f"the writing process died: {_died(status)}")
-        code, taken = _REPORT.unpack(report)
-        if code:
-            raise OSError(code, os.strerror(code), path)
+        not_opened, refused, taken = _REPORT.unpack(report)
+        if not_opened:
+            raise OSError(not_opened, os.strerror(not_opened), path)
+        if refused:
+            # whatever it is: "no such device" is a kernel's answer here, not a missing file
+            raise Rejected(path, refused, f"{_quoted(data)} was refused: {reason(refused)}")
         if taken != len(data):
             message = f"expected {len(data)} bytes to be taken, found {taken}"
             raise Rejected(path, errno.EIO, message)
@@ -78,14 +82,28 @@ class Writer:
 def _write_and_exit(report: int, open_file: Callable[[], int], data: bytes) -> None:
     """Be the child: write, tell how it went, and go without any of the parent's clean-up."""
     try:
-        code, taken = 0, 0
+        not_opened, refused, taken = 0, 0, 0
         try:
-            taken = os.write(open_file(), data)
+            descriptor = open_file()
         except OSError as error:
-            code = error.errno or errno.EIO
-        os.write(report, _REPORT.pack(code, taken))
+            not_opened = error.errno or errno.EIO
+        else:
+            try:
+                taken = os.write(descriptor, data)
+            except OSError as error:
+                refused = error.errno or errno.EIO
+        os.write(report, _REPORT.pack(not_opened, refused, taken))
     finally:
         os._exit(0)
+
+
+def reason(code: int) -> str:
+    """Return an errno in words and by its name."""
+    return f"{os.strerror(code).lower()} ({errno.errorcode.get(code, code)})"
+
+
+def _quoted(data: bytes) -> str:
+    return repr(data.decode(errors="backslashreplace").strip())
 
 
 def _read_within(descriptor: int, deadline: float) -> bytes | None:

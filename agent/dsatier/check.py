@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``dsatier check``: is a file a valid profile?
+"""``dsatier check``: tells whether files are valid profiles.
 
 Configuration managers run it on every file that they write, so the command line
 comes here before it loads anything else, and nothing here loads dataclasses,
@@ -43,7 +43,10 @@ def check_tree(tree: yamltext.Tree, *, whole: bool = True) -> list[Problem]:
 
 
 def _without(data: Any, paths: list[tuple[str | int, ...]]) -> Any:
-    """Return a mapping without what is wrong in it; of a list that is wrong, nothing."""
+    """Return a mapping without what is wrong in it; of a list that is wrong, nothing.
+
+    Where a mapping's kind is wrong, the schema did not look at the rest of it.
+    """
     if not isinstance(data, dict) or () in paths:
         return {}
     kept = {}
@@ -51,7 +54,7 @@ def _without(data: Any, paths: list[tuple[str | int, ...]]) -> Any:
         beneath = [path[1:] for path in paths if path[0] == key]
         if not beneath:
             kept[key] = value
-        elif isinstance(value, dict) and () not in beneath:
+        elif isinstance(value, dict) and () not in beneath and ("kind",) not in beneath:
             kept[key] = _without(value, beneath)
     return kept
 

@@ -17,7 +17,7 @@ from dsatier.observe import Observer
 from dsatier.requests import SetKnob
 from dsatier.sim.faults import SelfClear
 from dsatier.sim.host import SimHost
-from dsatier.statusview import screen
+from dsatier.statusview import parse, screen
 from dsatier.targets import target
 
 PAUSE = 0.08
@@ -105,9 +105,7 @@ def _expect(outcome: Outcome, result: str) -> None:
 
 
 def _show_status(host: Host) -> None:
-    import json
-
-    print(_indented(screen(json.loads(host.read(STATUS)), host.wall())))
+    print(_indented(screen(parse(host.read(STATUS)), host.wall())))
 
 
 def _title(text: str) -> None:

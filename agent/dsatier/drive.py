@@ -123,13 +123,14 @@ class Driver:
 
     # -- the verbs ---------------------------------------------------------
 
-    def wake(self) -> Record:
+    def wake(self, facts: Facts | None = None) -> Record:
         """Deal with what happened while nobody looked: an unclean end, a reboot.
 
         After an unclean end the host comes up on the CPU engine, and what was
-        being applied is quarantined.
+        being applied is quarantined. ``facts`` saves a look where one was just taken.
         """
-        record, motion, facts = self.journal.record(), self.journal.motion(), self.look()
+        record, motion = self.journal.record(), self.journal.motion()
+        facts = facts or self.look()
         if motion is not None:
             return self._guard_crash(record, motion, facts)
         boot = facts.kernel.boot_id
@@ -144,9 +145,9 @@ class Driver:
             self._keep(record)
         return record
 
-    def plan_for(self, target: Target, record: Record) -> Plan:
+    def plan_for(self, target: Target, record: Record, facts: Facts | None = None) -> Plan:
         """Return the plan to ``target``, reduced to what the record's latch allows."""
-        facts = self.look()
+        facts = facts or self.look()
         return prepare(
             facts,
             self._allowed(target, record, facts),
@@ -178,8 +179,14 @@ class Driver:
 
         With ``act`` False nothing is written to the kernel: what would be done is told.
         """
-        record = self.wake() if act else self.journal.record()
         facts = self.look()
+        if not act:
+            record = self.journal.record()
+        elif self.journal.motion() is not None:
+            record = self.wake(facts)
+            facts = self.look()  # the crash guard may have changed the host
+        else:
+            record = self.wake(facts)
         tail = self._tail(record, facts)
         broken = fault(record, facts, target.desired, tail.lines)
         if broken is not None and record.latch != "fault":
@@ -188,7 +195,7 @@ class Driver:
             return self.fall_back(record, facts, target, broken)
         if record.state == "reboot-required":
             return Outcome("reboot-required", record.message, None, record)
-        plan = self.plan_for(target, record)
+        plan = self.plan_for(target, record, facts)
         in_force = record.profile_digest == target.digest
         if not plan.steps and plan.verdict == "ready" and in_force:
             return self._rest(record, facts, plan, act=act)

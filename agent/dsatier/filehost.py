@@ -155,7 +155,7 @@ class FileHost:
         try:
             self._writer.write(path, open_file, text.encode(), deadline)
         except OSError as error:
-            raise _host_error(path, error, f"{text.strip()!r} was refused") from error
+            raise _host_error(path, error, "cannot be opened for writing") from error
 
     def run(self, argv: tuple[str, ...], deadline: float) -> Ran:
         """Run accel-config, swapon or swapoff; below another root accel-config sees its /sys.
@@ -316,5 +316,6 @@ def _host_error(path: str, error: OSError, what: str) -> HostError:
         return Missing(path, "is not there")
     if code == errno.EXDEV:
         return Rejected(path, code, f"{what}: it leads out of the root")
-    reason = (error.strerror or os.strerror(code)).lower()
-    return Rejected(path, code, f"{what}: {reason} ({errno.errorcode.get(code, code)})")
+    known = os.strerror(code)
+    said = "" if error.strerror in (None, known) else f"{error.strerror}: "
+    return Rejected(path, code, f"{what}: {said}{apart.reason(code)}")

@@ -74,7 +74,7 @@ class Journal:
 
     def publish(self, status: dict[str, Any]) -> None:
         """Write the status file that everybody may read."""
-        self._host.keep(STATUS, json.dumps(status) + "\n", 0o644)
+        self._host.keep(STATUS, json.dumps(status, indent=2) + "\n", 0o644)
 
     def _load(self, path: str, kind: str) -> object | None:
         try:

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from dsatier.apart import reason
 from dsatier.host import Locked, Rejected
 from dsatier.tree import Tree
 
@@ -125,7 +126,7 @@ class OwnFiles:
             yield
         except OSError as error:
             code = error.errno or errno.EIO
-            raise Rejected(path, code, f"cannot be written: {os.strerror(code).lower()}") from error
+            raise Rejected(path, code, f"cannot be written: {reason(code)}") from error
 
 
 def _sync(folder: int) -> None:

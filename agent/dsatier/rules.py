@@ -32,8 +32,14 @@ def broken(data: dict[str, Any], locate: Locate, *, whole: bool = True) -> list[
     """
     found = [
         Problem(*locate(path, False), path, expected, seen, hint)
-        for rule in (_match, _tiers, _queues, _tiering, _drift, _family)
-        for path, expected, seen, hint in rule(data, whole)
+        for path, expected, seen, hint in (
+            *_match(data),
+            *_tiers(data, whole=whole),
+            *_queues(data),
+            *_tiering(data),
+            *_drift(data, whole=whole),
+            *_family(data),
+        )
     ]
     return sorted(found, key=Problem.place)
 
@@ -65,7 +71,7 @@ def is_device(name: str) -> bool:
     return name != number and number.isascii() and number.isdigit() and str(int(number)) == number
 
 
-def _match(data: dict[str, Any], whole: bool) -> Iterator[Broken]:
+def _match(data: dict[str, Any]) -> Iterator[Broken]:
     match = _part(data, "match")
     for key in ("hostname", "release", "cpu_model"):
         for index, glob in enumerate(match.get(key) or ()):
@@ -79,7 +85,7 @@ def _match(data: dict[str, Any], whole: bool) -> Iterator[Broken]:
         yield path, f"less than nodes ({nodes})", str(cpuless), "some node has CPUs"
 
 
-def _tiers(data: dict[str, Any], whole: bool) -> Iterator[Broken]:
+def _tiers(data: dict[str, Any], *, whole: bool) -> Iterator[Broken]:
     tiers = _part(data, "tiers")
     nodes = {key: tiers.get(key) for key in NODES}
     named = [key for key, value in nodes.items() if value is not None]
@@ -92,9 +98,9 @@ def _tiers(data: dict[str, Any], whole: bool) -> Iterator[Broken]:
         yield ("tiers", named[-1]), expected, str(nodes[other]), f"the tiers differ{default}"
 
 
-def _queues(data: dict[str, Any], whole: bool) -> Iterator[Broken]:
+def _queues(data: dict[str, Any]) -> Iterator[Broken]:
     path: Path = ("engine", "work_queues")
-    queues = _part(data, *("engine", "work_queues"))
+    queues = _part(data, "engine", "work_queues")
     file = queues.get("file")
     if file is not None and not file.startswith("/"):
         yield (*path, "file"), "an absolute path", f"'{file}'", "write it from the root: /..."
@@ -116,7 +122,7 @@ def _queues(data: dict[str, Any], whole: bool) -> Iterator[Broken]:
         yield ("engine", "limit_chans"), total, str(chans), hint
 
 
-def _tiering(data: dict[str, Any], whole: bool) -> Iterator[Broken]:
+def _tiering(data: dict[str, Any]) -> Iterator[Broken]:
     tiering = _part(data, "tiering")
     balancing, factor = tiering.get("numa_balancing"), tiering.get("demote_scale_factor")
     if factor is not None and balancing not in (None, 2):
@@ -125,7 +131,7 @@ def _tiering(data: dict[str, Any], whole: bool) -> Iterator[Broken]:
         yield path, "it only with numa_balancing 2", f"it with numa_balancing {balancing}", hint
 
 
-def _drift(data: dict[str, Any], whole: bool) -> Iterator[Broken]:
+def _drift(data: dict[str, Any], *, whole: bool) -> Iterator[Broken]:
     drift = {key: value for key, value in _part(data, "drift").items() if value is not None}
     if not drift or drift.get("policy") == "report":
         return
@@ -140,7 +146,7 @@ def _drift(data: dict[str, Any], whole: bool) -> Iterator[Broken]:
         yield ("drift", key), expected, f"a window of {values['window']:g} s", hint
 
 
-def _family(data: dict[str, Any], whole: bool) -> Iterator[Broken]:
+def _family(data: dict[str, Any]) -> Iterator[Broken]:
     """Refuse what none of the kernels can do that ``match.abi`` leaves."""
     families = set(_part(data, "match").get("abi") or ())
     engine = _part(data, "engine")

@@ -72,6 +72,19 @@ def test_a_writer_that_the_kernel_kills_is_told() -> None:
     assert errno.EIO == caught.value.errno
 
 
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENODEV, errno.ENOENT, errno.EBUSY])
+def test_a_refused_write_is_no_missing_file(code: int) -> None:
+    class Refusing:
+        """Its number is asked for by write() alone, which so fails with any errno."""
+
+        def __index__(self) -> int:
+            raise OSError(code, os.strerror(code))
+
+    with pytest.raises(Rejected, match="'1' was refused") as caught:
+        apart.Writer().write("/proc/x", Refusing, b"1\n", 5.0)  # type: ignore[arg-type]
+    assert code == caught.value.errno
+
+
 def test_a_write_that_takes_less_is_told() -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

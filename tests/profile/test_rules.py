@@ -113,6 +113,8 @@ def test_defaults_do_not_count_in_a_drop_in(data: dict[str, Any]) -> None:
 def test_rules_pass_over_what_is_of_the_wrong_shape() -> None:
     text = "version: 1\nmatch: {numa: {nodes: {}, cpuless_nodes: 0}}\ntiers: {fast_node: [1]}\n"
     assert [p.field for p in check_text(text, "f")] == ["match.numa.nodes", "tiers.fast_node"]
+    text = "version: 1\nengine: {kind: x, work_queues: {devices: [1]}}\n"
+    assert [p.field for p in check_text(text, "f")] == ["engine.kind"]
 
 
 def test_rules_speak_up_beside_other_problems() -> None:

@@ -154,7 +154,7 @@ class _Run:
 
     # load-config
 
-    def _load(self, verb: str, words: list[str]) -> int:
+    def _load(self, _verb: str, words: list[str]) -> int:
         path = "/etc/accel-config/accel-config.conf"
         while words:
             word = words.pop(0)
@@ -384,7 +384,7 @@ class _Run:
             return code
         return 0 if self._read(name, "state") == "enabled" else -ENXIO
 
-    def _disable_queue(self, name: str, force: bool) -> int:
+    def _disable_queue(self, name: str, *, force: bool) -> int:
         clients = self._read(name, "clients")
         if clients != "0":
             self.err.append(f"libaccfg: accfg_wq_control: wq has clients: {clients}.")
@@ -394,7 +394,7 @@ class _Run:
         driver = idxd.driver_of(self.k, name)
         return self._write(f"{BUS}/drivers/{driver}/unbind", name, name) if driver else -ENOENT
 
-    def _disable_device(self, name: str, force: bool) -> int:
+    def _disable_device(self, name: str, *, force: bool) -> int:
         clients = self._read(name, "clients")
         if clients != "0":
             self.err.append(f"libaccfg: accfg_device_control: Device has clients: {clients}.")
@@ -425,7 +425,7 @@ class _Run:
             elif enable:
                 code = self._write(f"{BUS}/drivers/idxd/bind", name, name)
             else:
-                code = self._disable_device(name, self.forced)
+                code = self._disable_device(name, force=self.forced)
             if code == 0 and (self._read(name, "state") == "enabled") != enable:
                 code = ENXIO  # positive: the exit code is 0
             if code == 0:
@@ -452,7 +452,7 @@ class _Run:
             elif enable:
                 code = self._enable_queue(wq)
             else:
-                code = self._disable_queue(wq, self.forced)
+                code = self._disable_queue(wq, force=self.forced)
             if code == 0:
                 done += 1
             else:

@@ -190,7 +190,7 @@ QUEUE: dict[str, Attribute] = {
     "max_batch_size": Attribute(_field("max_batch_size"), _store_limit("max_batch_size")),
     "ats_disable": Attribute(_field("ats_disable"), _store_flag("ats_disable")),
     "prs_disable": Attribute(_field("prs_disable"), _store_flag("prs_disable"), new=True),
-    "occupancy": Attribute(lambda k, i, n: "0\n", new=True),
+    "occupancy": Attribute(lambda _k, _i, _n: "0\n", new=True),
     "enqcmds_retries": Attribute(_retries, _store_retries, new=True),
     "driver_name": Attribute(_field("driver_name"), _store_driver, new=True),
 }
@@ -310,14 +310,14 @@ GROUP: dict[str, Attribute] = {
 
 
 def _spec(field: str) -> Callable[[Kernel, int, int], str]:
-    return lambda k, i, n: f"{getattr(k.layout.devices[i], field)}\n"
+    return lambda k, i, _: f"{getattr(k.layout.devices[i], field)}\n"
 
 
 def _same(text: str) -> Callable[[Kernel, int, int], str]:
-    return lambda k, i, n: text
+    return lambda _k, _i, _n: text
 
 
-def _gen_cap(k: Kernel, i: int, n: int) -> str:
+def _gen_cap(k: Kernel, i: int, _n: int) -> str:
     spec = k.layout.devices[i]
     bits = (
         int(spec.block_on_fault)
@@ -330,21 +330,21 @@ def _gen_cap(k: Kernel, i: int, n: int) -> str:
     return f"{bits:#x}\n"
 
 
-def _device_clients(k: Kernel, i: int, n: int) -> str:
+def _device_clients(k: Kernel, i: int, _n: int) -> str:
     return f"{sum(q.clients for q in k.state.devices[i].queues)}\n"
 
 
-def _errors(k: Kernel, i: int, n: int) -> str:
+def _errors(k: Kernel, _i: int, _n: int) -> str:
     if k.seed:
         return " ".join([f"{0:#018x}"] * 4).replace("0x0000000000000000", "0000000000000000") + "\n"
     return ",".join(["00000000"] * 8) + "\n"
 
 
-def _clear_status(k: Kernel, i: int, n: int, text: str) -> None:
+def _clear_status(k: Kernel, i: int, _n: int, _text: str) -> None:
     set_device(k, i, k.state.devices[i]._replace(cmd_status=0))
 
 
-def _store_buffer_limit(k: Kernel, i: int, n: int, text: str) -> None:
+def _store_buffer_limit(k: Kernel, i: int, _n: int, text: str) -> None:
     value = kstrtoul(text)
     _configurable(k, i)
     if value > READ_BUFFERS:
@@ -353,10 +353,10 @@ def _store_buffer_limit(k: Kernel, i: int, n: int, text: str) -> None:
 
 
 _BUFFERS = Attribute(_same(f"{READ_BUFFERS}\n"))
-_LIMIT = Attribute(lambda k, i, n: f"{k.state.devices[i].buffer_limit}\n", _store_buffer_limit)
+_LIMIT = Attribute(lambda k, i, _: f"{k.state.devices[i].buffer_limit}\n", _store_buffer_limit)
 
 DEVICE: dict[str, Attribute] = {
-    "version": Attribute(lambda k, i, n: f"{k.layout.devices[i].version:#x}\n"),
+    "version": Attribute(lambda k, i, _: f"{k.layout.devices[i].version:#x}\n"),
     "max_groups": Attribute(_spec("groups")),
     "max_work_queues": Attribute(_spec("queues")),
     "max_work_queues_size": Attribute(_spec("entries")),
@@ -370,15 +370,15 @@ DEVICE: dict[str, Attribute] = {
     "gen_cap": Attribute(_gen_cap),
     "configurable": Attribute(_same("1\n")),
     "clients": Attribute(_device_clients),
-    "pasid_enabled": Attribute(lambda k, i, n: f"{int(k.spec.scalable_mode)}\n"),
-    "state": Attribute(lambda k, i, n: f"{k.state.devices[i].state}\n"),
+    "pasid_enabled": Attribute(lambda k, _i, _n: f"{int(k.spec.scalable_mode)}\n"),
+    "state": Attribute(lambda k, i, _: f"{k.state.devices[i].state}\n"),
     "errors": Attribute(_errors),
     "max_tokens": _BUFFERS,
     "max_read_buffers": _newer(_BUFFERS),
     "token_limit": _LIMIT,
     "read_buffer_limit": _newer(_LIMIT),
     "cdev_major": Attribute(_same("237\n")),
-    "cmd_status": Attribute(lambda k, i, n: f"{k.state.devices[i].cmd_status:#x}\n", _clear_status),
+    "cmd_status": Attribute(lambda k, i, _: f"{k.state.devices[i].cmd_status:#x}\n", _clear_status),
 }
 
 KINDS: dict[str, dict[str, Attribute]] = {

@@ -140,7 +140,7 @@ def _release(k: Kernel) -> None:
 
 
 def _seed_init(k: Kernel) -> None:
-    """Always succeeds and reads 1; only the log tells."""
+    """Initialise as the seed does: it always succeeds and reads 1; only the log tells."""
     wanted = k.knob("limit_chans")
     channels, injected = _cut(k, free_channels(k))
     taken = channels[: max(0, wanted)]
@@ -241,8 +241,8 @@ def concurrent(k: Kernel) -> bool:
     )
 
 
-def fail_copy(k: Kernel, plain: bool, status: int = 3) -> None:
-    """A descriptor fails: on the plain path the kernel clears the knob, else it tries again."""
+def fail_copy(k: Kernel, *, plain: bool, status: int = 3) -> None:
+    """Let a descriptor fail: on the plain path the kernel clears the knob, else it tries on."""
     timer = k.state.timer
     k.state.timer = timer._replace(fail=timer.fail + 1)
     if k.seed:
@@ -260,7 +260,7 @@ def fail_copy(k: Kernel, plain: bool, status: int = 3) -> None:
 
 
 def lose_queue(k: Kernel, name: str, why: str) -> None:
-    """A queue that may be held goes away, its channel with it. Called before it does."""
+    """Take a queue that may be held from the engine, just before it goes away."""
     engine = k.state.engine
     if name not in engine.chans:
         return

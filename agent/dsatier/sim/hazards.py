@@ -50,8 +50,12 @@ def _used(k: Kernel) -> tuple[str, ...]:
     return k.state.engine.chans[: max(0, _chans(k))]
 
 
+def _queues(k: Kernel) -> list[Queue]:
+    return [copying.queue_of(k, name) for name in _used(k) if name.startswith("wq")]
+
+
 def _some_queue(k: Kernel, unfit: Callable[[Queue], bool]) -> bool:
-    return any(name.startswith("wq") and unfit(copying.queue_of(k, name)) for name in _used(k))
+    return any(queue.state == "enabled" and unfit(queue) for queue in _queues(k))
 
 
 def _threads(k: Kernel) -> set[int]:
@@ -140,7 +144,7 @@ ENGINE = (
     Hazard(
         "halted",
         "fault",
-        lambda k: _some_queue(k, lambda q: q.state != "enabled"),
+        lambda k: any(q.state != "enabled" for q in _queues(k)),
         "copies fail: the device behind a channel has halted",
     ),
     Hazard(

@@ -234,7 +234,7 @@ class SimHost:
         return self._mutate(lambda: self._run(argv, deadline))
 
     def _run(self, argv: tuple[str, ...], deadline: float) -> Ran:
-        kernel, name = self.kernel, os.path.basename(argv[0])
+        kernel, name = self.kernel, Path(argv[0]).name
         tools: dict[str, Callable[[Kernel, tuple[str, ...]], Ran]] = {}
         if kernel.spec.accel_config is not None:
             tools["accel-config"] = accel.run
@@ -293,6 +293,7 @@ class SimHost:
 
     def keep(self, path: str, text: str, mode: int = 0o600) -> None:
         """Replace one of dsatier's own files: all of it or nothing. Raises Rejected, SimCrash."""
+        del mode  # nobody else is there to read it
         self._mutate(lambda: self._keep(path, text))
 
     def _keep(self, path: str, text: str) -> None:
@@ -308,7 +309,7 @@ class SimHost:
             self._room(path, freeing=True)
             del self.kernel.state.files[path]
 
-    def _room(self, path: str, freeing: bool = False) -> None:
+    def _room(self, path: str, *, freeing: bool = False) -> None:
         """Raise Rejected where nothing can be kept. A full disk still lets go of files."""
         if path.startswith(KERNEL_FOLDERS):
             raise Rejected(path, errnos.EPERM, os.strerror(errnos.EPERM))

@@ -81,7 +81,7 @@ def bind_device(k: Kernel, index: int) -> None:
 
 
 def _sized(queues: tuple[Queue, ...]) -> tuple[Queue, ...]:
-    """A configured queue without a size gets one when the device is configured."""
+    """Give each configured queue without a size the one that the driver gives it."""
     return tuple(
         q._replace(size=16) if q.group >= 0 and q.size == 0 and q.type != "none" else q
         for q in queues
@@ -122,7 +122,7 @@ def _cleared(device: Device) -> Device:
 
 
 def halt(k: Kernel, index: int, reset: str) -> None:
-    """A device halts. Its queues stop; their channels stay registered, and copies on them fail."""
+    """Halt a device: its queues stop, their channels stay registered, and copies fail."""
     device = k.state.devices[index]
     held = [
         f"wq{index}.{i}"

@@ -165,7 +165,7 @@ class Kernel:
         """Boot again: own files outside /run and the record of harm stay, all else is new."""
         old, new = self.state, State()
         new.harm = old.harm
-        new.files = {p: t for p, t in old.files.items() if not p.startswith(("/run/", "/tmp/"))}
+        new.files = {p: t for p, t in old.files.items() if not p.startswith("/run/")}
         new.operations = old.operations
         new.boot = old.boot + 1
         new.wall = old.wall + old.now + 60.0

@@ -29,8 +29,8 @@ DRIVERS = "/sys/bus/dsa/drivers"
 CLASS = "/sys/class/dma"
 CHANNEL: dict[str, Callable[[Kernel, str, int], str]] = {
     "in_use": lambda k, queue, own: f"{copying.in_use(k, queue, own)}\n",
-    "memcpy_count": lambda k, queue, own: "0\n",
-    "bytes_transferred": lambda k, queue, own: "0\n",
+    "memcpy_count": lambda _k, _queue, _own: "0\n",
+    "bytes_transferred": lambda _k, _queue, _own: "0\n",
 }
 
 
@@ -373,7 +373,7 @@ def _bound(k: Kernel, driver: str) -> set[str]:
     }
 
 
-def _constant(text: str, k: Kernel) -> str:
+def _constant(text: str, _k: Kernel) -> str:
     return text
 
 

@@ -23,7 +23,7 @@ def files(spec: HostSpec) -> dict[str, Show]:
     """Return the read-only files of a host that are no device's."""
     every: dict[str, Show] = {
         "/proc/sys/kernel/osrelease": lambda k: f"{k.spec.kernel.release}\n",
-        "/proc/sys/kernel/ostype": lambda k: "Linux\n",
+        "/proc/sys/kernel/ostype": lambda _: "Linux\n",
         "/proc/sys/kernel/hostname": lambda k: f"{k.spec.hostname}\n",
         "/proc/sys/kernel/tainted": lambda k: f"{k.state.tainted}\n",
         "/proc/sys/kernel/random/boot_id": lambda k: f"{boot_id(k)}\n",
@@ -45,7 +45,7 @@ def files(spec: HostSpec) -> dict[str, Show]:
             [c for c in _cpus(k) if c not in k.state.offline]
         ),
         "/sys/devices/system/cpu/offline": lambda k: to_list(tuple(k.state.offline)),
-        "/sys/kernel/mm/transparent_hugepage/enabled": lambda k: "[always] madvise never\n",
+        "/sys/kernel/mm/transparent_hugepage/enabled": lambda _: "[always] madvise never\n",
     }
     for node in range(len(spec.nodes)):
         folder = f"/sys/devices/system/node/node{node}"
@@ -53,7 +53,7 @@ def files(spec: HostSpec) -> dict[str, Show]:
         every[f"{folder}/distance"] = partial(_distance, node)
         every[f"{folder}/meminfo"] = partial(_meminfo, node)
     if spec.kernel.kind == "ours":
-        every["/sys/kernel/mm/dsatier/abi"] = lambda k: "1\n"
+        every["/sys/kernel/mm/dsatier/abi"] = lambda _: "1\n"
         every["/sys/kernel/mm/dsatier/manifest"] = manifest
     return every
 

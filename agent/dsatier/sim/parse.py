@@ -66,7 +66,7 @@ def douintvec(text: str) -> int | None:
 
 
 def kstrtol(text: str, base: int = 10) -> int:
-    """An optional sign, digits, at most one newline; nothing else. Raises Refused."""
+    """Read an optional sign, digits and at most one newline; nothing else. Raises Refused."""
     if not re.fullmatch(r"[+-]?(0[xX][0-9a-fA-F]+|[0-9]+)\n?", text):
         raise Refused(EINVAL)
     text = text.removesuffix("\n")

@@ -177,7 +177,7 @@ def parse(text: str) -> HostSpec:
     import yaml
 
     try:
-        loaded = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        loaded = yaml.safe_load(text)
         # JSON mode: lists stand for tuples, all else stays strict.
         spec: HostSpec = _adapter().validate_json(json.dumps(loaded))
     except (ValueError, TypeError, yaml.YAMLError) as error:
