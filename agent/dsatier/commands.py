@@ -75,6 +75,11 @@ def run(argv: list[str]) -> int:
         return _say(error, USAGE)
     except Invalid as invalid:
         return _say(invalid, BAD_PROFILE)
+    except NoProfile as none:
+        why = f" ({none})" if str(none) else ""
+        # a file that was named must apply; drop-ins may all be for other hosts
+        code = FAILED if options.profile else OK
+        return _say(f"no profile applies to this host{why}: it is left as it is", code)
     except Locked as locked:
         return _say(f"another dsatier is at work: {locked.holder}", LOCKED)
     except Spoilt as spoilt:
@@ -172,19 +177,26 @@ def _progress(options: Namespace) -> Callable[[Progress], None]:
     return (lambda one: None) if getattr(options, "quiet", False) else tell
 
 
+class NoProfile(Exception):
+    """No profile applies to this host."""
+
+
 @contextmanager
 def _driving(options: Namespace) -> Iterator[tuple[Driver, Target]]:
     """Yield a driver that holds the host's lock, and what the profile wants."""
     with _open(options) as host, host.lock(LOCK, _holder(options)):
         facts = Observer(host).look()
         loaded = _sources(options, host, facts)
+        if loaded.profile is None and getattr(options, "plan", None) is None:
+            reasons = "; ".join(f"{one.path}: {one.reason}" for one in loaded.skipped)
+            raise NoProfile(reasons)
         driver = Driver(
             host,
             slow_node=_slow_node(loaded),
             holder=_holder(options),
             progress=_progress(options),
         )
-        yield driver, target(host, loaded, facts, driver.journal.originals())
+        yield driver, target(host.read, loaded, facts, driver.journal.originals())
 
 
 # -- verbs -----------------------------------------------------------------------
@@ -200,14 +212,14 @@ def _plan(options: Namespace) -> int:
     if options.facts is not None:
         facts = _captured(options.facts)
         loaded = _sources(options, None, facts)
-        wanted = target(_NoFiles(), loaded, facts, None)
+        wanted = target(_local, loaded, facts, None)
         plan = prepare(facts, wanted.desired, extra=wanted.extra, untouched=wanted.untouched)
     else:
         with _open(options) as host:
             facts = Observer(host).look()
             loaded = _sources(options, host, facts)
             driver = Driver(host, slow_node=_slow_node(loaded))
-            wanted = target(host, loaded, facts, driver.journal.originals())
+            wanted = target(host.read, loaded, facts, driver.journal.originals())
             plan = driver.plan_for(wanted, driver.journal.record())
     _print(options, plan, show.plan)
     if plan.verdict != "ready":
@@ -220,7 +232,7 @@ def _apply(options: Namespace) -> int:
     with _driving(options) as (driver, wanted):
         if given is not None and not options.profile:
             # the plan carries what is desired: it needs no profile beside it
-            wanted = Target(given.desired, wanted.digest, given.findings and wanted.extra)
+            wanted = Target(given.desired, given.profile_digest, untouched=given.untouched)
         return _ended(options, driver.apply(wanted, given))
 
 
@@ -234,7 +246,7 @@ def _verify(options: Namespace) -> int:
         facts = Observer(host).look()
         loaded = _sources(options, host, facts)
         driver = Driver(host, slow_node=_slow_node(loaded))
-        wanted = target(host, loaded, facts, driver.journal.originals())
+        wanted = target(host.read, loaded, facts, driver.journal.originals())
         outcome = driver.reconcile(wanted, act=False)
         plan = driver.plan_for(wanted, driver.journal.record())
     steps = plan.steps
@@ -297,14 +309,14 @@ def _doctor(options: Namespace) -> int:
     if options.facts is not None:
         facts = _captured(options.facts)
         loaded = _sources(options, None, facts)
-        wanted = target(_NoFiles(), loaded, facts, None)
+        wanted = target(_local, loaded, facts, None)
         plan = prepare(facts, wanted.desired, extra=wanted.extra)
     else:
         with _open(options) as host:
             facts = Observer(host).look()
             loaded = _sources(options, host, facts)
             before = Journal(host).originals()
-            wanted = target(host, loaded, facts, before)
+            wanted = target(host.read, loaded, facts, before)
             plan = prepare(facts, wanted.desired, extra=wanted.extra)
     if options.json:
         findings = [schema.dump(finding) for finding in plan.findings]
@@ -420,15 +432,12 @@ def _text(path: str) -> str:
         raise WrongUsage(f"{path}: cannot be read: {error}") from error
 
 
-class _NoFiles:
-    """Stands for a host of which only the facts are here: a queue file is read where we are."""
-
-    def read(self, path: str) -> str:
-        """Return the text of a local file. Raises Missing."""
-        try:
-            return Path(path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise Missing(path, str(error.strerror).lower()) from error
+def _local(path: str) -> str:
+    """Return the text of a queue file where we are: of the host, only the facts are here."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise Missing(path, str(error.strerror).lower()) from error
 
 
 VERBS: dict[str, Callable[[Namespace], int]] = {

@@ -6,6 +6,7 @@ What an option takes is told by its metavar: FILE, DIR, sim:FILE, FIELD and CMD.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from dsatier.cmdline import COMMANDS, HOST, Command, Option
@@ -18,43 +19,45 @@ _HEAD = """\
 _BASH = """\
 # shellcheck shell=bash
 _dsatier() {
-    local line=${{COMP_LINE:0:COMP_POINT}} command= word i skip= rest=
+    local line=${COMP_LINE:0:COMP_POINT} command= word i skip= rest=
     local -a words
     # of our own splitting: bash breaks words at the colon of sim:NAME
     read -ra words <<<"$line"
     [[ $line == *[[:space:]] ]] && words+=("")
-    local cur=${{words[${{#words[@]}}-1]}} prev=${{words[${{#words[@]}}-2]}}
+    local cur=${words[${#words[@]}-1]} prev=${words[${#words[@]}-2]}
     COMPREPLY=()
-    for ((i = 1; i < ${{#words[@]}} - 1; i++)); do
-        word=${{words[i]}}
+    for ((i = 1; i < ${#words[@]} - 1; i++)); do
+        word=${words[i]}
         if [[ -n $skip ]]; then skip=; continue; fi
         [[ $word == -- ]] && rest=1
         case $word in
-            {valued}) skip=1 ;;
+            @valued@) skip=1 ;;
             -*) ;;
             *) [[ -z $command ]] && command=$word ;;
         esac
     done
     local options= takes=
     case $command in
-        "") options="{top}"; takes="words:{commands}" ;;
-{cases}
+        "") options="@top@"; takes="words:@commands@" ;;
+@cases@
     esac
     if [[ -n $rest ]]; then
+        # the command to measure, then whatever it takes
         options=
+        [[ $prev != -- ]] && takes=files
     elif [[ $cur == --*=* ]]; then
-        prev=${{cur%%=*}}
-        cur=${{cur#*=}}
+        prev=${cur%%=*}
+        cur=${cur#*=}
     fi
     case $prev in
-{values}
+@values@
     esac
     if [[ $cur == -* && -n $options ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
         return
     fi
     case $takes in
-        words:*) mapfile -t COMPREPLY < <(compgen -W "${{takes#words:}}" -- "$cur") ;;
+        words:*) mapfile -t COMPREPLY < <(compgen -W "${takes#words:}" -- "$cur") ;;
         files)
             compopt -o filenames 2>/dev/null
             mapfile -t COMPREPLY < <(compgen -f -- "$cur")
@@ -66,48 +69,48 @@ _dsatier() {
         commands) mapfile -t COMPREPLY < <(compgen -c -- "$cur") ;;
         hosts)
             if [[ $cur == sim:*[./]* ]]; then
-                mapfile -t COMPREPLY < <(compgen -f -P sim: -- "${{cur#sim:}}")
+                mapfile -t COMPREPLY < <(compgen -f -P sim: -- "${cur#sim:}")
             else
-                mapfile -t COMPREPLY < <(compgen -W "{hosts}" -- "$cur")
+                mapfile -t COMPREPLY < <(compgen -W "@hosts@" -- "$cur")
             fi
             if [[ $COMP_WORDBREAKS == *:* && $cur == *:* ]]; then
                 # what stands before the last colon is a word of its own to bash
-                COMPREPLY=("${{COMPREPLY[@]#"${{cur%:*}}:"}}")
+                COMPREPLY=("${COMPREPLY[@]#"${cur%:*}:"}")
             fi
             ;;
     esac
-}}
+}
 complete -F _dsatier dsatier
 """
 
 _ZSH = """\
-_dsatier() {{
+_dsatier() {
     local curcontext="$curcontext" state line
     local -a commands
     typeset -A opt_args
     commands=(
-{commands}
+@commands@
     )
-    _arguments -C '--version[print the version]' '(-h --help)'{{-h,--help}}'[help]' \\
+    _arguments -C '--version[print the version]' '(-h --help)'{-h,--help}'[help]' \\
         '1: :->command' '*:: :->rest'
     case $state in
         command) _describe -t commands command commands ;;
         rest)
             case $words[1] in
-{cases}
+@cases@
             esac
             ;;
     esac
-}}
-_dsatier_hosts() {{
+}
+_dsatier_hosts() {
     if compset -P 'sim:'; then
-        local -a hosts=({hosts})
+        local -a hosts=(@hosts@)
         _describe -t hosts 'simulated host' hosts
         _files -g '*.yaml'
     else
         compadd -S '' sim:
     fi
-}}
+}
 _dsatier "$@"
 """
 
@@ -132,7 +135,8 @@ def bash(fields: Iterable[str], hosts: Iterable[str]) -> str:
     values = [
         f"        {'|'.join(o.flags)}) takes={_TAKES[str(o.metavar)]} options= ;;" for o in valued
     ]
-    return _HEAD + _BASH.format(
+    return _HEAD + _filled(
+        _BASH,
         valued="|".join(flag for o in valued for flag in o.flags),
         top="--help --version",
         commands=" ".join(command.name for command in COMMANDS),
@@ -152,9 +156,15 @@ def zsh(fields: Iterable[str], hosts: Iterable[str]) -> str:
         lines += [f"                    {spec} \\" for spec in _specs(command, words)]
         lines.append("                    ;;")
         cases.append("\n".join(lines))
-    return "#compdef dsatier\n" + _HEAD + _ZSH.format(
-        commands="\n".join(commands), cases="\n".join(cases), hosts=" ".join(hosts)
+    return "#compdef dsatier\n" + _HEAD + _filled(
+        _ZSH, commands="\n".join(commands), cases="\n".join(cases), hosts=" ".join(hosts)
     )
+
+
+def _filled(text: str, **words: str) -> str:
+    for name, value in words.items():
+        text = text.replace(f"@{name}@", value)
+    return text
 
 
 def _options(command: Command) -> tuple[Option, ...]:
@@ -183,10 +193,10 @@ def _specs(command: Command, fields: tuple[str, ...]) -> list[str]:
     specs = ["'(-h --help)'{-h,--help}'[help]'"]
     for option in _options(command):
         metavar = str(option.metavar)
-        text = option.text.partition(";")[0].partition(", ")[0]
+        text = re.split(r"[:;,] | \(", option.text)[0].replace("`", "")
         takes = f"({' '.join(fields)})" if metavar == "FIELD" else _ZSH_TAKES.get(metavar, "")
         if not _is_flag(option):
-            many = "*" if option.nargs in ("+", "...") else ""
+            many = {"+": "*", "...": "*::"}.get(option.nargs or "", "")
             specs.append(_quoted(f"{many}:{metavar}:{takes}"))
             continue
         value = f":{metavar.replace(':', chr(92) + ':')}:{takes}" if option.metavar else ""

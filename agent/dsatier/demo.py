@@ -95,7 +95,7 @@ def _tour(host: SimHost, pause: float) -> None:
 
 def _target(host: Host, profile: str) -> Target:
     facts = Observer(host).look()
-    return target(host, from_texts([("profiles/dsa.yaml", profile)], facts), facts, None)
+    return target(host.read, from_texts([("profiles/dsa.yaml", profile)], facts), facts, None)
 
 
 def _expect(outcome: Outcome, result: str) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from dsatier.facts import Facts, Swap
-from dsatier.knobs import KNOBS, live
+from dsatier.knobs import KNOBS, live, value_refusal
 from dsatier.plans import Desired
 from dsatier.profile import (
     CpuEngine,
@@ -153,6 +153,14 @@ def with_cpu_engine(desired: Desired, facts: Facts, *, stop_tiering: bool = Fals
     return replace(desired, knobs=knobs, queues=())
 
 
+def engine_off(facts: Facts, slow_node: int, *, stop_tiering: bool) -> Desired:
+    """Return what the circuit breaker goes to at once: no copy by DSA, and nothing else."""
+    knobs = dict(NO_ENGINE) | (TIERING_OFF if stop_tiering else {})
+    return Desired(
+        slow_node=slow_node, knobs={n: v for n, v in knobs.items() if n in facts.knobs}
+    )
+
+
 def cpu_only(facts: Facts, slow_node: int = 1) -> Desired:
     """Return the state that a crash guard brings up: CPU copies, and nothing else touched."""
     knobs = {name: 0 for name in ENGINES["cpu"] if name in facts.knobs}
@@ -165,8 +173,8 @@ def from_originals(before: Originals, facts: Facts, slow_node: int = 1) -> Desir
     knobs = {name: value for name, value in before.knobs.items() if name in facts.knobs}
     if knobs.get("numa_balancing") != 2:
         knobs.pop("demote_scale_factor", None)  # it has no effect and cannot be written
-    # values that this kernel cannot hold safely are left alone: they were not written by dsatier
-    knobs = {name: value for name, value in knobs.items() if KNOBS[name].low <= value}
+    # what this kernel cannot hold safely is not brought back, whoever wrote it before
+    knobs = {n: v for n, v in knobs.items() if value_refusal(n, v, facts) is None}
     return Desired(
         slow_node=slow_node,
         knobs=knobs,

@@ -16,6 +16,7 @@ from dsatier import lifecycle
 from dsatier.desire import (
     Originals,
     cpu_only,
+    engine_off,
     from_originals,
     originals,
     released,
@@ -131,13 +132,17 @@ class Driver:
         """
         record, motion = self.journal.record(), self.journal.motion()
         facts = facts or self.look()
-        if motion is not None:
+        if motion is not None and record.state in lifecycle.IN_MOTION:
             return self._guard_crash(record, motion, facts)
+        if motion is not None:
+            # the run ended between two files of the journal: before its first write or after
+            # its last one, so the host is at rest
+            self.journal.close_motion()
         boot = facts.kernel.boot_id
         if record.boot_id and record.boot_id != boot:
             event = "reboot" if record.latch == "none" else "latched"
-            words = "the host booted" if event == "reboot" else record.message
-            reason = "Booted" if event == "reboot" else record.reason
+            words = "the host booted" if event == "reboot" else record.latch_reason
+            reason = "Booted" if event == "reboot" else _LATCHED[record.latch]
             record = self._after(record, event, reason, words)
             record = replace(
                 record, boot_id=boot, engine_live=False, log_mark=0, copy_fails=0, repairs=()
@@ -153,6 +158,7 @@ class Driver:
             self._allowed(target, record, facts),
             extra=target.extra,
             untouched=target.untouched,
+            digest=target.digest,
             guards=self._guards,
         )
 
@@ -201,7 +207,8 @@ class Driver:
             return self._rest(record, facts, plan, act=act)
         if not act:
             return Outcome("drifted" if in_force else "pending", _words(plan), plan, record)
-        if record.state in ("converged", "drifted") and in_force and plan.verdict == "ready":
+        settled = record.state in ("converged", "drifted", "degraded")
+        if settled and in_force and plan.verdict == "ready":
             return self._drift(record, target, plan, facts)
         return self.apply(target)
 
@@ -210,17 +217,16 @@ class Driver:
         latched = replace(
             self._after(record, "fault", "EngineFault", reason),
             latch="fault",
+            latch_reason=reason,
             faults=record.faults + 1,
             engine_live=False,
         )
-        desired = with_cpu_engine(
-            target.desired, facts, stop_tiering=target.stop_tiering_on_fault
-        )
-        plan = make_plan(facts, replace(desired, cpuless=False, swap_off=False))
+        off = engine_off(facts, self._slow_node, stop_tiering=target.stop_tiering_on_fault)
+        plan = make_plan(facts, off)
         try:
             self._perform(plan, latched, must_journal=False)
         except StepFailed as failed:
-            return self._end(latched, "failed", "EngineStuck", f"{reason}; {failed}", plan)
+            return self._end(latched, "stuck", "EngineStuck", f"{reason}; {failed}", plan)
         return self._end(latched, "proven", "EngineFault", reason, plan)
 
     def rollback(self) -> Outcome:
@@ -240,16 +246,18 @@ class Driver:
         record = self.wake()
         if record.state == "reboot-required":
             return Outcome("reboot-required", record.message, None, record)
-        message = f"acknowledged: {record.message}" if record.latch != "none" else "nothing latched"
+        latched = record.latch != "none"
+        message = f"acknowledged: {record.latch_reason}" if latched else "nothing is latched"
         facts = self.look()
         cleared = replace(
             self._after(record, "clear", "Cleared", message),
             latch="none",
+            latch_reason="",
             log_mark=self.host.log_mark(),
             copy_fails=facts.timer.get("dsa_copy_fail", 0),
         )
         self._keep(cleared)
-        return Outcome("unchanged" if record.latch == "none" else "changed", message, None, cleared)
+        return Outcome("changed" if latched else "unchanged", message, None, cleared)
 
     # -- how they go about it ----------------------------------------------
 
@@ -336,7 +344,7 @@ class Driver:
         except StepFailed as failed:
             event = "stuck" if failed.hung else "failed"
             return self._end(moving, event, "RollbackFailed", str(failed), plan)
-        done = replace(moving, latch="none", profile_digest="", repairs=())
+        done = replace(moving, latch="none", latch_reason="", profile_digest="", repairs=())
         outcome = self._end(done, "proven", "Withdrawn", "dsatier's hand is off the host", plan)
         if before is not None:
             self.journal.forget_originals()
@@ -345,15 +353,16 @@ class Driver:
     def _guard_crash(self, record: Record, motion: Motion, facts: Facts) -> Record:
         died = "the host" if motion.boot_id != facts.kernel.boot_id else "dsatier"
         reason = f"{died} ended in step {motion.step} of {motion.steps} ({motion.what})"
-        state = motion.state if motion.state in lifecycle.STATES else "converging"
         guard = replace(
-            self._after(replace(record, state=state), "crash", "UncleanEnd", reason),
+            self._after(record, "crash", "UncleanEnd", reason),
             latch="crash",
+            latch_reason=reason,
             boot_id=facts.kernel.boot_id,
             engine_live=False,
         )
         plan = prepare(facts, cpu_only(facts, self._slow_node))
-        if plan.verdict != "ready":
+        engine_on = on(facts, "use_dsa_copy_pages") or on(facts, "dsa_state")
+        if plan.verdict != "ready" and engine_on:
             words = f"{reason}; {plan.findings[0]}"
             return self._end(guard, "stuck", plan.findings[0].name, words, plan).record or guard
         try:
@@ -520,10 +529,13 @@ class NotJournalled(Exception):
     """The journal could not be opened; nothing was written."""
 
 
+_LATCHED = {"fault": "EngineFault", "crash": "UncleanEnd"}
+
+
 def _reached(record: Record) -> tuple[str, str]:
     """Return reason and message of having reached what the record's latch allows."""
     if record.latch != "none":
-        return record.reason, record.message
+        return _LATCHED[record.latch], record.latch_reason
     return "Proven", "every step is proven"
 
 
@@ -538,5 +550,5 @@ def _result(state: str, *, changed: bool) -> Result:
         case "converged" | "unmanaged":
             return "changed" if changed else "unchanged"
         case "reverted" | "degraded" | "quarantined" | "drifted" | "rollback-failed" | "reboot-required":
-            return state  # type: ignore[return-value]
+            return state
     return "changed"

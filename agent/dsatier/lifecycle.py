@@ -12,12 +12,12 @@ from __future__ import annotations
 TABLE = """
 state            apply         proven       failed           restored  stuck            fault         drift     crash     reboot     latched      clear      withdraw
 unmanaged        converging    converged    .                .         reboot-required  .             .         .         unmanaged  .            unmanaged  withdrawing
-converging       .             converged    reverting        .         reboot-required  reverting     .         guarding  .          .            .          .
+converging       .             converged    reverting        .         reboot-required  .             .         guarding  .          .            .          .
 converged        converging    converged    .                .         reboot-required  falling-back  drifted   .         unmanaged  .            converged  withdrawing
 drifted          converging    converged    .                .         reboot-required  falling-back  drifted   .         unmanaged  .            reverted   withdrawing
 reverting        .             .            rollback-failed  reverted  reboot-required  .             .         guarding  .          .            .          .
 reverted         converging    converged    .                .         reboot-required  falling-back  reverted  .         unmanaged  .            reverted   withdrawing
-falling-back     .             degraded     reboot-required  .         reboot-required  .             .         guarding  .          .            .          .
+falling-back     .             degraded     degraded         .         reboot-required  .             .         guarding  .          .            .          .
 degraded         falling-back  degraded     .                .         reboot-required  degraded      degraded  .         .          degraded     reverted   withdrawing
 guarding         .             quarantined  reboot-required  .         reboot-required  .             .         guarding  .          .            .          .
 quarantined      guarding      quarantined  .                .         reboot-required  quarantined   .         .         .          quarantined  reverted   withdrawing

@@ -130,7 +130,9 @@ def _bold(text: str) -> str:
 
 
 def _lines(lines: Iterable[str]) -> str:
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    # a heading begins a paragraph by itself
+    return re.sub(r"^(\.S[HS] .*\n)\.PP\n", r"\1", text, flags=re.MULTILINE)
 
 
 def _prose(text: str) -> Iterator[str]:
@@ -257,7 +259,7 @@ def _profile_page(found: tuple[Section, ...]) -> Iterator[str]:
         for field in section.fields:
             text = f"{field.text} " if field.text else ""
             text += f"Takes {field.takes}."
-            text += " Required." if field.default == "required" else f" Unless named: {field.default}."
+            text += " Required." if field.default == "required" else f" If not named: {field.default}."
             if field.kernel:
                 boot = f" ({field.kernel_default} at boot)" if field.kernel_default else ""
                 text += f" In the kernel: {field.kernel}{boot}."

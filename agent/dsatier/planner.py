@@ -98,6 +98,7 @@ def plan(
     findings: tuple[Finding, ...] = (),
     *,
     untouched: tuple[str, ...] = (),
+    digest: str = "",
     ladder: tuple[Rung, ...] = LADDER,
     descents: tuple[tuple[str, str, str], ...] = DESCENTS,
 ) -> Plan:
@@ -121,6 +122,7 @@ def plan(
         hostname=facts.hostname,
         boot_id=facts.kernel.boot_id,
         release=facts.kernel.release,
+        profile_digest=digest,
         verdict=verdict,
         findings=findings,
         desired=desired,

@@ -100,6 +100,8 @@ class Plan:
     hostname: str
     boot_id: str
     release: str
+    profile_digest: str
+    """SHA-256 of the profile that it is for; empty where it is for none."""
     verdict: Verdict
     findings: tuple[Finding, ...]
     desired: Desired

@@ -57,6 +57,8 @@ class Record:
     boot_id: str = ""
     latch: Latch = "none"
     """What waits for `dsatier clear`: a fault of the engine, or a crash in mid-transition."""
+    latch_reason: str = ""
+    """What set the latch."""
     generation: int = 0
     """Counts the profiles that were ever in force."""
     profile_digest: str = ""
@@ -116,13 +118,13 @@ def with_conditions(record: Record, now: float) -> Record:
                 "EngineFaulted",
                 record.latch == "fault",
                 "Latched" if record.latch == "fault" else "NoFault",
-                record.message if record.latch == "fault" else "",
+                record.latch_reason if record.latch == "fault" else "",
             ),
             condition(
                 "Quarantined",
                 record.latch == "crash",
                 "UncleanEnd" if record.latch == "crash" else "NoCrash",
-                record.message if record.latch == "crash" else "",
+                record.latch_reason if record.latch == "crash" else "",
             ),
             condition(
                 "RebootRequired",

@@ -22,11 +22,12 @@ def prepare(
     *,
     extra: tuple[Finding, ...] = (),
     untouched: tuple[str, ...] = (),
+    digest: str = "",
     guards: tuple[Guard, ...] = GUARDS,
 ) -> Plan:
     """Return the plan to ``desired`` with its verdict: required, planned and rehearsed."""
     found = (*extra, *findings(facts, desired))
-    plan = make_plan(facts, desired, found, untouched=untouched)
+    plan = make_plan(facts, desired, found, untouched=untouched, digest=digest)
     objection = next(iter(rehearse(plan, facts, guards)), None)
     if objection is None:
         return plan

@@ -80,9 +80,9 @@ def parse(text: str) -> "dict[str, Any]":
     may take; its scanner, in C, does not. Where it is missing, json does it.
     """
     try:
-        from _json import make_scanner  # type: ignore[attr-defined]
+        from _json import make_scanner
 
-        found, _ = make_scanner(_Plain)(text, 0)
+        found, _ = make_scanner(_Plain)(text, 0)  # type: ignore[arg-type]
     except (ImportError, AttributeError, StopIteration, ValueError):
         import json
 

@@ -3,24 +3,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dsatier.desire import Originals, from_profile, untouched
 from dsatier.drive import Target
 from dsatier.facts import Facts
-from dsatier.host import Host, HostError
+from dsatier.host import HostError
 from dsatier.loader import Loaded
 from dsatier.plans import Finding
 from dsatier.problem import Invalid, Problem
 from dsatier.profile import DriftPolicy, DsaEngine, Profile, QueueFile
 from dsatier.queuefile import DeviceConfig, parse
 
+Read = Callable[[str], str]
 NO_PROFILE = Profile(version=1)
 
 
-def target(host: Host, loaded: Loaded, facts: Facts, before: Originals | None) -> Target:
-    """Return what ``loaded`` wants of the host. Raises Invalid where its queue file is wrong."""
+def target(read: Read, loaded: Loaded, facts: Facts, before: Originals | None) -> Target:
+    """Return what ``loaded`` wants of the host of ``facts``.
+
+    ``read`` returns a file's text: the profile may name a queue file. Raises Invalid where that
+    is wrong.
+    """
     profile = loaded.profile or NO_PROFILE
     engine = profile.engine
-    desired = from_profile(profile, facts, before, _queue_file(host, profile))
+    desired = from_profile(profile, facts, before, _queue_file(read, profile))
     extra = tuple(
         Finding("warning", "profile-skipped", one.path, "a profile for this host", one.reason, "")
         for one in (loaded.skipped if not loaded.files else ())
@@ -36,13 +43,13 @@ def target(host: Host, loaded: Loaded, facts: Facts, before: Originals | None) -
     )
 
 
-def _queue_file(host: Host, profile: Profile) -> tuple[DeviceConfig, ...]:
+def _queue_file(read: Read, profile: Profile) -> tuple[DeviceConfig, ...]:
     engine = profile.engine
     if not isinstance(engine, DsaEngine) or not isinstance(engine.work_queues, QueueFile):
         return ()
     path = engine.work_queues.file
     try:
-        text = host.read(path)
+        text = read(path)
     except HostError as error:
         problem = Problem(path, 0, 0, (), "a readable accel-config file", error.message)
         raise Invalid([problem]) from error

@@ -113,7 +113,7 @@ def apply(sim: SimHost, text: str) -> None:
     """Bring a simulated host to a profile."""
     driver = Driver(sim)
     facts = driver.look()
-    outcome = driver.apply(target(sim, from_texts([("p.yaml", text)], facts), facts, None))
+    outcome = driver.apply(target(sim.read, from_texts([("p.yaml", text)], facts), facts, None))
     if outcome.result != "changed":
         raise SystemExit(f"bench: {outcome.message}")
 
@@ -138,7 +138,7 @@ def reconcile() -> list[Row]:
         for name, one in (("files", FileHost(folder)), ("simulated", sim)):
             driver = Driver(one)
             facts = driver.look()
-            wanted = target(one, from_texts([("p.yaml", profile(8))], facts), facts, None)
+            wanted = target(one.read, from_texts([("p.yaml", profile(8))], facts), facts, None)
             result = driver.reconcile(wanted).result
             if result != "unchanged":
                 raise SystemExit(f"bench: reconcile on {name}: {result}")
