@@ -187,7 +187,7 @@ COMMANDS: tuple[Command, ...] = (
         "measure",
         "run a command and print who copied pages meanwhile",
         "Clears and starts /proc/timer, runs the command, stops, and prints the counters.",
-        (JSON, Option(("argv",), "the command and its arguments, after --", "CMD", None, "...")),
+        (JSON, Option(("argv",), "the command and its arguments, after --", "CMD", None, "*")),
         (("dsatier measure -- numactl -m 0 ./workload", ""),),
     ),
     Command(
@@ -253,7 +253,7 @@ def _add(one: argparse.ArgumentParser, option: Option) -> None:
     if option.action is not None:
         words["action"] = option.action
     if option.nargs is not None:
-        words["nargs"] = argparse.REMAINDER if option.nargs == "..." else option.nargs
+        words["nargs"] = option.nargs
     one.add_argument(*option.flags, **words)  # type: ignore[arg-type]
 
 

@@ -62,7 +62,12 @@ class WrongUsage(Exception):
 
 def run(argv: list[str]) -> int:
     """Run the command line and return its exit code."""
-    options = parser().parse_args(argv)
+    words, command = argv, []
+    if argv[:1] == ["measure"] and "--" in argv:
+        # what stands after -- is another command's: argparse must not read it
+        at = argv.index("--")
+        words, command = argv[:at], argv[at + 1 :]
+    options = parser().parse_args(words)
     if options.version:
         print(f"dsatier {__version__}")
         return OK
@@ -70,6 +75,8 @@ def run(argv: list[str]) -> int:
         parser().print_help(sys.stderr)
         return USAGE
     try:
+        if options.command == "measure":
+            options.argv += command
         return VERBS[options.command](options)
     except WrongUsage as error:
         return _say(error, USAGE)
@@ -213,7 +220,13 @@ def _plan(options: Namespace) -> int:
         facts = _captured(options.facts)
         loaded = _sources(options, None, facts)
         wanted = target(_local, loaded, facts, None)
-        plan = prepare(facts, wanted.desired, extra=wanted.extra, untouched=wanted.untouched)
+        plan = prepare(
+            facts,
+            wanted.desired,
+            extra=wanted.extra,
+            untouched=wanted.untouched,
+            digest=wanted.digest,
+        )
     else:
         with _open(options) as host:
             facts = Observer(host).look()
@@ -361,7 +374,7 @@ def _cat_config(options: Namespace) -> int:
 
 
 def _measure(options: Namespace) -> int:
-    argv = options.argv[1:] if options.argv[:1] == ["--"] else options.argv
+    argv = options.argv
     if not argv:
         raise WrongUsage("measure: expected a command after --")
     with _open(options) as host:

@@ -31,7 +31,7 @@ def measure(host: Host, argv: list[str]) -> dict[str, Any]:
     gate.submit(SetTimer(on=True), DEADLINE)
     began = time.monotonic()
     try:
-        code = subprocess.run(argv, stdout=sys.stderr, check=False).returncode
+        code = subprocess.run(argv, stdout=2, check=False).returncode
     except OSError as error:
         print(f"dsatier measure: {argv[0]}: {error.strerror}", file=sys.stderr)
         code = 127
