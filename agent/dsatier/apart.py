@@ -55,7 +55,8 @@ class Writer:
             os.close(ours)
         if report is None:
             self._hung.add(child)
-            raise Hung(path, f"a write has not returned in {deadline:g} s; process {child} is in it")
+            message = f"a write has not returned in {deadline:g} s; process {child} is in it"
+            raise Hung(path, message)
         _, status = os.waitpid(child, 0)
         if len(report) < _REPORT.size:
             raise Rejected(path, errno.EIO, f"the writing process died: {_died(status)}")

@@ -6,7 +6,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import sys
+import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -203,7 +205,29 @@ def _driving(options: Namespace) -> Iterator[tuple[Driver, Target]]:
             holder=_holder(options),
             progress=_progress(options),
         )
-        yield driver, target(host.read, loaded, facts, driver.journal.originals())
+        with _interruptible(driver):
+            yield driver, target(host.read, loaded, facts, driver.journal.originals())
+
+
+@contextmanager
+def _interruptible(driver: Driver) -> Iterator[None]:
+    """Let SIGINT and SIGTERM turn a change round instead of leaving it half done."""
+
+    def turn_round(number: int, frame: object) -> None:
+        print(f"dsatier: {signal.Signals(number).name}: turning round", file=sys.stderr)
+        driver.interrupt()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = {
+        number: signal.signal(number, turn_round) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 # -- verbs -----------------------------------------------------------------------
@@ -307,7 +331,8 @@ def _withdraw(verb: Callable[[Driver], Outcome]) -> Callable[[Namespace], int]:
                 holder=_holder(options),
                 progress=_progress(options),
             )
-            return _ended(options, verb(driver))
+            with _interruptible(driver):  # going back is finished, whatever comes
+                return _ended(options, verb(driver))
 
     return command
 

@@ -17,6 +17,7 @@ from dsatier.profile import (
     QueueFile,
     Tiers,
 )
+from dsatier.projection import switched
 from dsatier.queuefile import DeviceConfig, captured, expand
 from dsatier.readings import node
 
@@ -171,10 +172,11 @@ def from_originals(before: Originals, facts: Facts, slow_node: int = 1) -> Desir
     """Return the state that ``rollback`` goes to: everything as it was found."""
     names = {device.id for device in before.devices}
     knobs = {name: value for name, value in before.knobs.items() if name in facts.knobs}
-    if knobs.get("numa_balancing") != 2:
+    if 2 not in (knobs.get("numa_balancing"), live(facts, "numa_balancing")):
         knobs.pop("demote_scale_factor", None)  # it has no effect and cannot be written
     # what this kernel cannot hold safely is not brought back, whoever wrote it before
-    knobs = {n: v for n, v in knobs.items() if value_refusal(n, v, facts) is None}
+    then = switched(facts, online=before.online_cpus, slow_node=slow_node)
+    knobs = {n: v for n, v in knobs.items() if value_refusal(n, v, then) is None}
     return Desired(
         slow_node=slow_node,
         knobs=knobs,

@@ -117,6 +117,14 @@ class Driver:
         self._progress = progress
         self._guards = guards
         self._mark = 0
+        self._interrupted = False
+
+    def interrupt(self) -> None:
+        """Ask for an end: what is being applied is undone before the next step.
+
+        Safe to call from a signal handler. Going back is never interrupted.
+        """
+        self._interrupted = True
 
     def look(self) -> Facts:
         """Return the host's facts now."""
@@ -412,6 +420,8 @@ class Driver:
         """Carry out a plan's steps, each proven before the next. Raises StepFailed."""
         self._mark = self.host.log_mark()
         for step in plan.steps:
+            if self._interrupted and record.state == "converging":
+                raise StepFailed(step, "interrupted")
             self._note(record, plan, step, must=must_journal and step.number == 1)
             began = self.host.monotonic()
             self._progress(Progress(step, len(plan.steps)))

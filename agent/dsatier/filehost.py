@@ -34,30 +34,25 @@ _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENODEV)
 _MOST_OPEN = 4096
 _SPARE = 256
 _NO_SYS = 125
-_IN_TREE = (
-    'mount --bind -- "$1" /sys || exit 125; shift; exec "$@"'  # nothing of $1 is ever parsed
-)
+_IN_TREE = 'mount --bind -- "$1" /sys || exit 125; shift; exec "$@"'  # nothing of $1 is ever parsed
 
 
 class FileHost:
     """Implements ``dsatier.host.Host`` over the files below ``root``.
 
     ``path`` is where programs are looked for. ``most_open`` bounds how many kernel files
-    stay open between reads, which makes reading them again six times as cheap; by
-    default it is what the limit on open files allows.
+    stay open between reads, which makes reading them again six times as cheap. Where the
+    soft limit on open files is lower, it is raised as far as the hard one allows.
     """
 
-    def __init__(self, root: str = "/", path: str = PATH, most_open: int | None = None) -> None:
+    def __init__(self, root: str = "/", path: str = PATH, most_open: int = _MOST_OPEN) -> None:
         self._tree = Tree(root)
         self._path = path
         self._own = OwnFiles(self._tree)
         self._writer = apart.Writer()
         self._log = KernelLog(self._open_log)
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if limit == resource.RLIM_INFINITY:
-            limit = _MOST_OPEN + _SPARE
-        room = max(0, min(_MOST_OPEN, limit - _SPARE))
-        self._most_open = room if most_open is None else most_open
+        self._wanted_open = most_open
+        self._most_open = min(most_open, _room(resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
         self._seen: set[str] = set()
         self._open: dict[str, int] = {}
 
@@ -94,7 +89,7 @@ class FileHost:
             raise _host_error(path, error, "cannot be read") from error
 
     def _read_anew(self, path: str) -> str:
-        keep = path in self._seen and len(self._open) < self._most_open
+        keep = path in self._seen and self._may_keep()
         descriptor = self._tree.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -110,6 +105,13 @@ class FileHost:
             if path.startswith(_KERNEL):
                 self._seen.add(path)  # what is read a second time is read again and again
         return text
+
+    def _may_keep(self) -> bool:
+        """Tell whether one more file may stay open."""
+        if len(self._open) >= self._most_open < self._wanted_open:
+            self._most_open = min(self._wanted_open, _raised_room(self._wanted_open))
+            self._wanted_open = self._most_open  # asked for once
+        return len(self._open) < self._most_open
 
     def _current(self, descriptor: int) -> bool:
         """Tell whether an open file is still the one of its name.
@@ -213,7 +215,7 @@ class FileHost:
         return self._tree.open(KMSG, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
 
     def _log_file(self) -> tuple[bytes, bool] | None:
-        """Return the end of a plain file that stands for the log; None where there is a real one."""
+        """Return the end of the plain file that is the log, None where there is a real one."""
         if self._tree.whole:
             return None
         descriptor = self._open_log()
@@ -278,6 +280,21 @@ class FileHost:
         """Hold the lock of the host's writers; whoever else asks for it is told ``holder``."""
         since = datetime.fromtimestamp(self.wall(), UTC).isoformat(timespec="seconds")
         return self._own.lock(path, f"{holder}, process {os.getpid()}, since {since}")
+
+
+def _room(limit: int) -> int:
+    """Return how many files may stay open under a limit on open files."""
+    return _MOST_OPEN if limit == resource.RLIM_INFINITY else max(0, limit - _SPARE)
+
+
+def _raised_room(wanted: int) -> int:
+    """Raise the soft limit on open files for ``wanted`` of them; return what there is room for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    raised = wanted + _SPARE if hard == resource.RLIM_INFINITY else min(wanted + _SPARE, hard)
+    if raised > soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+        soft = raised
+    return _room(soft)
 
 
 def _text(descriptor: int, path: str) -> str:

@@ -27,7 +27,7 @@ class Value:
 
     line: int
     column: int
-    data: str | int | float | bool | None | tuple[Value, ...] | tuple[Member, ...]
+    data: str | float | bool | tuple[Value, ...] | tuple[Member, ...] | None
     kind: str
     """object, array, string, number, boolean or null."""
 
@@ -141,7 +141,8 @@ class _Reader:
             line, column = self.place()
             key = self._string()
             if key in keys:
-                raise Invalid([Problem(self.file, line, column, (key,), "each key once", "it again")])
+                again = Problem(self.file, line, column, (key,), "each key once", "it again")
+                raise Invalid([again])
             keys.add(key)
             self.space()
             self._expect(":")

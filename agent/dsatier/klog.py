@@ -12,6 +12,7 @@ import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from dsatier.host import LogTail
 
@@ -84,7 +85,7 @@ def tail(found: tuple[Record, ...], mark: int, *, lost: bool) -> LogTail:
     """
     first = found[0].sequence if found else 0
     end = found[-1].sequence + 1 if found else 0
-    gaps = any(b.sequence != a.sequence + 1 for a, b in zip(found, found[1:], strict=False))
+    gaps = any(b.sequence != a.sequence + 1 for a, b in pairwise(found))
     since = tuple(new for new in found if new.sequence >= mark)
     return LogTail(lines(since), not lost and not gaps and first <= mark <= end)
 

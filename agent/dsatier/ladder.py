@@ -15,7 +15,11 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Write a knob: ``value``, or where it is None the desired or the former value."""
+    """Write a knob: ``value``, or where it is None the desired or the former value.
+
+    On the way down, without a value, it is written only where it cannot be further up:
+    the watermark is computed only while memory tiering is on.
+    """
 
     knob: str
     value: int | None = None
@@ -58,7 +62,7 @@ LADDER: tuple[Rung, ...] = (
     Rung("tiering", "the kernel moves pages between the tiers",
          up=("swap off", Put("numa_balancing"), Put("demote_scale_factor"),
              Put("demotion_enabled"), "swap on"),
-         down=(Put("demotion_enabled", 0), Put("numa_balancing", 0))),
+         down=(Put("demotion_enabled", 0), Put("demote_scale_factor"), Put("numa_balancing", 0))),
 )
 
 DESCENTS: tuple[tuple[str, str, str], ...] = (

@@ -224,7 +224,13 @@ def _act(way: _Way, rung: Rung, act: Act, direction: str, *, forced: bool) -> No
 
 
 def _lower(way: _Way, rung: Rung, put: Put, *, forced: bool) -> None:
-    value = put.value or 0
+    if put.value is None:
+        wanted = way.desired.wants(put.knob)
+        leaving = way.desired.wants("numa_balancing") not in (None, 2)
+        if wanted is not None and leaving and live(way.facts, "numa_balancing") == 2:
+            _write(way, rung, "down", put.knob, wanted, "it cannot be written without tiering")
+        return
+    value = put.value
     if not forced and way.desired.wants(put.knob) != value:
         return
     named = way.desired.wants(put.knob) == value

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from dsatier.facts import Channel, DsaDevice, Facts, WorkQueue
@@ -39,6 +39,22 @@ def project(facts: Facts, request: Request, *, slow_node: int = 1) -> Facts:
             return replace(facts, swaps=(*facts.swaps, replace(area, used=0)))
         case SetTimer():
             return facts
+
+
+def switched(
+    facts: Facts,
+    *,
+    offline: Iterable[int] = (),
+    online: Iterable[int] = (),
+    slow_node: int = 1,
+) -> Facts:
+    """Return the facts with those CPUs offline or online."""
+    for cpu in offline:
+        facts = _cpu(facts, cpu, False, slow_node)
+    for cpu in online:
+        if cpu in facts.offline_cpus:
+            facts = _cpu(facts, cpu, True, slow_node)
+    return facts
 
 
 def _knob(facts: Facts, request: SetKnob) -> Facts:

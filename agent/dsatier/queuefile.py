@@ -269,9 +269,7 @@ def _queue_differences(wanted: QueueConfig, found: WorkQueue) -> Iterator[str]:
     if wanted.mode == "shared":
         pairs.append(("threshold", wanted.threshold, found.threshold))
     if wanted.block_on_fault is not None:
-        pairs.append(
-            ("block_on_fault", int(wanted.block_on_fault), int(found.block_on_fault))
-        )
+        pairs.append(("block_on_fault", int(wanted.block_on_fault), int(found.block_on_fault)))
     for name in ("max_batch_size", "max_transfer_size"):
         value = getattr(wanted, name)
         if value is not None:

@@ -9,11 +9,12 @@ from dataclasses import replace
 from dsatier.desire import Originals, from_originals
 from dsatier.facts import Facts
 from dsatier.interlock import GUARDS, Circumstances, Guard, Refusal, refusals
+from dsatier.ladder import DESCENTS, LADDER, Rung
 from dsatier.planner import plan as make_plan
 from dsatier.plans import Desired, Finding, Plan, Step
 from dsatier.projection import project
 from dsatier.readings import migration_quiet
-from dsatier.requirements import findings
+from dsatier.requirements import REQUIREMENTS, Requirement, findings
 
 
 def prepare(
@@ -24,10 +25,21 @@ def prepare(
     untouched: tuple[str, ...] = (),
     digest: str = "",
     guards: tuple[Guard, ...] = GUARDS,
+    ladder: tuple[Rung, ...] = LADDER,
+    descents: tuple[tuple[str, str, str], ...] = DESCENTS,
+    requirements: tuple[Requirement, ...] = REQUIREMENTS,
 ) -> Plan:
     """Return the plan to ``desired`` with its verdict: required, planned and rehearsed."""
-    found = (*extra, *findings(facts, desired))
-    plan = make_plan(facts, desired, found, untouched=untouched, digest=digest)
+    found = (*extra, *findings(facts, desired, requirements))
+    plan = make_plan(
+        facts,
+        desired,
+        found,
+        untouched=untouched,
+        digest=digest,
+        ladder=ladder,
+        descents=descents,
+    )
     objection = next(iter(rehearse(plan, facts, guards)), None)
     if objection is None:
         return plan

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dsatier.facts import DsaDevice, Facts
 from dsatier.knobs import KNOBS, SEED_BATCH_CHANS, live, thread_counts, value_refusal
 from dsatier.plans import Desired, Finding
+from dsatier.projection import switched
 from dsatier.queuefile import QueueConfig, differences, excess
 from dsatier.readings import (
     SEED_BATCH,
@@ -80,6 +81,17 @@ def _frees_dsa(facts: Facts, desired: Desired) -> bool:
     )
 
 
+def _with_cpus(facts: Facts, desired: Desired) -> Facts:
+    """Return the facts with the CPUs online that will be: threads are counted against those."""
+    slow = node(facts, desired.slow_node)
+    return switched(
+        facts,
+        offline=slow.cpus if desired.cpuless and slow is not None else (),
+        online=desired.cpus_online,
+        slow_node=desired.slow_node,
+    )
+
+
 def _changing_devices(facts: Facts, desired: Desired) -> tuple[DsaDevice, ...]:
     wanted = {config.id: config for config in desired.queues}
     return tuple(
@@ -124,8 +136,9 @@ def knobs_present(facts: Facts, desired: Desired) -> Iterator[Finding]:
 
 def values_in_range(facts: Facts, desired: Desired) -> Iterator[Finding]:
     """Every value must be one that this kernel takes without harm."""
+    then = _with_cpus(facts, desired)
     for name, value in (desired.knobs or {}).items():
-        refusal = value_refusal(name, value, facts) if name in facts.knobs else None
+        refusal = value_refusal(name, value, then) if name in facts.knobs else None
         if refusal is not None:
             yield Finding(
                 "blocker",
@@ -143,12 +156,13 @@ def threads_whole(facts: Facts, desired: Desired) -> Iterator[Finding]:
         return
     count = desired.wants("limit_mt_num")
     found = live(facts, "limit_mt_num") if count is None else None
-    if found is not None and found not in thread_counts(facts):
+    allowed = thread_counts(_with_cpus(facts, desired))
+    if found is not None and found not in allowed:
         yield Finding(
             "blocker",
             "threads-whole",
             "limit_mt_num",
-            f"one of {', '.join(map(str, sorted(thread_counts(facts))))}",
+            f"one of {', '.join(map(str, sorted(allowed)))}",
             str(found),
             "name engine.limit_mt_num in the profile",
         )
@@ -222,7 +236,10 @@ def watermark_order(facts: Facts, desired: Desired) -> Iterator[Finding]:
     """The demotion watermark is computed only with memory tiering on."""
     wanted = desired.wants("numa_balancing")
     balancing = live(facts, "numa_balancing") if wanted is None else wanted
-    if desired.wants("demote_scale_factor") is not None and balancing != 2:
+    factor = desired.wants("demote_scale_factor")
+    if factor is None or factor == live(facts, "demote_scale_factor"):
+        return
+    if 2 not in (balancing, live(facts, "numa_balancing")):
         yield Finding(
             "blocker",
             "watermark-order",
@@ -400,6 +417,31 @@ def _fit_configured(
         else:
             fit += 1
     return fit, why
+
+
+def kernel_configured(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """The kernel must be built with what the desired state rests on, where that can be read."""
+    config = facts.kernel.config
+    if config is None:
+        return
+    needed: list[tuple[str, tuple[str, ...], str]] = []
+    if desired.queues:
+        needed.append(("CONFIG_INTEL_IDXD", ("y", "m"), "blocker"))
+    if _turns_tiering_on(desired):
+        # without hotplugged memory a seed kernel has no demotion targets
+        level = "blocker" if facts.kernel.family == "seed" else "warning"
+        needed.append(("CONFIG_MEMORY_HOTPLUG", ("y",), level))
+        needed.append(("CONFIG_NUMA_BALANCING", ("y",), "blocker"))
+    for option, values, level in needed:
+        if config.get(option) not in values:
+            yield Finding(
+                "blocker" if level == "blocker" else "warning",
+                "kernel-configured",
+                f"kernel {facts.kernel.release}",
+                f"{option}={values[0]}",
+                config.get(option) or "not set",
+                "install and boot dsatier's kernel package",
+            )
 
 
 def dsa_healthy(facts: Facts, desired: Desired) -> Iterator[Finding]:
@@ -589,6 +631,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     devices_can_stop,
     accel_config_there,
     queues_enough,
+    kernel_configured,
     dsa_healthy,
     addresses_untranslated,
     channels_ours_alone,

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-
 from dsatier.host import Host
 from dsatier.sim.host import SimHost
+
 from tests.contract.treehost import TreeHost
 
 Make = Callable[[SimHost], Host]
@@ -19,15 +18,16 @@ Make = Callable[[SimHost], Host]
 @pytest.fixture(params=["sim", "files"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     """Make a back end of a simulated host: itself, or real files with it as their kernel."""
-    made: list[Any] = []
+    made: list[TreeHost] = []
 
     def back_end(sim: SimHost) -> Host:
         if request.param == "sim":
             return sim
         root = tmp_path / f"root{len(made)}"
         root.mkdir()
-        made.append(TreeHost(sim, root))
-        return made[-1]
+        host = TreeHost(sim, root)
+        made.append(host)
+        return host
 
     yield back_end
     for host in made:

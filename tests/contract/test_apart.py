@@ -9,7 +9,6 @@ import signal
 from pathlib import Path
 
 import pytest
-
 from dsatier import apart
 from dsatier.filehost import FileHost
 from dsatier.host import Hung, Missing, Rejected
@@ -106,7 +105,8 @@ def programs(folder: Path, **scripts: str) -> str:
 
 def test_a_command_gets_a_clean_environment_and_its_words_as_they_are(tmp_path: Path) -> None:
     path = programs(tmp_path, accel_config='for w; do echo "[$w]"; done; env; pwd; cat; exit 3')
-    ran = FileHost(path=path + ":/bin:/usr/bin").run(("accel-config", "a b", "$(id)", "'", "*"), 5.0)
+    host = FileHost(path=f"{path}:/usr/bin:/bin")
+    ran = host.run(("accel-config", "a b", "$(id)", "'", "*"), 5.0)
     assert 3 == ran.code
     assert "[a b]\n[$(id)]\n[']\n[*]\n" == ran.out[: ran.out.index("*]") + 3]
     assert "LC_ALL=C\n" in ran.out

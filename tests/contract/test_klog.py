@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-
 from dsatier.host import LogTail
 from dsatier.klog import KernelLog, Record, record, records, tail
 

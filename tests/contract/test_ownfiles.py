@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from dsatier.filehost import FileHost
 from dsatier.host import Locked, Rejected
 
@@ -128,10 +127,22 @@ except Rejected as error:
 """
     (tmp_path / "var/lib/dsatier").mkdir(parents=True)
     done = subprocess.run(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c",
-         f'mount -t tmpfs -o {options} none "$1"/var/lib/dsatier && exec "$2" -c "$3"',
-         "sh", str(tmp_path), sys.executable, script],
+        [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            f'mount -t tmpfs -o {options} none "$1"/var/lib/dsatier && exec "$2" -c "$3"',
+            "sh",
+            str(tmp_path),
+            sys.executable,
+            script,
+        ],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True, text=True, check=False,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert f"{code} []\n" == done.stdout, done.stderr

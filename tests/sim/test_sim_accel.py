@@ -121,6 +121,17 @@ def test_versions_differ_where_the_driver_name_is_missing() -> None:
     assert [('Invalid wq driver name ""', False), ("Error enabling wq", True)] == errors
 
 
+def test_a_shared_queue_needs_scalable_mode() -> None:
+    shared = json.dumps(queue(mode="shared", threshold=8))
+    h = host("ours", scalable_mode=False)
+    assert 1 == load(h, shared)
+    assert ("disabled", "disabled", "kernel") == states(h)
+    assert "0x800c0000\n" == h.read("/sys/bus/dsa/devices/dsa0/cmd_status")
+    h = host("ours")
+    assert 0 == load(h, shared)
+    assert OK == states(h)
+
+
 def test_a_seed_kernel_has_no_driver_name_and_needs_none() -> None:
     h = host("tpp")
     assert 0 == load(h, json.dumps(queue()))

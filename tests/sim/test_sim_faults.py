@@ -63,9 +63,11 @@ def test_a_halted_device_comes_back_only_with_a_boot() -> None:
     h = ready("ours", 1)
     h.inject(faults.Halt("halt", "dsa0"))
     h.sleep(0.1)
-    h.run(("accel-config", "disable-device", "dsa0"), 5.0)
+    put(h, "/sys/bus/dsa/drivers/dmaengine/unbind", "wq0.0")
     put(h, "/sys/bus/dsa/drivers/idxd/unbind", "dsa0")
     assert 1 == load(h, config(1))
+    assert "disabled" == get(h, "/sys/bus/dsa/devices/dsa0/state")
+    assert "128" == get(h, "/sys/bus/dsa/devices/wq0.0/size")
     h.reboot()
     assert 0 == load(h, config(1))
 

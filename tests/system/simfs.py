@@ -22,13 +22,14 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from dsatier.host import HostDown, Hung, Missing, Rejected
 from dsatier.sim.faults import KINDS
 from dsatier.sim.host import SimHost
+
 from tests.system import fuse
 
 T = TypeVar("T")
@@ -116,10 +117,8 @@ class SimFiles:
         now = time.monotonic()
         passed, self._at = now - self._at, now
         if not self.host.down:
-            try:
+            with suppress(HostDown):  # whoever asks next is told
                 self.host.advance(passed)
-            except HostDown:
-                pass  # whoever asks next is told
 
     @staticmethod
     def _asked(act: Callable[[], T]) -> T:

@@ -9,7 +9,7 @@ files of one concern, ``text`` what is in them.
 from __future__ import annotations
 
 from dsatier.facts import Facts, Iommu, Kernel
-from dsatier.host import Host, HostError, Missing
+from dsatier.host import Host, Missing, Rejected
 from dsatier.knobs import KNOBS, TIMER
 from dsatier.observe import dsa, iommu, text, topology
 from dsatier.observe import kernel as kernels
@@ -100,7 +100,7 @@ class _Boot:
             self._groups = iommu.groups_of(self._host, addresses)
         return iommu.of_devices(self._host, addresses, self._groups)
 
-    def accel_config(self, devices: bool) -> str | None:  # noqa: FBT001
+    def accel_config(self, devices: bool) -> str | None:
         """Return its version. It may say so only when there are devices, so it is asked again."""
         if devices and not self._had_devices and self._accel_config == kernels.UNKNOWN:
             self._accel_config = kernels.accel_config(self._host)
@@ -122,7 +122,7 @@ class _Boot:
         try:
             mark = self._host.log_mark()
             tail = self._host.log_since(self._mark)
-        except Missing:
+        except (Missing, Rejected):
             return None
         self._mark = mark
         if any(RELEASED in line for line in tail.lines):
@@ -142,4 +142,4 @@ def _number(host: Host, path: str) -> int:
     return 0 if found is None else text.whole(found, path)
 
 
-__all__ = ["HostError", "Observer", "observe"]
+__all__ = ["Observer", "observe"]

@@ -57,9 +57,7 @@ def offline(host: Host) -> tuple[int, ...]:
 
 def pinned(host: Host) -> tuple[int, ...]:
     """Return the CPUs that cannot go offline. One file for each CPU: not for every look."""
-    return tuple(
-        cpu for cpu in present(host) if optional(host, f"{CPUS}/cpu{cpu}/online") is None
-    )
+    return tuple(cpu for cpu in present(host) if optional(host, f"{CPUS}/cpu{cpu}/online") is None)
 
 
 def cpu_model(host: Host) -> str:

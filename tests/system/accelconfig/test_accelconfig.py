@@ -7,7 +7,6 @@ import json
 from dataclasses import replace
 
 import pytest
-
 from dsatier.facts import DsaDevice
 from dsatier.filehost import FileHost
 from dsatier.host import Hung, Ran, Rejected
@@ -16,6 +15,7 @@ from dsatier.problem import Invalid
 from dsatier.profile import QueueShape
 from dsatier.queuefile import DeviceConfig, captured, differences, expand, parse, text
 from dsatier.sim.host import SimHost
+
 from tests.system.accelconfig.conftest import Show
 
 FILE = "/run/dsatier/queues.json"
@@ -48,7 +48,7 @@ def test_the_short_form_comes_up_on_eight_devices(show: Show, name: str) -> None
     host = show(SimHost.host_for(name))
     configs = short_form(host)
     assert 8 == len(configs)
-    assert "" != left(host, configs)
+    assert len(left(host, configs)) >= 8
     ran = load(host, text(configs))
     assert () == left(host, configs), ran
     facts = observe(host)
@@ -157,7 +157,7 @@ def test_what_accel_config_saves_can_be_read(show: Show) -> None:
 def test_a_write_that_the_kernel_never_answers(show: Show) -> None:
     host = show(SimHost.host_for("dsa8"))
     host.write("/sim/inject", json.dumps({"kind": "hung-write", "path": LIMIT}), 5.0)
-    with pytest.raises(Hung, match="has not returned in 0.2 s"):
+    with pytest.raises(Hung, match=r"has not returned in 0\.2 s"):
         host.write(LIMIT, "4\n", 0.2)
     # the agent itself goes on
     assert "8\n" == host.read(LIMIT)

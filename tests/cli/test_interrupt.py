@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A signal in the middle of a change turns it round; it is no crash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dsatier.drive import Driver, Progress
+from dsatier.journal import MOTION
+from dsatier.loader import from_texts
+from dsatier.observe import Observer
+from dsatier.sim.host import SimHost
+from dsatier.targets import target
+
+PROFILE = Path(__file__).resolve().parents[2] / "profiles" / "tpp-dsa.yaml"
+
+
+def seen(host: SimHost) -> tuple[object, ...]:
+    """What the change touches. A disabled queue keeps its type, which means nothing."""
+    facts = Observer(host).look()
+    devices = tuple((device.id, device.state) for device in facts.devices)
+    return facts.knobs, facts.nodes, facts.offline_cpus, facts.swaps, devices, facts.channels
+
+
+def test_every_point_of_interruption_leads_back() -> None:
+    for stop_at in range(1, 19):
+        host = SimHost.host_for("dsa8")
+        before = seen(host)
+
+        def signal(one: Progress, at: int = stop_at) -> None:
+            if one.outcome == "proven" and one.step.number == at and one.step.direction == "up":
+                driver.interrupt()
+
+        driver = Driver(host, progress=signal)
+        facts = driver.look()
+        loaded = from_texts([("p.yaml", PROFILE.read_text(encoding="utf-8"))], facts)
+        outcome = driver.apply(target(host.read, loaded, facts, None))
+        # what comes after the last step has nothing to interrupt
+        expected = "changed" if stop_at == 18 else "reverted"
+        assert (expected, stop_at) == (outcome.result, stop_at)
+        if expected == "reverted":
+            assert "interrupted" in outcome.message
+            assert before == seen(host)
+        assert MOTION not in host.files
+        assert [] == host.harm

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small simulated hosts, and the states from which the proof starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from dsatier.sim import spec
+from dsatier.sim.faults import FailedInit
+from dsatier.sim.host import SimHost
+
+RELEASES = {"ours": "6.12.63-dsatier", "tpp": "5.13.0-rc6-tpp", "memtis": "5.15.19-memtis"}
+KINDS = tuple(RELEASES)
+DEVICES, QUEUES = 2, 4
+"""Two devices of four queues give the eight channels that shipped profiles ask for."""
+VM = "/proc/sys/vm/"
+BALANCING = "/proc/sys/kernel/numa_balancing"
+DEMOTION = "/sys/kernel/mm/numa/demotion_enabled"
+SWAP = "/dev/sda3"
+
+Change = Callable[[SimHost], None]
+
+
+@dataclass(frozen=True)
+class Start:
+    """A state that a host may be found in, and what an administrator did to get it there."""
+
+    name: str
+    host: SimHost
+    clean: bool = False
+    """Freshly booted, nothing done to it."""
+
+
+def small(kind: str, **fields: Any) -> SimHost:
+    """Return a two-tier host with four and two CPUs, and two DSA devices."""
+    description = {
+        "version": 1,
+        "kernel": {"release": RELEASES[kind], "kind": kind},
+        "nodes": [
+            {"cpus": "0-3", "memory": 16, "used": 2},
+            {"cpus": "4-5", "memory": 16, "used": 1},
+        ],
+        "devices": [{"queues": QUEUES, "engines": 1, "groups": 1} for _ in range(DEVICES)],
+        "swap": [{"path": SWAP, "size": 2, "used": 1}],
+        "settle": 5.0,
+        **fields,
+    }
+    return SimHost.of(spec.parse(json.dumps(description)))
+
+
+def put(host: SimHost, name: str, value: int) -> None:
+    """Write a knob as an administrator does."""
+    host.poke(name if name.startswith("/") else VM + name, f"{value}\n")
+
+
+def _puts(*values: tuple[str, int]) -> Change:
+    def act(host: SimHost) -> None:
+        for name, value in values:
+            put(host, name, value)
+
+    return act
+
+
+def _cpus(*cpus: int) -> Change:
+    return _puts(*((f"/sys/devices/system/cpu/cpu{cpu}/online", 0) for cpu in cpus))
+
+
+def queues(
+    *devices: int, count: int = QUEUES, mode: str = "dedicated", kind: str = "kernel"
+) -> Change:
+    """Return the change that enables queues on devices, as other tools configure them."""
+
+    def act(host: SimHost) -> None:
+        for device in devices:
+            at = f"/sys/bus/dsa/devices/dsa{device}"
+            host.poke(f"{at}/engine{device}.0/group_id", "0\n")
+            for number in range(count):
+                queue = f"{at}/wq{device}.{number}"
+                host.poke(f"{queue}/group_id", "0\n")
+                host.poke(f"{queue}/size", "16\n")
+                host.poke(f"{queue}/mode", f"{mode}\n")
+                if mode == "shared":
+                    host.poke(f"{queue}/threshold", "8\n")
+                host.poke(f"{queue}/type", f"{kind}\n")
+                host.poke(f"{queue}/name", "admin\n")
+                if host.kernel.spec.kernel.kind == "ours":
+                    driver = "dmaengine" if kind == "kernel" else "user"
+                    host.poke(f"{queue}/driver_name", f"{driver}\n")
+            host.poke("/sys/bus/dsa/drivers/idxd/bind", f"dsa{device}\n")
+            for number in range(count):
+                driver = "dmaengine" if kind == "kernel" else "user"
+                host.poke(f"/sys/bus/dsa/drivers/{driver}/bind", f"wq{device}.{number}\n")
+
+    return act
+
+
+def _one_queue_off(host: SimHost) -> None:
+    queues(0, 1)(host)
+    host.poke("/sys/bus/dsa/drivers/dmaengine/unbind", "wq1.3\n")
+
+
+def _failed_start(channels: int) -> Change:
+    """Return a start of the DSA that fails with so many channels taken."""
+
+    def act(host: SimHost) -> None:
+        queues(0, 1)(host)
+        host.inject(FailedInit("failed-init", channels=channels))
+        put(host, "dsa_state", 1)
+
+    return act
+
+
+def _failed_again(host: SimHost) -> None:
+    """Start, release, and start again without queues: the seed's pointers are stale then."""
+    queues(0, 1)(host)
+    put(host, "dsa_state", 1)
+    put(host, "dsa_state", 0)
+    host.inject(FailedInit("failed-init"))
+    put(host, "dsa_state", 1)
+
+
+def _swap_off(host: SimHost) -> None:
+    host.run(("swapoff", SWAP), 1.0)
+
+
+def _all(*changes: Change) -> Change:
+    def act(host: SimHost) -> None:
+        for change in changes:
+            change(host)
+
+    return act
+
+
+_TIERED = _all(
+    _cpus(4, 5),
+    _swap_off,
+    _puts((BALANCING, 2), ("demote_scale_factor", 300), (DEMOTION, 1)),
+)
+_COPYING = _all(queues(0, 1), _puts(("dsa_state", 1), ("use_dsa_copy_pages", 1)))
+_FOUR = _all(
+    _puts(("limit_chans", 4)), queues(0), _puts(("dsa_state", 1), ("use_dsa_copy_pages", 1))
+)
+
+CHANGES: tuple[tuple[str, str, Change], ...] = (
+    # name              kernels              what was done
+    ("booted", "ours tpp memtis", lambda host: None),
+    ("no swap", "ours tpp memtis", _swap_off),
+    ("parameters", "ours tpp memtis", _puts(("limit_mt_num", 2), ("limit_chans", 4))),
+    ("threshold", "ours tpp memtis", _puts(("dsa_copy_threshold", 100))),
+    ("odd values", "ours", _puts(("limit_mt_num", 3), ("limit_chans", 3))),
+    ("unsafe values", "tpp memtis", _puts(("limit_mt_num", 3), ("limit_chans", 3))),
+    ("concurrent", "ours tpp memtis", _puts(("use_concur_to_compact", 1))),
+    ("one CPU offline", "ours tpp memtis", _cpus(5)),
+    ("balancing", "ours tpp memtis", _puts((BALANCING, 1))),
+    ("threads", "ours tpp memtis", _puts(("limit_mt_num", 2), ("cpu_multi_copy_pages", 1))),
+    ("queues on one device", "ours tpp memtis", queues(0)),
+    ("shared queues", "ours tpp memtis", queues(0, mode="shared")),
+    ("user queues", "ours tpp memtis", queues(1, count=2, kind="user")),
+    ("one queue off", "ours tpp memtis", _one_queue_off),
+    ("initialised", "ours tpp memtis", _all(queues(0, 1), _puts(("dsa_state", 1)))),
+    ("copying", "ours tpp memtis", _COPYING),
+    ("copying with 4", "ours tpp memtis", _FOUR),
+    ("tiered", "ours tpp", _TIERED),
+    ("tiered, copying", "ours tpp", _all(_COPYING, _TIERED)),
+    ("demoting", "memtis", _all(_cpus(4, 5), _swap_off, _puts((DEMOTION, 1)))),
+    ("start failed, 0", "tpp memtis", _failed_start(0)),
+    ("start failed, 3", "tpp memtis", _failed_start(3)),
+    ("start failed later", "tpp memtis", _failed_again),
+)
+
+
+def starts(kind: str) -> Iterator[Start]:
+    """Yield the starts of a kind of kernel. What was done on the way there is forgotten harm."""
+    for name, kinds, change in CHANGES:
+        if kind not in kinds.split():
+            continue
+        host = small(kind)
+        change(host)
+        if host.harm:
+            raise AssertionError(f"{kind}: {name}: harm on the way to a start: {host.harm}")
+        yield Start(name, host, clean=name == "booted")

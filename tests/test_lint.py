@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tools and syntax trees can tell of the sources: each rule is a plain test case."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "agent" / "dsatier"
+MODULES = {
+    path.relative_to(PACKAGE).as_posix().removesuffix(".py"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+BACK_ENDS = ("filehost", "apart", "klog", "ownfiles", "tree", "sim/")
+
+
+def tool(*words: str) -> str:
+    """Return what a tool says of the sources, empty where it says that all is well."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "agent"), "NO_COLOR": "1"}
+    ran = subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    print(ran.stdout)  # whole, where pytest shortens a comparison
+    return "" if ran.returncode == 0 else ran.stdout
+
+
+def contracts(config: str) -> str:
+    """Return what import-linter says under the contracts of a file."""
+    code = (
+        "import sys; from importlinter.cli import lint_imports;"
+        "sys.exit(lint_imports(sys.argv[1], no_cache=True))"
+    )
+    return tool("-c", code, config)
+
+
+def test_ruff() -> None:
+    """The linter has nothing to say."""
+    assert "" == tool("-m", "ruff", "check", "--quiet", "--no-cache", "--output-format=concise", ".")
+
+
+def test_mypy() -> None:
+    """Types fit, strictly, in the agent and in the tests."""
+    assert "" == tool("-m", "mypy", "agent", "tests")
+
+
+def test_import_contracts() -> None:
+    """Modules import only what docs/architecture.md says."""
+    assert "" == contracts("pyproject.toml")
+
+
+@pytest.mark.parametrize(
+    ("source", "forbidden"),
+    [("drive", "planner"), ("planner", "ladder"), ("filehost", "host"), ("apart", "os")],
+)
+def test_a_broken_import_contract_is_told(tmp_path: Path, source: str, forbidden: str) -> None:
+    """The check above is able to fail: imports that are there are found when forbidden."""
+    target = forbidden if forbidden == "os" else f"dsatier.{forbidden}"
+    config = tmp_path / "contracts.toml"
+    config.write_text(
+        "[tool.importlinter]\n"
+        'root_package = "dsatier"\n'
+        "include_external_packages = true\n"
+        "[[tool.importlinter.contracts]]\n"
+        'name = "probe"\ntype = "forbidden"\n'
+        f'source_modules = ["dsatier.{source}"]\nforbidden_modules = ["{target}"]\n'
+    )
+    assert "probe BROKEN" in contracts(str(config))
+
+
+def test_every_pure_module_is_in_the_contract() -> None:
+    """What is in the two lowest layers is in the contract of purity, too."""
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers, pure = (
+        next(c for c in found["contracts"] if c["id"] == name) for name in ("layers", "pure")
+    )
+    lowest = {name.strip() for layer in layers["layers"][-2:] for name in layer.split(":")}
+    assert set() == lowest - {name.removeprefix("dsatier.") for name in pure["source_modules"]}
+
+
+# -- the one place that writes ---------------------------------------------------
+
+
+def trees() -> Iterator[tuple[str, ast.Module]]:
+    """Yield every module of the agent but the back ends."""
+    for name, path in MODULES.items():
+        if not name.startswith(BACK_ENDS):
+            yield name, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def asked(tree: ast.AST, *verbs: str) -> list[ast.Call]:
+    """Return the calls of a method of one of these names."""
+    return [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in verbs
+    ]
+
+
+def receiver(call: ast.Call) -> str:
+    """Return what a method is called on, as it is written."""
+    assert isinstance(call.func, ast.Attribute)
+    return ast.unparse(call.func.value)
+
+
+def test_only_the_gate_changes_a_host() -> None:
+    """Nobody but the gate calls ``host.write`` or ``host.run``.
+
+    The observer asks accel-config for its version. The demonstration plays
+    somebody else who writes, on a simulated host.
+    """
+    found = {
+        (name, ast.unparse(call.func))
+        for name, tree in trees()
+        for call in asked(tree, "write", "run")
+    }
+    expected = {
+        ("gate", "self._host.write"),
+        ("gate", "self._host.run"),
+        ("observe/kernel", "host.run"),
+        ("demo", "host.write"),
+    }
+    # no hosts: a program to measure, and the files that the schema and the simulation keep
+    others = {
+        ("measure", "subprocess.run"),
+        ("schema", "file.write"),
+        ("commands", "stream.write"),
+    }
+    assert expected == found - others
+
+
+def test_the_observer_only_asks_for_a_version() -> None:
+    """The one command that is run outside the gate changes nothing."""
+    tree = ast.parse(MODULES["observe/kernel"].read_text(encoding="utf-8"))
+    assert [("accel-config", "--version")] == [
+        ast.literal_eval(call.args[0]) for call in asked(tree, "run")
+    ]
+
+
+def test_the_demonstration_writes_to_simulated_hosts_only() -> None:
+    """The demonstration opens no other host."""
+    tree = ast.parse(MODULES["demo"].read_text(encoding="utf-8"))
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert (True, False) == ("SimHost" in names, "FileHost" in names)
+
+
+def test_only_journal_and_gate_keep_files() -> None:
+    """dsatier's own files on a host are written by the journal; the gate keeps accel-config's."""
+    found = {
+        (name, receiver(call)) for name, tree in trees() for call in asked(tree, "keep", "drop")
+    }
+    assert {("journal", "self._host"), ("gate", "self._host")} == found
+
+
+def test_only_the_command_line_opens_back_ends() -> None:
+    """What drives a host never knows which kind of host it is."""
+    found = {
+        name
+        for name, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        and node.module is not None
+        and node.module.startswith(("dsatier.filehost", "dsatier.sim"))
+    }
+    assert {"commands", "demo"} == found
+
+
+# -- every file ------------------------------------------------------------------
+
+
+def test_doubles_are_values_and_back_ends() -> None:
+    """No test patches a module."""
+    words = ("monkey" + "patch", "unittest" + ".mock")
+    found = [
+        path.relative_to(ROOT).as_posix()
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        if any(word in path.read_text(encoding="utf-8") for word in words)
+    ]
+    assert [] == found
+
+
+def test_every_source_names_its_licence() -> None:
+    """The SPDX line is on the first lines of every file that can have one."""
+    kinds = {".py", ".yaml", ".toml", ".sh"}
+    folders = ("agent", "tests", "profiles", "docs", "man", "completion")
+    found = [
+        path.relative_to(ROOT).as_posix()
+        for folder in folders
+        for path in sorted((ROOT / folder).rglob("*"))
+        if path.suffix in kinds
+        and path.is_file()
+        and not any("SPDX-License-Identifier" in line for line in _head(path))
+    ]
+    assert [] == found
+
+
+def _head(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()[:3]
