@@ -57,7 +57,9 @@ PROFILE = Option(
     "FILE",
     "append",
 )
-JSON = Option(("--json",), "print JSON on standard output, and nothing else there", None, "store_true")
+JSON = Option(
+    ("--json",), "print JSON on standard output, and nothing else there", None, "store_true"
+)
 QUIET = Option(("-q", "--quiet"), "no progress on standard error", None, "store_true")
 FACTS = Option(
     ("--facts",),
@@ -90,11 +92,17 @@ COMMANDS: tuple[Command, ...] = (
             FACTS,
             JSON,
             Option(
-                ("--detailed-exitcode",), "exit with 2 when there are steps to do", None, "store_true"
+                ("--detailed-exitcode",),
+                "exit with 2 when there are steps to do",
+                None,
+                "store_true",
             ),
         ),
         (
-            ("dsatier plan --json > plan.json && dsatier apply --plan plan.json", "what you saw is what is done"),
+            (
+                "dsatier plan --json > plan.json && dsatier apply --plan plan.json",
+                "what you saw is what is done",
+            ),
             ("dsatier plan --facts host.json -p dsa.yaml", "plan for another host, offline"),
         ),
     ),

@@ -158,7 +158,9 @@ def _sources(options: Namespace, host: Host | None, facts: Facts | None) -> Load
         texts = []
         for name in options.profile:
             try:
-                texts.append((name, Path(name).read_text(encoding="utf-8", errors="surrogateescape")))
+                texts.append(
+                    (name, Path(name).read_text(encoding="utf-8", errors="surrogateescape"))
+                )
             except OSError as error:
                 raise WrongUsage(f"{name}: cannot be read: {error.strerror}") from error
         return from_texts(texts, facts)
@@ -267,10 +269,11 @@ def _plan(options: Namespace) -> int:
 def _apply(options: Namespace) -> int:
     given = _given(options.plan) if options.plan is not None else None
     with _driving(options) as (driver, wanted):
-        if given is not None and not options.profile:
-            # the plan carries what is desired: it needs no profile beside it
-            wanted = Target(given.desired, given.profile_digest, untouched=given.untouched)
-        return _ended(options, driver.apply(wanted, given))
+        if given is None:
+            return _ended(options, driver.apply(wanted))
+        # the plan carries what is desired: it needs no profile beside it
+        planned = Target(given.desired, given.profile_digest, untouched=given.untouched)
+        return _ended(options, driver.apply(planned, given))
 
 
 def _reconcile(options: Namespace) -> int:

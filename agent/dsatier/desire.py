@@ -9,6 +9,7 @@ from dsatier.facts import Facts, Swap
 from dsatier.knobs import KNOBS, live, value_refusal
 from dsatier.plans import Desired
 from dsatier.profile import (
+    STRICT,
     CpuEngine,
     DsaEngine,
     Engine,
@@ -35,7 +36,7 @@ NO_ENGINE = {"use_dsa_copy_pages": 0}
 class Originals:
     """What dsatier found before it first wrote: all that rollback and release return to."""
 
-    __pydantic_config__ = {"strict": True, "extra": "forbid"}
+    __pydantic_config__ = STRICT
 
     schema_version: int
     boot_id: str
@@ -86,9 +87,7 @@ def from_profile(
         knobs |= _engine(profile.engine, facts)
     swap = None
     if profile.tiering:
-        _named(
-            knobs, profile.tiering, "numa_balancing", "demote_scale_factor", "demotion_enabled"
-        )
+        _named(knobs, profile.tiering, "numa_balancing", "demote_scale_factor", "demotion_enabled")
         swap = profile.tiering.swap
     return Desired(
         fast_node=0 if tiers.fast_node is None else tiers.fast_node,
@@ -113,9 +112,7 @@ def _named(knobs: dict[str, int], section: object, *names: str) -> None:
 def _engine(engine: Engine, facts: Facts) -> dict[str, int]:
     """Return the engine's knobs. A kernel without a knob has it at 0 already."""
     wanted = {
-        name: value
-        for name, value in ENGINES[engine.kind].items()
-        if value or name in facts.knobs
+        name: value for name, value in ENGINES[engine.kind].items() if value or name in facts.knobs
     }
     match engine:
         case MultithreadEngine():
@@ -157,9 +154,7 @@ def with_cpu_engine(desired: Desired, facts: Facts, *, stop_tiering: bool = Fals
 def engine_off(facts: Facts, slow_node: int, *, stop_tiering: bool) -> Desired:
     """Return what the circuit breaker goes to at once: no copy by DSA, and nothing else."""
     knobs = dict(NO_ENGINE) | (TIERING_OFF if stop_tiering else {})
-    return Desired(
-        slow_node=slow_node, knobs={n: v for n, v in knobs.items() if n in facts.knobs}
-    )
+    return Desired(slow_node=slow_node, knobs={n: v for n, v in knobs.items() if n in facts.knobs})
 
 
 def cpu_only(facts: Facts, slow_node: int = 1) -> Desired:
@@ -170,7 +165,6 @@ def cpu_only(facts: Facts, slow_node: int = 1) -> Desired:
 
 def from_originals(before: Originals, facts: Facts, slow_node: int = 1) -> Desired:
     """Return the state that ``rollback`` goes to: everything as it was found."""
-    names = {device.id for device in before.devices}
     knobs = {name: value for name, value in before.knobs.items() if name in facts.knobs}
     if 2 not in (knobs.get("numa_balancing"), live(facts, "numa_balancing")):
         knobs.pop("demote_scale_factor", None)  # it has no effect and cannot be written

@@ -50,6 +50,7 @@ Result = Literal[
     "rollback-failed",
     "reboot-required",
 ]
+NO_POLICY = DriftPolicy()
 POLL = 0.05
 """Seconds between two looks for evidence, at first; doubles up to a second."""
 
@@ -72,7 +73,7 @@ class Target:
     digest: str
     extra: tuple[Finding, ...] = ()
     untouched: tuple[str, ...] = ()
-    drift: DriftPolicy = DriftPolicy()
+    drift: DriftPolicy = NO_POLICY
     stop_tiering_on_fault: bool = False
 
 
@@ -273,9 +274,7 @@ class Driver:
         if record.latch == "crash":
             return cpu_only(facts, self._slow_node)
         if record.latch == "fault":
-            return with_cpu_engine(
-                target.desired, facts, stop_tiering=target.stop_tiering_on_fault
-            )
+            return with_cpu_engine(target.desired, facts, stop_tiering=target.stop_tiering_on_fault)
         return target.desired
 
     def _go(self, record: Record, target: Target, plan: Plan) -> Outcome:
@@ -293,7 +292,10 @@ class Driver:
         if dead_end is not None:
             step, finding = dead_end
             return Outcome(
-                "refused", f"no way back from step {step.number} ({step.what}): {finding}", plan, record
+                "refused",
+                f"no way back from step {step.number} ({step.what}): {finding}",
+                plan,
+                record,
             )
         try:
             self.journal.keep_originals(before)
@@ -308,7 +310,10 @@ class Driver:
         except StepFailed as failed:
             return self._revert(moving, undo, failed, plan)
         return self._end(
-            replace(force, state=moving.state, since=moving.since), "proven", *_reached(record), plan
+            replace(force, state=moving.state, since=moving.since),
+            "proven",
+            *_reached(record),
+            plan,
         )
 
     def _revert(self, record: Record, undo: Originals, failed: StepFailed, plan: Plan) -> Outcome:
@@ -331,9 +336,7 @@ class Driver:
             return self._end(record, event, "RollbackFailed", words, plan)
         return self._end(record, "restored", "StepFailed", str(failed), plan)
 
-    def _withdraw(
-        self, before: Originals | None, wanted: Callable[[Facts], Desired]
-    ) -> Outcome:
+    def _withdraw(self, before: Originals | None, wanted: Callable[[Facts], Desired]) -> Outcome:
         record = self.wake()
         facts = self.look()
         if record.state == "reboot-required":
@@ -405,7 +408,9 @@ class Driver:
         if act and record.state == "drifted":
             return self._end(record, "proven", *_reached(record), plan)
         if act and record.state in ("unmanaged", "reverted"):
-            return self._end(replace(record, boot_id=facts.kernel.boot_id), "proven", *_reached(record), plan)
+            return self._end(
+                replace(record, boot_id=facts.kernel.boot_id), "proven", *_reached(record), plan
+            )
         return Outcome(_result(record.state, changed=False), record.message, plan, record)
 
     def _stuck(self, record: Record, plan: Plan) -> Outcome:
@@ -559,6 +564,13 @@ def _result(state: str, *, changed: bool) -> Result:
     match state:
         case "converged" | "unmanaged":
             return "changed" if changed else "unchanged"
-        case "reverted" | "degraded" | "quarantined" | "drifted" | "rollback-failed" | "reboot-required":
+        case (
+            "reverted"
+            | "degraded"
+            | "quarantined"
+            | "drifted"
+            | "rollback-failed"
+            | "reboot-required"
+        ):
             return state
     return "changed"

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class Explanation:
         return "\n".join(
             (
                 f"{self.field}: {self.text}",
-                f"  effective       {self.effective if named else 'not named: dsatier does not touch it'}",
+                f"  effective       {self.effective if named else 'not named, so not touched'}",
                 f"  from            {self.origin or '-'}",
                 f"  kernel default  {'-' if self.default is None else self.default}",
                 f"  live            {'-' if self.live is None else self.live}",
@@ -121,8 +121,10 @@ def _change(field: str, name: str, facts: Facts) -> str:
         return "any time" if not field.startswith("match") else "any time, by another file"
     _, rung, why = row
     probe = _probe(name, facts)
-    now = "" if probe is None else (
-        "; now it need not come down" if descent(facts, probe) is None else "; now it would"
+    now = (
+        ""
+        if probe is None
+        else ("; now it need not come down" if descent(facts, probe) is None else "; now it would")
     )
     return f"the host comes down to rung '{rung}' ({why}){now}"
 

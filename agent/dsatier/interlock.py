@@ -212,7 +212,11 @@ def _start_without_foreign(request: Request, at: Circumstances) -> str | None:
 
 
 def _start_untranslated(request: Request, at: Circumstances) -> str | None:
-    if _seed(at) and _sets(request, "dsa_state", 1) and at.facts.iommu not in ("off", "passthrough"):
+    if (
+        _seed(at)
+        and _sets(request, "dsa_state", 1)
+        and at.facts.iommu not in ("off", "passthrough")
+    ):
         return f"the IOMMU is {at.facts.iommu}: a seed kernel's raw addresses would fault"
     return None
 

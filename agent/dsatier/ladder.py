@@ -25,7 +25,12 @@ class Put:
     value: int | None = None
 
 
-Act = Put | Literal["cpus offline", "cpus online", "load", "stop", "prove", "settle", "swap off", "swap on"]
+Act = (
+    Put
+    | Literal[
+        "cpus offline", "cpus online", "load", "stop", "prove", "settle", "swap off", "swap on"
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,8 @@ LADDER: tuple[Rung, ...] = (
     Rung("tiering", "the kernel moves pages between the tiers",
          up=("swap off", Put("numa_balancing"), Put("demote_scale_factor"),
              Put("demotion_enabled"), "swap on"),
-         down=(Put("demotion_enabled", 0), Put("demote_scale_factor"), Put("numa_balancing", 0))),
+         down=(Put("demotion_enabled", 0), Put("demote_scale_factor"),
+               Put("numa_balancing", 0))),
 )
 
 DESCENTS: tuple[tuple[str, str, str], ...] = (

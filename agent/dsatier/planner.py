@@ -179,7 +179,8 @@ def _changes(facts: Facts, desired: Desired) -> frozenset[str]:
         "limit_chans": state and chans is not None and chans != live(facts, "limit_chans"),
         "dsa_state off": state and wanted_state == 0,
         "dsa_state stale": state and wanted_state == 1 and not initialised(facts),
-        "queues": state and bool(_devices_to_stop(facts, desired) or _devices_to_load(facts, desired)),
+        "queues": state
+        and bool(_devices_to_stop(facts, desired) or _devices_to_load(facts, desired)),
     }
     return frozenset(name for name, true in found.items() if true)
 
@@ -335,7 +336,9 @@ def _stop(way: _Way, rung: Rung, direction: str) -> None:
             direction,
             f"{device.id} disabled",
             ("enabled", "disabled"),
-            "it is to be configured otherwise" if device.id not in way.desired.stopped else "it is not wanted",
+            "it is to be configured otherwise"
+            if device.id not in way.desired.stopped
+            else "it is not wanted",
             requests=(StopDevice(device.id),),
             evidence=(Stopped(device.id),),
             inverse=(LoadDevice(captured(device)),),

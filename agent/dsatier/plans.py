@@ -49,7 +49,7 @@ class Finding:
     __pydantic_config__ = STRICT
 
     level: Literal["blocker", "warning", "reboot"]
-    """blocker: not reachable. reboot: not reachable before a reboot. warning: reachable, but look."""
+    """blocker: out of reach. reboot: out of reach before a reboot. warning: in reach, but look."""
     name: str
     """The requirement, as docs/operations.md lists it."""
     where: str
@@ -58,9 +58,8 @@ class Finding:
     remedy: str
 
     def __str__(self) -> str:
-        return (
-            f"{self.level}: {self.where}: expected {self.expected}, found {self.found}; {self.remedy}"
-        )
+        what = f"expected {self.expected}, found {self.found}"
+        return f"{self.level}: {self.where}: {what}; {self.remedy}"
 
 
 @dataclass(frozen=True, slots=True)

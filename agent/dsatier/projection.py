@@ -117,7 +117,9 @@ def _cpu(facts: Facts, cpu: int, online: bool, slow_node: int) -> Facts:
         replace(n, cpus=tuple(sorted({*n.cpus, cpu}))) if n.id == slow_node else n
         for n in facts.nodes
     )
-    return replace(facts, nodes=nodes, offline_cpus=tuple(c for c in facts.offline_cpus if c != cpu))
+    return replace(
+        facts, nodes=nodes, offline_cpus=tuple(c for c in facts.offline_cpus if c != cpu)
+    )
 
 
 def _with_device(facts: Facts, device: DsaDevice, channels: tuple[Channel, ...]) -> Facts:

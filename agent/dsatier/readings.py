@@ -32,7 +32,9 @@ def tiering_on(facts: Facts) -> bool:
 def migration_quiet(facts: Facts) -> bool:
     """Tell whether neither engine nor tiering starts new copies on a device."""
     return not (
-        on(facts, "use_dsa_copy_pages") or on(facts, "numa_balancing") or on(facts, "demotion_enabled")
+        on(facts, "use_dsa_copy_pages")
+        or on(facts, "numa_balancing")
+        or on(facts, "demotion_enabled")
     )
 
 

@@ -59,7 +59,9 @@ def progress(one: Progress) -> str:
     head = f"{arrow} {one.step.number:>2}/{one.of} {one.step.rung:<11} {one.step.what}"
     if one.outcome is None:
         return head
-    return f"{head}  ✓ {one.waited:.1f} s" if one.outcome == "proven" else f"{head}  ✗ {one.outcome}"
+    return (
+        f"{head}  ✓ {one.waited:.1f} s" if one.outcome == "proven" else f"{head}  ✗ {one.outcome}"
+    )
 
 
 def outcome(one: Outcome) -> str:

@@ -14,7 +14,7 @@ REMEDIES = {
     "converged": "nothing to do",
     "drifted": "run `dsatier verify` to see it, stop the other writer, then `dsatier apply`",
     "reverted": "read the reason, mend it, then run `dsatier apply`",
-    "degraded": "find out why the device failed (`dmesg`), then `dsatier clear` and `dsatier apply`",
+    "degraded": "see why the device failed (`dmesg`), then `dsatier clear` and `dsatier apply`",
     "quarantined": "find out why it ended uncleanly, then `dsatier clear` and `dsatier apply`",
     "rollback-failed": "read the reason, mend it, then run `dsatier rollback` again",
     "reboot-required": "drain the host and reboot it",

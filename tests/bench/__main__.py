@@ -26,6 +26,7 @@ from dsatier.observe import Observer
 from dsatier.rehearsal import prepare
 from dsatier.sim.host import SimHost
 from dsatier.targets import target
+
 from tests.contract.treehost import TreeHost
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -144,7 +145,12 @@ def reconcile() -> list[Row]:
                 raise SystemExit(f"bench: reconcile on {name}: {result}")
             took = cpu_ms(lambda d=driver, w=wanted: d.reconcile(w), 50)  # type: ignore[misc]
             rows.append(
-                (f"no-op reconcile, 128 CPUs, 8 devices, {name}", f"{took:.2f} ms CPU", "≤ 5 ms", took <= 5)
+                (
+                    f"no-op reconcile, 128 CPUs, 8 devices, {name}",
+                    f"{took:.2f} ms CPU",
+                    "≤ 5 ms",
+                    took <= 5,
+                )
             )
         tree.close()
     return rows
@@ -157,7 +163,8 @@ def plans() -> list[Row]:
         sim = host(cpus, devices)
         facts: Facts = Observer(sim).look()
         wanted = from_profile(
-            from_texts([("p.yaml", profile(devices))], facts).profile, facts  # type: ignore[arg-type]
+            from_texts([("p.yaml", profile(devices))], facts).profile,
+            facts,  # type: ignore[arg-type]
         )
         plan = prepare(facts, wanted)
         if plan.verdict != "ready":
@@ -173,7 +180,11 @@ def main() -> int:
     """Run all benchmarks and print a table."""
     rows = [*commands(), *reconcile(), *plans()]
     if "--json" in sys.argv[1:]:
-        print(json.dumps([dict(zip(("what", "found", "target", "met"), r, strict=True)) for r in rows]))
+        print(
+            json.dumps(
+                [dict(zip(("what", "found", "target", "met"), r, strict=True)) for r in rows]
+            )
+        )
         return 0
     width = max(len(row[0]) for row in rows)
     for what, found, limit, met in rows:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from dsatier.cli import main
 from dsatier.cmdline import COMMANDS, parser
 from dsatier.commands import RESULTS, VERBS
@@ -219,7 +218,9 @@ def test_no_profile_leaves_the_host_alone(run: Run) -> None:
 
 def test_a_profile_for_another_host_is_refused(run: Run, tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
-    other.write_text("version: 1\nmatch: {hostname: [db*]}\nengine: {kind: cpu}\n", encoding="utf-8")
+    other.write_text(
+        "version: 1\nmatch: {hostname: [db*]}\nengine: {kind: cpu}\n", encoding="utf-8"
+    )
     code, _, err = run("apply", "-p", str(other))
     assert (1, True) == (code, "db*" in err)
 

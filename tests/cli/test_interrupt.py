@@ -22,16 +22,24 @@ def seen(host: SimHost) -> tuple[object, ...]:
     return facts.knobs, facts.nodes, facts.offline_cpus, facts.swaps, devices, facts.channels
 
 
+class Interrupted(Driver):
+    """A driver that is asked to end after step ``at`` of what it applies."""
+
+    def __init__(self, host: SimHost, at: int) -> None:
+        super().__init__(host, progress=self._hear)
+        self._at = at
+
+    def _hear(self, one: Progress) -> None:
+        if one.outcome == "proven" and one.step.number == self._at:
+            self.interrupt()
+
+
 def test_every_point_of_interruption_leads_back() -> None:
     for stop_at in range(1, 19):
         host = SimHost.host_for("dsa8")
         before = seen(host)
 
-        def signal(one: Progress, at: int = stop_at) -> None:
-            if one.outcome == "proven" and one.step.number == at and one.step.direction == "up":
-                driver.interrupt()
-
-        driver = Driver(host, progress=signal)
+        driver = Interrupted(host, stop_at)
         facts = driver.look()
         loaded = from_texts([("p.yaml", PROFILE.read_text(encoding="utf-8"))], facts)
         outcome = driver.apply(target(host.read, loaded, facts, None))
