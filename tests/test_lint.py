@@ -49,7 +49,8 @@ def contracts(config: str) -> str:
 
 def test_ruff() -> None:
     """The linter has nothing to say."""
-    assert "" == tool("-m", "ruff", "check", "--quiet", "--no-cache", "--output-format=concise", ".")
+    words = ("check", "--quiet", "--no-cache", "--output-format=concise", ".")
+    assert "" == tool("-m", "ruff", *words)
 
 
 def test_mypy() -> None:

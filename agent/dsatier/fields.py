@@ -58,7 +58,9 @@ def sections(schema: dict[str, Any]) -> tuple[Section, ...]:
     return tuple(_sections(schema, schema, "", ""))
 
 
-def _sections(part: dict[str, Any], whole: dict[str, Any], path: str, form: str) -> Iterator[Section]:
+def _sections(
+    part: dict[str, Any], whole: dict[str, Any], path: str, form: str
+) -> Iterator[Section]:
     title = f"{path}, {form}" if form else path or "the file"
     inner: list[Section] = []
     found = []

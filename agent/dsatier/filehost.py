@@ -78,7 +78,9 @@ class FileHost:
         descriptor = self._open.get(path)
         if descriptor is not None:
             try:
-                if self._current(descriptor):
+                # the kernel's own file systems answer for a file that went; in a plain tree
+                # it may have been replaced by another
+                if self._tree.whole or os.fstat(descriptor).st_nlink:
                     return _text(descriptor, path)
             except OSError:
                 pass  # a file of a device that went; it may have come back under its name
@@ -112,14 +114,6 @@ class FileHost:
             self._most_open = min(self._wanted_open, _raised_room(self._wanted_open))
             self._wanted_open = self._most_open  # asked for once
         return len(self._open) < self._most_open
-
-    def _current(self, descriptor: int) -> bool:
-        """Tell whether an open file is still the one of its name.
-
-        The kernel's own file systems answer for that themselves; in a plain tree a file
-        may have been replaced by another.
-        """
-        return self._tree.whole or os.fstat(descriptor).st_nlink > 0
 
     def _forget(self, path: str) -> None:
         os.close(self._open.pop(path))
@@ -300,9 +294,8 @@ def _raised_room(wanted: int) -> int:
 def _text(descriptor: int, path: str) -> str:
     """Return all that is in an open file. Raises OSError."""
     # the kernel gives a sysfs attribute whole, or a page of it: less than a page is the end
-    short = _PAGE if path.startswith("/sys/") else 1
-    data = os.pread(descriptor, _CHUNK, 0)
-    if len(data) >= short:
+    data = os.pread(descriptor, _PAGE, 0)
+    if data and (len(data) >= _PAGE or not path.startswith("/sys/")):
         parts, size = [data], len(data)
         while data and size <= LARGEST:
             data = os.pread(descriptor, _CHUNK, size)

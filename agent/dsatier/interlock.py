@@ -24,6 +24,7 @@ from dsatier.readings import (
     node,
     on,
     oopsed,
+    releasable,
     tiering_on,
 )
 from dsatier.requests import (
@@ -171,11 +172,14 @@ def _release_when_quiet(request: Request, at: Circumstances) -> str | None:
 def _release_what_is_whole(request: Request, at: Circumstances) -> str | None:
     if not (_seed(at) and _sets(request, "dsa_state", 0) and on(at.facts, "dsa_state")):
         return None
-    if initialised(at.facts):
+    if releasable(at.facts):
         return None
     if not held(at.facts) and at.facts.dsa_released is False:
         return None  # a first start that got nothing: there is nothing to free twice
-    return "the start had failed, or channels are gone: a seed kernel would free them twice; reboot"
+    return (
+        f"{len(held(at.facts))} DMA channels are in use, limit_chans is "
+        f"{live(at.facts, 'limit_chans')}: a seed kernel would free some twice or lose some; reboot"
+    )
 
 
 def _start_once(request: Request, at: Circumstances) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 from dsatier import __version__
 from dsatier.cmdline import COMMANDS, EXIT_CODES, HOST, Command, Option
 from dsatier.dropins import FOLDERS
-from dsatier.fields import Section, sections
+from dsatier.fields import REQUIRED, Section, sections
 from dsatier.gate import QUEUE_FILE
 from dsatier.journal import LOCK, MOTION, ORIGINALS, RECORD, STATUS
 
@@ -259,7 +259,8 @@ def _profile_page(found: tuple[Section, ...]) -> Iterator[str]:
         for field in section.fields:
             text = f"{field.text} " if field.text else ""
             text += f"Takes {field.takes}."
-            text += " Required." if field.default == "required" else f" If not named: {field.default}."
+            needed = field.default == REQUIRED
+            text += " Required." if needed else f" If not named: {field.default}."
             if field.kernel:
                 boot = f" ({field.kernel_default} at boot)" if field.kernel_default else ""
                 text += f" In the kernel: {field.kernel}{boot}."

@@ -99,6 +99,15 @@ def initialised(facts: Facts) -> bool:
     return on(facts, "dsa_state") and chans is not None and 0 < chans <= len(held(facts))
 
 
+def releasable(facts: Facts) -> bool:
+    """Tell whether a seed kernel would give back exactly the channels that it holds.
+
+    It gives back ``limit_chans`` of them, whatever it took: a start that failed frees some
+    twice, a ``limit_chans`` that somebody has changed since leaves some behind for ever.
+    """
+    return initialised(facts) and live(facts, "limit_chans") == len(held(facts))
+
+
 def halted(facts: Facts) -> tuple[str, ...]:
     """Return the devices that have halted."""
     return tuple(d.id for d in facts.devices if d.state not in ("enabled", "disabled"))

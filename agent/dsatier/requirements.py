@@ -24,6 +24,7 @@ from dsatier.readings import (
     node,
     on,
     oopsed,
+    releasable,
     unfit,
 )
 
@@ -543,7 +544,7 @@ def concurrency_fits(facts: Facts, desired: Desired) -> Iterator[Finding]:
 
 def dsa_can_be_freed(facts: Facts, desired: Desired) -> Iterator[Finding]:
     """A seed kernel frees a half-started DSA twice."""
-    if facts.kernel.family != "seed" or not _frees_dsa(facts, desired) or initialised(facts):
+    if facts.kernel.family != "seed" or not _frees_dsa(facts, desired) or releasable(facts):
         return
     if not held(facts) and facts.dsa_released is False:
         return
@@ -552,8 +553,8 @@ def dsa_can_be_freed(facts: Facts, desired: Desired) -> Iterator[Finding]:
         "dsa-can-be-freed",
         "dsa_state",
         f"{live(facts, 'limit_chans')} DMA channels in use",
-        f"{len(held(facts))}: a start had failed, or channels are gone",
-        "reboot: a seed kernel would free them twice",
+        f"{len(held(facts))}: a start had failed, channels are gone or limit_chans was changed",
+        "reboot: a seed kernel would free some twice, or lose some",
     )
 
 

@@ -24,11 +24,8 @@ class Tree:
         self.root = os.path.realpath(root)
         if not os.path.isdir(self.root):
             raise NotADirectoryError(errno.ENOTDIR, "not a directory", root)
-
-    @property
-    def whole(self) -> bool:
-        """Tell whether the tree is the machine itself."""
-        return self.root == "/"
+        self.whole = self.root == "/"
+        """The tree is the machine itself."""
 
     @contextmanager
     def parent(self, path: str, *, follow: bool = True) -> Iterator[tuple[int, str]]:
@@ -97,21 +94,31 @@ class _Walk:
                     raise OSError(errno.EXDEV, "leads above the root", path)
                 os.close(self.stack.pop())
                 continue
-            if left or follow:
-                target = self._target(part)
-                if target is not None:
-                    links += 1
-                    if links > _MOST_LINKS:
-                        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-                    if target.startswith("/"):
-                        while len(self.stack) > 1:
-                            os.close(self.stack.pop())
-                    left += [p for p in reversed(target.split("/")) if p not in ("", ".")]
-                    continue
-            if not left:
+            if left and self._enter(part):
+                continue
+            target = self._target(part) if left or follow else None
+            if target is None:
+                if left:
+                    raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
                 return self.stack[-1], part
-            self.stack.append(os.open(part, _DIRECTORY, dir_fd=self.stack[-1]))
+            links += 1
+            if links > _MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            if target.startswith("/"):
+                while len(self.stack) > 1:
+                    os.close(self.stack.pop())
+            left += [p for p in reversed(target.split("/")) if p not in ("", ".")]
         return self.stack[-1], "."
+
+    def _enter(self, name: str) -> bool:
+        """Go into a folder; tell whether there was one. A link is none."""
+        try:
+            self.stack.append(os.open(name, _DIRECTORY, dir_fd=self.stack[-1]))
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                return False
+            raise
+        return True
 
     def _target(self, name: str) -> str | None:
         try:

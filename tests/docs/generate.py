@@ -15,6 +15,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def ladder() -> str:
     """Return the ladder as a diagram."""
     lines = ["```mermaid", "flowchart BT"]
     lines += [f'  {rung.name}["<b>{rung.name}</b><br/>{rung.holds}"]' for rung in LADDER]
-    for lower, upper in zip(LADDER, LADDER[1:], strict=False):
+    for lower, upper in pairwise(LADDER):
         up = "<br/>".join(map(act, upper.up))
         lines.append(f'  {lower.name} -->|"{up}"| {upper.name}')
     top = LADDER[-1].name

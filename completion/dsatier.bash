@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+# made by dsatier.completion: do not edit
+# shellcheck shell=bash
+_dsatier() {
+    local line=${COMP_LINE:0:COMP_POINT} command= word i skip= rest=
+    local -a words
+    # of our own splitting: bash breaks words at the colon of sim:NAME
+    read -ra words <<<"$line"
+    [[ $line == *[[:space:]] ]] && words+=("")
+    local cur=${words[${#words[@]}-1]} prev=${words[${#words[@]}-2]}
+    COMPREPLY=()
+    for ((i = 1; i < ${#words[@]} - 1; i++)); do
+        word=${words[i]}
+        if [[ -n $skip ]]; then skip=; continue; fi
+        [[ $word == -- ]] && rest=1
+        case $word in
+            -p|--profile|--facts|--root|--host|--sim-state|--plan) skip=1 ;;
+            -*) ;;
+            *) [[ -z $command ]] && command=$word ;;
+        esac
+    done
+    local options= takes=
+    case $command in
+        "") options="--help --version"; takes="words:check plan apply reconcile verify status rollback release clear facts doctor explain cat-config measure demo" ;;
+        check) options="--json -h --help"; takes=files ;;
+        plan) options="-p --profile --facts --json --detailed-exitcode --root --host --sim-state -h --help" ;;
+        apply) options="-p --profile --plan --json -q --quiet --root --host --sim-state -h --help" ;;
+        reconcile) options="-p --profile --json -q --quiet --root --host --sim-state -h --help" ;;
+        verify) options="-p --profile --json --root --host --sim-state -h --help" ;;
+        status) options="--json --root --host --sim-state -h --help" ;;
+        rollback) options="--json -q --quiet --root --host --sim-state -h --help" ;;
+        release) options="--json -q --quiet --root --host --sim-state -h --help" ;;
+        clear) options="--json --root --host --sim-state -h --help" ;;
+        facts) options="--json --root --host --sim-state -h --help" ;;
+        doctor) options="-p --profile --facts --json --root --host --sim-state -h --help" ;;
+        explain) options="-p --profile --json --root --host --sim-state -h --help"; takes="words:version match match.hostname match.release match.abi match.cpu_model match.numa match.numa.nodes match.numa.cpuless_nodes tiers tiers.fast_node tiers.slow_node tiers.cpuless concurrency concurrency.use_concur_to_compact concurrency.use_concur_to_demote engine engine.kind engine.limit_mt_num engine.limit_chans engine.dsa_copy_threshold engine.work_queues engine.work_queues.file engine.work_queues.devices engine.work_queues.engines engine.work_queues.queues engine.work_queues.size engine.on_fault tiering tiering.demotion_enabled tiering.numa_balancing tiering.demote_scale_factor tiering.swap drift drift.policy drift.interval drift.fights drift.window" ;;
+        cat-config) options="-p --profile --json --root --host --sim-state -h --help" ;;
+        measure) options="--json --root --host --sim-state -h --help"; takes=commands ;;
+        demo) options="--fast -h --help" ;;
+    esac
+    if [[ -n $rest ]]; then
+        # the command to measure, then whatever it takes
+        options=
+        [[ $prev != -- ]] && takes=files
+    elif [[ $cur == --*=* ]]; then
+        prev=${cur%%=*}
+        cur=${cur#*=}
+    fi
+    case $prev in
+        -p|--profile) takes=files options= ;;
+        --facts) takes=files options= ;;
+        --root) takes=folders options= ;;
+        --host) takes=hosts options= ;;
+        --sim-state) takes=files options= ;;
+        --plan) takes=files options= ;;
+    esac
+    if [[ $cur == -* && -n $options ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
+        return
+    fi
+    case $takes in
+        words:*) mapfile -t COMPREPLY < <(compgen -W "${takes#words:}" -- "$cur") ;;
+        files)
+            compopt -o filenames 2>/dev/null
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            ;;
+        folders)
+            compopt -o filenames 2>/dev/null
+            mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+            ;;
+        commands) mapfile -t COMPREPLY < <(compgen -c -- "$cur") ;;
+        hosts)
+            if [[ $cur == sim:*[./]* ]]; then
+                mapfile -t COMPREPLY < <(compgen -f -P sim: -- "${cur#sim:}")
+            else
+                mapfile -t COMPREPLY < <(compgen -W "sim:dsa2 sim:dsa8 sim:dsa8-seed sim:memtis-seed sim:no-dsa sim:single-node sim:stock-debian sim:swap-on" -- "$cur")
+            fi
+            if [[ $COMP_WORDBREAKS == *:* && $cur == *:* ]]; then
+                # what stands before the last colon is a word of its own to bash
+                COMPREPLY=("${COMPREPLY[@]#"${cur%:*}:"}")
+            fi
+            ;;
+    esac
+}
+complete -F _dsatier dsatier
