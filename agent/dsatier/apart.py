@@ -81,8 +81,15 @@ class Writer:
 
 
 def _write_and_exit(report: int, open_file: Callable[[], int], data: bytes) -> None:
-    """Be the child: write, tell how it went, and go without any of the parent's clean-up."""
+    """Be the child: write, tell how it went, and go without any of the parent's clean-up.
+
+    The parent's standard streams are let go of: whoever reads the parent's output must see it
+    end with the parent, also where this write never does.
+    """
     try:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(nothing, stream)
         not_opened, refused, taken = 0, 0, 0
         try:
             descriptor = open_file()

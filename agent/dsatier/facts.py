@@ -25,7 +25,8 @@ class Kernel:
     release: str
     """As ``uname -r`` prints it."""
     family: Family
-    """ours: our series; seed: the research kernels; none: no knobs; unknown: an ABI newer than this agent."""
+    """ours: our series; seed: the research kernels; none: no knobs; unknown: an ABI that this
+    agent does not know."""
     abi: int | None
     """Version of our ABI, None on other kernels."""
     boot_id: str
@@ -120,7 +121,8 @@ class Channel:
     id: str
     """As in ``dma0chan0``."""
     queue: str | None
-    """The work queue that it stands for (``wq0.0``), None for other DMA devices."""
+    """The work queue that it stands for (``wq0.0``), None for other DMA devices. sysfs does not
+    tell: channels and queues of one device are paired by who holds them."""
     in_use: int
     """How many hold it."""
 
@@ -175,7 +177,7 @@ class Facts:
     timer: dict[str, int]
     """The numbers of /proc/timer's first line; empty where it is missing."""
     demotion_watermark: int | None
-    """Pages, of the fast node's Normal zone in /proc/zoneinfo; None where the kernel does not show it."""
+    """Pages, of the fast node's Normal zone in /proc/zoneinfo; None where it is not shown."""
     devices: tuple[DsaDevice, ...]
     channels: tuple[Channel, ...]
     swaps: tuple[Swap, ...]
@@ -183,6 +185,7 @@ class Facts:
     """Version of accel-config, None where it is not installed."""
     others: tuple[OtherWriter, ...]
     dsa_released: bool | None
-    """The seed's DSA has been released since boot, by its log line; None where the log no longer reaches back."""
+    """The seed's DSA has been released since boot, by its log line; None where the log no longer
+    reaches back."""
     boot_taint: int
     """/proc/sys/kernel/tainted; bit 7 (128): the kernel has oopsed since boot."""

@@ -114,7 +114,10 @@ class Host(Protocol):
         """Let ``seconds`` of the monotonic clock pass."""
 
     def keep(self, path: str, text: str, mode: int = 0o600) -> None:
-        """Replace one of dsatier's own files atomically, fsynced with its directory. Raises Rejected."""
+        """Replace one of dsatier's own files atomically, fsynced with its directory.
+
+        Raises Rejected.
+        """
 
     def drop(self, path: str) -> None:
         """Remove one of dsatier's own files, durably, if it is there. Raises Rejected."""

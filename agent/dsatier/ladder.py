@@ -74,7 +74,7 @@ LADDER: tuple[Rung, ...] = (
 DESCENTS: tuple[tuple[str, str, str], ...] = (
     # change                   highest rung   why
     ("cpus online",            "engine",      "tiering must not run while the slow node has CPUs"),
-    ("cpus under threads",     "evidence",    "a seed kernel's threads lose bytes while CPUs change"),
+    ("cpus under threads",     "evidence",    "a seed kernel's threads lose bytes as CPUs change"),
     ("limit_chans",            "queues",      "the kernel counts its channels by it"),
     ("dsa_state off",          "queues",      "nothing may copy while the descriptors are freed"),
     ("dsa_state stale",        "queues",      "dsa_state reads 1 but the channels are not held"),

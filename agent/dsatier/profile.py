@@ -171,7 +171,7 @@ class Tiering:
     numa_balancing: Annotated[int, Interval(ge=0, le=2)] | None = None
     """0 off, 1 balancing, 2 memory tiering."""
     demote_scale_factor: Annotated[int, Interval(ge=1, le=10000)] | None = None
-    """Demotion watermark in 1/10000 of a node's managed pages; takes effect with numa_balancing 2."""
+    """Demotion watermark in 1/10000 of a node's managed pages; needs numa_balancing 2."""
     swap: Literal["off", "on"] | None = None
     """off: all swap is turned off. on: swap that dsatier turned off comes back."""
 

@@ -13,7 +13,7 @@ from dsatier.loader import Loaded
 from dsatier.plans import Finding
 from dsatier.problem import Invalid, Problem
 from dsatier.profile import DriftPolicy, DsaEngine, Profile, QueueFile
-from dsatier.queuefile import DeviceConfig, parse
+from dsatier.queuefile import DeviceConfig, for_driver, parse
 
 Read = Callable[[str], str]
 NO_PROFILE = Profile(version=1)
@@ -27,7 +27,9 @@ def target(read: Read, loaded: Loaded, facts: Facts, before: Originals | None) -
     """
     profile = loaded.profile or NO_PROFILE
     engine = profile.engine
-    desired = from_profile(profile, facts, before, _queue_file(read, profile))
+    # an idxd before Linux 6.7 has no driver names, a later one takes no queue without
+    queues = for_driver(_queue_file(read, profile), driver_names=facts.kernel.family != "seed")
+    desired = from_profile(profile, facts, before, queues)
     extra = tuple(
         Finding("warning", "profile-skipped", one.path, "a profile for this host", one.reason, "")
         for one in (loaded.skipped if not loaded.files else ())

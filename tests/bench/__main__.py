@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dsatier.desire import from_profile
 from dsatier.drive import Driver
 from dsatier.facts import Facts
 from dsatier.filehost import FileHost
@@ -26,7 +25,6 @@ from dsatier.observe import Observer
 from dsatier.rehearsal import prepare
 from dsatier.sim.host import SimHost
 from dsatier.targets import target
-
 from tests.contract.treehost import TreeHost
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -162,10 +160,8 @@ def plans() -> list[Row]:
     for cpus, devices in ((8, 1), (64, 4), (128, 8), (512, 32), (1024, 64)):
         sim = host(cpus, devices)
         facts: Facts = Observer(sim).look()
-        wanted = from_profile(
-            from_texts([("p.yaml", profile(devices))], facts).profile,
-            facts,  # type: ignore[arg-type]
-        )
+        loaded = from_texts([("p.yaml", profile(devices))], facts)
+        wanted = target(sim.read, loaded, facts, None).desired
         plan = prepare(facts, wanted)
         if plan.verdict != "ready":
             raise SystemExit(f"bench: {plan.findings[0]}")

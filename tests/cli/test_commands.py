@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from dsatier.cli import main
 from dsatier.cmdline import COMMANDS, parser
 from dsatier.commands import RESULTS, VERBS

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from dsatier.host import Host
 from dsatier.sim.host import SimHost
-
 from tests.contract.treehost import TreeHost
 
 Make = Callable[[SimHost], Host]

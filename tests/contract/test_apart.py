@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from dsatier import apart
 from dsatier.filehost import FileHost
 from dsatier.host import Hung, Missing, Rejected

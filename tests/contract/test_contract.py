@@ -6,12 +6,12 @@ from __future__ import annotations
 import errno
 
 import pytest
+
 from dsatier.host import Hung, Locked, Missing, Rejected
 from dsatier.observe import Observer, observe
 from dsatier.sim import spec
 from dsatier.sim.faults import HungWrite, RejectedWrite
 from dsatier.sim.host import SimHost
-
 from tests.contract.conftest import Make
 
 LIMIT = "/proc/sys/vm/limit_chans"

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
 from dsatier.filehost import LARGEST, FileHost
 from dsatier.host import HostError, Missing, Rejected
 

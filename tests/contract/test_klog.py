@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+
 from dsatier.host import LogTail
 from dsatier.klog import KernelLog, Record, record, records, tail
 

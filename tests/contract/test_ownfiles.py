@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from dsatier.filehost import FileHost
 from dsatier.host import Locked, Rejected
 

@@ -10,12 +10,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from dsatier.check import check_text
 from dsatier.cmdline import COMMANDS, HOST, Command
 from dsatier.explain import fields as field_names
 from dsatier.fields import sections
 from dsatier.manual import EXAMPLE, escaped, synopsis
-
 from tests.docs import generate
 
 ROOT = generate.ROOT

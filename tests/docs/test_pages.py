@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from dsatier.check import check_text
 from dsatier.cli import OK
 from dsatier.cmdline import COMMANDS, EXIT_CODES, HOST
@@ -17,7 +18,6 @@ from dsatier.lifecycle import MEANING, STATES
 from dsatier.queuefile import parse
 from dsatier.records import Record, with_conditions
 from dsatier.requirements import REQUIREMENTS
-
 from tests.docs import generate
 
 ROOT, PACKAGE = generate.ROOT, generate.PACKAGE

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+
 from dsatier.facts import Channel, Facts, Family, Iommu, WorkQueue
 from dsatier.host import Rejected
 from dsatier.observe import Observer, dsa, iommu, observe
@@ -11,7 +12,6 @@ from dsatier.observe import kernel as kernels
 from dsatier.observe.text import Malformed
 from dsatier.sim import spec
 from dsatier.sim.host import SimHost
-
 from tests.facts.memory import TextHost
 
 ABI = {"/sys/kernel/mm/dsatier/abi": "1\n"}

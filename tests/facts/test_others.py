@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import pytest
+
 from dsatier.facts import OtherWriter
 from dsatier.observe.others import others, sysctl_items, tuned_profile
-
 from tests.facts.memory import TextHost
 
 

@@ -8,6 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from dsatier.facts import DsaDevice
 from dsatier.jsontext import Value
 from dsatier.jsontext import parse as parse_json
@@ -28,8 +31,6 @@ from dsatier.queuefile import (
     text,
 )
 from dsatier.sim.host import SimHost
-from hypothesis import given
-from hypothesis import strategies as st
 
 DEVICES = observe(SimHost.host_for("dsa8")).devices
 

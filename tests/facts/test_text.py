@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from dsatier.facts import Swap
 from dsatier.host import HostError
 from dsatier.observe import text
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from profile_doubles import FACTS
+
 from dsatier import schema
 from dsatier.facts import Facts
-from profile_doubles import FACTS
 
 PROFILES = Path(__file__).parents[2] / "profiles"
 

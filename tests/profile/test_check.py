@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dsatier import check, yamltext
-from dsatier.check import check_main, check_text
 from hypothesis import given
 from hypothesis import strategies as st
 from profile_strategies import PROFILES, broken_profiles
+
+from dsatier import check, yamltext
+from dsatier.check import check_main, check_text
 
 AGENT = str(Path(check.__file__).parents[1])
 

@@ -6,11 +6,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from dsatier.dropins import FOLDERS, Source, Unused, counts, find
-from dsatier.problem import Invalid
 from hypothesis import given
 from hypothesis import strategies as st
 from profile_doubles import FilesInMemory
+
+from dsatier.dropins import FOLDERS, Source, Unused, counts, find
+from dsatier.problem import Invalid
 
 LOW, MIDDLE, HIGH = FOLDERS
 

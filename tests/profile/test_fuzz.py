@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from dsatier import check
 
 CPU_SECONDS = 20

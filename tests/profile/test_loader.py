@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from profile_doubles import FilesInMemory
+from profile_strategies import PROFILES
+
 from dsatier import catconfig, schema
 from dsatier.dropins import find
 from dsatier.facts import Facts
@@ -16,10 +21,6 @@ from dsatier.merge import Origin
 from dsatier.problem import Invalid
 from dsatier.profile import CpuEngine, DsaEngine, Profile, QueueShape, Tiering, Tiers
 from dsatier.yamltext import parse
-from hypothesis import given
-from hypothesis import strategies as st
-from profile_doubles import FilesInMemory
-from profile_strategies import PROFILES
 
 BASE = """\
 version: 1

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from dsatier.facts import Facts
 from dsatier.match import cpuless, mismatches
 from dsatier.profile import Match, NumaShape

@@ -7,10 +7,11 @@ from functools import reduce
 from typing import Any
 
 import pytest
-from dsatier.merge import Layer, Origin, layer, leaves, merge
 from hypothesis import given
 from hypothesis import strategies as st
 from profile_strategies import PROFILES
+
+from dsatier.merge import Layer, Origin, layer, leaves, merge
 
 EMPTY = Layer({}, {})
 

@@ -9,12 +9,13 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
-from dsatier import rules
-from dsatier.check import check_text
-from dsatier.profile import DriftPolicy
 from hypothesis import given
 from hypothesis import strategies as st
 from profile_strategies import PROFILES
+
+from dsatier import rules
+from dsatier.check import check_text
+from dsatier.profile import DriftPolicy
 
 
 def fields(data: dict[str, Any], *, whole: bool = True) -> list[str]:

@@ -14,13 +14,14 @@ from typing import Any
 import pydantic
 import pydantic_core
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from profile_strategies import JUNK, PROFILES, broken_profiles
+
 from dsatier import schema, wording
 from dsatier.facts import Facts
 from dsatier.problem import Invalid
 from dsatier.profile import CpuEngine, DriftPolicy, Profile
-from hypothesis import given
-from hypothesis import strategies as st
-from profile_strategies import JUNK, PROFILES, broken_profiles
 
 CORE = schema.core()
 

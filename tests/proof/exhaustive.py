@@ -22,8 +22,6 @@ from tests.proof import hosts, profiles
 from tests.proof.explore import Coverage, Explorer
 
 NEVER = 1_000_000
-INTERLOCK_MAY = ("tiering-on-cpuless", "swap-not-into-tiering", "threads-whole")
-"""Guards that may refuse a plan for a generated profile that contradicts itself."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Job:
     name: str
     kind: str
     starts: str
-    """clean, drifted or harmed."""
+    """clean, drifted, harmed, or eight: a clean host with eight devices."""
     generated: int
     """How many generated profiles; the shipped ones where it is 0."""
     seed: int
@@ -42,11 +40,12 @@ class Job:
 
 def jobs(*, large: bool) -> tuple[Job, ...]:
     """Return the parts, the longest first."""
-    count, depth = (60, 2) if large else (20, 1)
+    count, depth = (80, 2) if large else (40, 1)
     found = [
         *(Job("shipped profiles, closed", kind, "clean", 0, 0, NEVER) for kind in hosts.KINDS),
         *(Job("shipped profiles, drifted", kind, "drifted", 0, 0, depth) for kind in hosts.KINDS),
         *(Job("generated profiles", kind, "clean", count, 1, 1) for kind in hosts.KINDS),
+        *(Job("shipped profiles, eight devices", kind, "eight", 0, 0, 0) for kind in hosts.KINDS),
         *(Job("shipped profiles, harmed", kind, "harmed", 0, 0, depth) for kind in hosts.KINDS),
     ]
     if large:
@@ -70,6 +69,8 @@ def run(job: Job) -> tuple[Job, Coverage, float]:
     if job.starts == "harmed":
         for start in hosts.harmed_starts(job.kind):
             total.add(Explorer(wanted, depth=job.depth).explore([start]))
+    elif job.starts == "eight":
+        total = Explorer(profiles.shipped(), depth=job.depth).explore([hosts.eight(job.kind)])
     elif job.starts == "clean":
         clean = [start for start in hosts.starts(job.kind) if start.clean]
         total = Explorer(wanted, depth=job.depth).explore(clean)

@@ -118,8 +118,8 @@ class Node:
     """Start, its originals, one way from it, and how many plans were begun on that way."""
     at_rest: set[str] = field(default_factory=set)
     """Goals to which there is nothing left to do."""
-    back: str | None = None
-    """Why there is no way back from here; empty where there is, None while not known."""
+    back: dict[str, bool] = field(default_factory=dict)
+    """By the name of a start, whether there is a way back to it."""
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ class Explorer:
         met: list[tuple[Node, int]] = []
         wrong: list[tuple[str, str]] = []
         end = self._carry_out(node, desired, plan, done, met, wrong)
-        if goal in self.profiles and self._dead_end(met, before):
+        if goal in self.profiles and not self._way_back(met, start, before):
             self.coverage.refusals["no way back"] += 1
             if no_way_back(plan, node.facts, before) is None:
                 self._violate("no way back, untold", node, goal, done, "the driver would go on")
@@ -354,16 +354,17 @@ class Explorer:
             self._settled[node.number] = self._node(host)
         return self._settled[node.number]
 
-    def _dead_end(self, met: Iterable[tuple[Node, int]], before: Originals) -> bool:
-        """Tell whether there is no way back from some state on the way."""
+    def _way_back(
+        self, met: Iterable[tuple[Node, int]], start: Start, before: Originals
+    ) -> bool:
+        """Tell whether there is a way back to the start from every state on the way."""
         for node, _ in met:
-            # of another start it may not be known, but then only the first has decided
-            if node.back is None:
+            if start.name not in node.back:
                 plan = self.tables.prepare(node.facts, from_originals(before, node.facts))
-                node.back = "" if plan.verdict == "ready" else str(plan.findings[0])
-            if node.back:
-                return True
-        return False
+                node.back[start.name] = plan.verdict == "ready"
+            if not node.back[start.name]:
+                return False
+        return True
 
     def _judge(
         self, node: Node, goal: str, desired: Desired, done: Iterable[str], end: Node

@@ -53,6 +53,19 @@ def small(kind: str, **fields: Any) -> SimHost:
     return SimHost.of(spec.parse(json.dumps(description)))
 
 
+def eight(kind: str) -> Start:
+    """Return a host that shipped profiles are for, freshly booted."""
+    host = small(
+        kind,
+        nodes=[
+            {"cpus": "0-15", "memory": 64, "used": 2},
+            {"cpus": "16-23", "memory": 64, "used": 1},
+        ],
+        devices=8,
+    )
+    return Start("booted, eight devices", host, clean=True)
+
+
 def put(host: SimHost, name: str, value: int) -> None:
     """Write a knob as an administrator does."""
     host.poke(name if name.startswith("/") else VM + name, f"{value}\n")

@@ -83,7 +83,7 @@ def fit(profile: Profile) -> Profile:
 
 def generated(count: int, seed: int = 1) -> dict[str, Profile]:
     """Return ``count`` profiles; a seed always gives the same. Engines take turns."""
-    random = Random(seed)  # noqa: S311 - for variety, not for secrets
+    random = Random(seed)
     found: dict[str, Profile] = {}
     engines = list(ENGINES)
     random.shuffle(engines)

@@ -6,10 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from dsatier.host import HostDown, Missing, Rejected
 from dsatier.sim import faults
 from dsatier.sim.host import SimHost
-
 from tests.sim.simhosts import BALANCING, DEMOTION, config, get, host, kinds, live, load, put, ready
 
 QUEUE = "/sys/bus/dsa/devices/wq0.0"

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from dsatier.host import HostDown
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dsatier.host import HostDown
 from tests.sim.simhosts import BALANCING, put, ready
 
 STEPS = st.one_of(
@@ -83,9 +83,8 @@ class Oracle:
             self.threads = value
         else:
             self.balancing = value
-        if self.use or self.balancing:
-            self.quiet = 0.0
-        elif name in ("use_dsa_copy_pages", BALANCING) and self.was_busy:
+        ends_it = name in ("use_dsa_copy_pages", BALANCING) and self.was_busy
+        if self.use or self.balancing or ends_it:
             self.quiet = 0.0
         self.was_busy = bool(self.use or self.balancing)
         if not self.dead:

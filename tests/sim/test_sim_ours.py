@@ -7,11 +7,11 @@ import errno
 from contextlib import suppress
 
 import pytest
-from dsatier.host import Missing, Rejected
-from dsatier.sim.host import SimHost
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dsatier.host import Missing, Rejected
+from dsatier.sim.host import SimHost
 from tests.sim.simhosts import BALANCING, DEMOTION, config, get, host, kinds, live, load, put, ready
 
 

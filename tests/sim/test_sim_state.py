@@ -6,12 +6,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dsatier.host import HostDown, HostError
-from dsatier.sim import faults, spec
-from dsatier.sim.host import SimHost
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dsatier.host import HostDown, HostError
+from dsatier.sim import faults, spec
+from dsatier.sim.host import SimHost
 from tests.sim.simhosts import BALANCING, config, get, host, live, load, put, ready
 
 STEPS = st.lists(

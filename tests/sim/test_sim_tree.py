@@ -6,10 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from dsatier.host import Missing, Rejected
 from dsatier.sim import spec
 from dsatier.sim.host import SimHost
-
 from tests.sim.simhosts import config, host, live, load, put, ready
 
 

@@ -29,7 +29,6 @@ from typing import TypeVar
 from dsatier.host import HostDown, Hung, Missing, Rejected
 from dsatier.sim.faults import KINDS
 from dsatier.sim.host import SimHost
-
 from tests.system import fuse
 
 T = TypeVar("T")

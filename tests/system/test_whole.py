@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from dsatier.filehost import PATH
 
 pytestmark = [
@@ -145,9 +146,13 @@ def test_killed_at_any_moment(tree: Tree) -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    for _ in range(6):
+    began = time.monotonic()
+    assert tree.run("apply", "-p", DSA)[0] == 0
+    whole = time.monotonic() - began
+    assert tree.run("rollback")[0] == 0
+    for _ in range(4):
         process = tree.start("apply", "-p", DSA)
-        time.sleep(chance.uniform(0.1, 1.2))
+        time.sleep(chance.uniform(0.05, 1.0) * whole)
         process.kill()
         process.communicate(timeout=PATIENCE)
         assert tree.harm == ""

@@ -11,9 +11,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+
 from dsatier.filehost import PATH, FileHost
 from dsatier.sim.host import SimHost
-
 from tests.system.simfs import mounted
 
 Show = Callable[[SimHost], FileHost]

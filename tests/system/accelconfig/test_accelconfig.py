@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 
 import pytest
+
 from dsatier.facts import DsaDevice
 from dsatier.filehost import FileHost
 from dsatier.host import Hung, Ran, Rejected
@@ -15,7 +16,6 @@ from dsatier.problem import Invalid
 from dsatier.profile import QueueShape
 from dsatier.queuefile import DeviceConfig, captured, differences, expand, parse, text
 from dsatier.sim.host import SimHost
-
 from tests.system.accelconfig.conftest import Show
 
 FILE = "/run/dsatier/queues.json"

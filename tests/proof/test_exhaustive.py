@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every reachable state of the simulated host, towards every profile."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from dsatier.rehearsal import prepare
+from tests.proof import exhaustive, profiles
+from tests.proof.exhaustive import Job
+from tests.proof.explore import Coverage, Explorer
+from tests.proof.hosts import KINDS, Start, put, small
+
+LACKING = {
+    # memtis has no demote_scale_factor, and its numa_balancing goes to 1 only
+    "memtis": {name: {"knobs-present", "values-in-range"} for name in ("tpp-cpu", "tpp-dsa")}
+    | {"tpp-multithread": {"knobs-present", "values-in-range"}},
+}
+
+
+@pytest.fixture(scope="module")
+def explored() -> list[tuple[Job, Coverage]]:
+    large = os.environ.get("DSATIER_PROOF") == "large"
+    return [(job, coverage) for job, coverage, _ in exhaustive.run_all(large=large)]
+
+
+def test_no_rule_is_broken(explored: list[tuple[Job, Coverage]], tell: list[str]) -> None:
+    total = Coverage()
+    for job, coverage in explored:
+        tell.append(f"exhaustive: {job.kind}, {job.name}: {coverage}")
+        total.add(coverage)
+    tell.append(f"exhaustive: total: {total}")
+    assert [] == [str(violation) for violation in total.violations]
+
+
+def test_every_state_that_shipped_profiles_lead_to_was_explored(
+    explored: list[tuple[Job, Coverage]],
+) -> None:
+    closed = [(job, c) for job, c in explored if job.name == "shipped profiles, closed"]
+    assert set(KINDS) == {job.kind for job, _ in closed}
+    for _, coverage in closed:
+        assert 0 == coverage.edge
+        assert coverage.states > 500
+        assert coverage.plans == (len(profiles.shipped()) + 2) * coverage.states
+
+
+def test_a_clean_host_refuses_shipped_profiles_only_for_what_it_lacks(
+    explored: list[tuple[Job, Coverage]],
+) -> None:
+    for job, coverage in explored:
+        if job.starts in ("clean", "eight") and not job.generated:
+            assert LACKING.get(job.kind, {}) == coverage.refused
+
+
+def test_shipped_profiles_are_never_refused_by_the_interlock(
+    explored: list[tuple[Job, Coverage]],
+) -> None:
+    for job, coverage in explored:
+        if not job.generated and job.starts != "harmed":
+            assert 0 == coverage.refusals["interlock"]
+            assert 0 == coverage.refusals["no way back"]
+
+
+def test_the_exploration_sees_harm() -> None:
+    """Without the interlock's guards and with the ladder upside down, harm is found."""
+    from dataclasses import replace
+
+    from dsatier.ladder import LADDER
+    from tests.proof.explore import Tables
+
+    engine = next(r for r in LADDER if r.name == "engine")
+    others = tuple(r for r in LADDER if r.name != "engine")
+    tables = Tables(guards=(), ladder=(engine, *others))
+    start = Start("booted", small("tpp"), clean=True)
+    found = Explorer(profiles.fitted(), tables, depth=0, stop_at=1).explore([start])
+    assert "harm" in {violation.rule for violation in found.violations}
+    assert replace(engine) == engine
+
+
+def test_a_plan_that_lies_is_seen() -> None:
+    """A ladder without the rung that turns the engine on does not lead there."""
+    from dsatier.ladder import LADDER
+    from tests.proof.explore import Tables
+
+    tables = Tables(ladder=tuple(r for r in LADDER if r.name != "engine"))
+    start = Start("booted", small("ours"), clean=True)
+    found = Explorer(profiles.fitted(), tables, depth=0, stop_at=1).explore([start])
+    assert "the plan does not lead there" in {violation.rule for violation in found.violations}
+
+
+def test_reboot_required_on_a_seed_whose_start_failed() -> None:
+    from dsatier.desire import cpu_only
+    from dsatier.observe import Observer
+    from tests.proof.hosts import queues
+
+    host = small("tpp")
+    queues(0)(host)  # four queues for eight channels
+    put(host, "dsa_state", 1)
+    facts = Observer(host).look()
+    plan = prepare(facts, cpu_only(facts))
+    assert "reboot-required" == plan.verdict
+    assert ["dsa-can-be-freed"] == [finding.name for finding in plan.findings]
