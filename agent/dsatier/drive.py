@@ -375,6 +375,12 @@ class Driver:
         engine_on = on(facts, "use_dsa_copy_pages") or on(facts, "dsa_state")
         if plan.verdict != "ready" and engine_on:
             words = f"{reason}; {plan.findings[0]}"
+            # what cannot be given back can still be left unused
+            off = make_plan(facts, engine_off(facts, self._slow_node, stop_tiering=False))
+            try:
+                self._perform(off, guard, must_journal=False)
+            except StepFailed as failed:
+                words = f"{words}; then {failed}"
             return self._end(guard, "stuck", plan.findings[0].name, words, plan).record or guard
         try:
             self._perform(plan, guard, must_journal=False)
@@ -472,7 +478,7 @@ class Driver:
             missing = [m for e in step.evidence if (m := e.missing(facts, log)) is not None]
             if not missing:
                 return
-            final = any(m.startswith("kernel log") for m in missing)
+            final = any(m.startswith(("kernel log", "dsa_copy_fail")) for m in missing)
             if final or self.host.monotonic() >= until:
                 words = "; ".join(filter(None, (*missing, complaint)))
                 raise StepFailed(step, f"no evidence: {words}")

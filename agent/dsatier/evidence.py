@@ -172,6 +172,25 @@ class Watermark:
 
 
 @dataclass(frozen=True, slots=True)
+class NoFailures:
+    """The kernel has counted no further failed copy by the DSA."""
+
+    __pydantic_config__ = STRICT
+
+    failures: int
+    """What dsa_copy_fail in /proc/timer read before."""
+    kind: Literal["failures"] = "failures"
+
+    def __str__(self) -> str:
+        return f"dsa_copy_fail still at most {self.failures}"
+
+    def missing(self, facts: Facts, log: LogTail) -> str | None:
+        """Return what it rose to. Starting the timer clears it: lower is no failure."""
+        found = facts.timer.get("dsa_copy_fail", 0)
+        return f"dsa_copy_fail rose to {found}" if found > self.failures else None
+
+
+@dataclass(frozen=True, slots=True)
 class Quiet:
     """Nothing starts new copies."""
 
@@ -188,7 +207,16 @@ class Quiet:
 
 
 Evidence = Annotated[
-    Reads | CleanLog | Held | Configured | Stopped | CpusAre | SwapIs | Watermark | Quiet,
+    Reads
+    | CleanLog
+    | Held
+    | Configured
+    | Stopped
+    | CpusAre
+    | SwapIs
+    | Watermark
+    | NoFailures
+    | Quiet,
     Tagged("kind"),
 ]
 

@@ -17,6 +17,7 @@ from dsatier.evidence import (
     CpusAre,
     Evidence,
     Held,
+    NoFailures,
     Quiet,
     Reads,
     Stopped,
@@ -283,7 +284,8 @@ def _write(
     request = SetKnob(knob, value)
     evidence: list[Evidence] = [Reads(knob, value)]
     if knob == "use_dsa_copy_pages" and value:
-        evidence.append(CleanLog())
+        failures = way.origin.timer.get("dsa_copy_fail", 0)
+        evidence += [CleanLog(), NoFailures(failures)]
     if knob == "dsa_state" and not value:
         evidence.append(Held(len(held(project(way.facts, request)))))
     if knob == "demote_scale_factor":

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The interlock: each guard refuses what hurts, and lets through what is next to it."""
+
+from __future__ import annotations
+
+import pytest
+
+from dsatier.interlock import GUARDS, Circumstances, refusals
+from tests.core.scenarios import SCENARIOS, Scenario, mistakes
+
+
+@pytest.mark.parametrize("one", SCENARIOS, ids=str)
+def test_refused_by_its_guard(one: Scenario) -> None:
+    found = refusals(one.request, Circumstances(one.facts, one.quiet))
+    assert one.guard in {refusal.guard for refusal in found}
+    if one.alone:
+        assert [one.guard] == [refusal.guard for refusal in found]
+
+
+@pytest.mark.parametrize("one", SCENARIOS, ids=str)
+def test_the_neighbour_is_let_through(one: Scenario) -> None:
+    assert () == refusals(one.safe_request, Circumstances(one.safe_facts, one.safe_quiet))
+
+
+def test_every_guard_has_a_row() -> None:
+    assert {guard.name for guard in GUARDS} == {one.guard for one in SCENARIOS}
+
+
+def test_the_table_as_a_check_finds_nothing() -> None:
+    assert [] == mistakes()
+
+
+def test_a_refusal_says_what_why_and_who() -> None:
+    one = next(s for s in SCENARIOS if s.guard == "engine-needs-init")
+    (refusal,) = refusals(one.request, Circumstances(one.facts, one.quiet))
+    assert (
+        "refused by guard engine-needs-init: use_dsa_copy_pages = 1: dsa_state is 0: "
+        "the first copy would use descriptors that are not there"
+    ) == str(refusal)

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent dies at every operation that changes something, of every verb.
+
+What is left by dying after operation n is what is left by dying before operation n+1, so each
+operation is only died before, and the last one after as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from dsatier.drive import Driver
+from dsatier.sim.faults import Crash, SimCrash
+from dsatier.sim.host import SimHost
+from tests.crash.scene import (
+    apply,
+    at_rest,
+    channels,
+    crashed,
+    engine_on,
+    in_motion,
+    look,
+    named,
+    operations,
+    reconcile,
+    record,
+    seen,
+    shipped,
+)
+
+Act = Callable[[SimHost], object]
+ACTS: dict[str, Act] = {
+    "apply": lambda host: apply(host, profile_of(host)),
+    "fewer channels": lambda host: apply(host, channels(shipped("dsa"), 4)),
+    "rollback": lambda host: Driver(host).rollback(),
+    "release": lambda host: Driver(host).release(),
+}
+CASES = [(kind, verb) for kind in ("ours", "tpp") for verb in ACTS]
+CASES += [("memtis", "apply")]
+BIG = [("dsa8", "apply"), ("dsa8-seed", "apply"), ("dsa8-seed", "rollback")]
+
+
+def profile_of(host: SimHost) -> str:
+    """Return the profile that a kernel can take: memtis has no tiering with watermarks."""
+    return "dsa" if host.kernel.spec.kernel.kind == "memtis" else "tpp-dsa"
+
+
+def start(kind: str, verb: str) -> SimHost:
+    """Return a host before a verb: as booted for apply, converged for the others."""
+    host = named(kind)
+    if verb == "fewer channels":
+        assert "changed" == apply(host, channels(shipped("dsa"), 8)).result
+    elif verb != "apply":
+        assert "changed" == apply(host, profile_of(host)).result
+    return host
+
+
+def deaths(host: SimHost, act: Act, stride: int = 1) -> Iterator[tuple[int, SimHost]]:
+    """Yield the host for each operation of an act that the agent can die at."""
+    count = operations(host, act)
+    assert count > 5
+    for after in range(0, count, stride):
+        yield after, crashed(host, act, after, performed=False)
+    yield count, crashed(host, act, count - 1, performed=True)
+
+
+def wakes(host: SimHost, *, converge: bool) -> bool:
+    """Assert how a host is after the agent died; tell whether it had been in motion."""
+    moving, before = in_motion(host), look(host)
+    was = record(host).state
+    kept = Driver(host).wake()
+    at_rest(host)
+    if not moving:
+        assert "none" == kept.latch
+        # a boot alone unmanages; nothing else happened
+        assert kept.state in (was, "unmanaged")
+        assert before.knobs == look(host).knobs
+    else:
+        assert ("quarantined", "crash", "UncleanEnd") == (kept.state, kept.latch, kept.reason)
+        assert not engine_on(host)
+        held = apply(host, profile_of(host))
+        assert "quarantined" == held.result
+        assert not engine_on(host)
+        at_rest(host)
+    if converge:
+        if moving:
+            assert "changed" == Driver(host).clear().result
+        assert apply(host, profile_of(host)).result in ("changed", "unchanged")
+        assert engine_on(host)
+        assert "unchanged" == reconcile(host, profile_of(host)).result
+        assert "converged" == record(host).state
+        at_rest(host)
+    return moving
+
+
+def every_death(host: SimHost, act: Act, stride: int = 1) -> list[bool]:
+    """Assert what follows each death, on the same boot and after another; tell who moved."""
+    found = []
+    for after, dead in deaths(host, act, stride):
+        booted = dead.copy()
+        booted.reboot()
+        # the long way to the end is taken on one of the two, in turns
+        moved = wakes(dead, converge=after % 2 == 0)
+        assert moved == wakes(booted, converge=after % 2 == 1)
+        found.append(moved)
+    return found
+
+
+@pytest.mark.parametrize(("kind", "verb"), CASES)
+def test_the_agent_dies(kind: str, verb: str) -> None:
+    """At rest before the first note and after the last one, in motion in between."""
+    moved = every_death(start(kind, verb), ACTS[verb])
+    assert not moved[0]
+    assert not moved[-1]
+    first, last = moved.index(True), len(moved) - moved[::-1].index(True)
+    assert all(moved[first:last])
+
+
+@pytest.mark.parametrize(("kind", "verb"), BIG)
+def test_the_agent_dies_on_a_host_of_eight_devices(kind: str, verb: str) -> None:
+    """Some operations of each: the small hosts take them all."""
+    assert any(every_death(start(kind, verb), ACTS[verb], stride=13))
+
+
+@pytest.mark.parametrize("kind", ["ours", "tpp"])
+@pytest.mark.parametrize("verb", ["rollback", "release"])
+def test_a_withdrawal_that_died_is_finished_by_the_next(kind: str, verb: str) -> None:
+    """Without ``clear``: it leads down, not up."""
+    host = start(kind, verb)
+    whole = host.copy()
+    ACTS[verb](whole)
+    for _, dead in deaths(host, ACTS[verb], stride=3):
+        ACTS[verb](dead)
+        assert "unmanaged" == record(dead).state
+        assert seen(whole) == seen(dead)
+        at_rest(dead)
+
+
+@pytest.mark.parametrize("kind", ["ours", "tpp"])
+def test_the_agent_dies_in_the_crash_guard(kind: str) -> None:
+    """And again: the guard is taken up by the next run, wherever it ended."""
+    host = start(kind, "apply")
+    count = operations(host, ACTS["apply"])
+    tried = 0
+    for after in range(count - 12, count - 2, 3):
+        dead = crashed(host, ACTS["apply"], after, performed=False)
+        assert in_motion(dead)
+        for at in range(operations(dead, lambda h: Driver(h).wake())):
+            again = crashed(dead, lambda h: Driver(h).wake(), at, performed=False)
+            assert [] == again.harm
+            if at % 2:
+                again.reboot()
+            wakes(again, converge=at % 5 == 0)
+            tried += 1
+    assert tried > 20
+
+
+@pytest.mark.parametrize("kind", ["ours", "tpp"])
+def test_a_crash_on_every_wake(kind: str) -> None:
+    """The guard gets somewhere each time it may do two operations more."""
+    host = crashed(start(kind, "apply"), ACTS["apply"], 28, performed=True)
+    for allowed in range(0, 60, 2):
+        host.inject(Crash("crash", after=allowed))
+        try:
+            Driver(host).wake()
+            break
+        except SimCrash:
+            assert [] == host.harm
+    assert allowed > 0
+    host.heal("crash")
+    wakes(host, converge=True)
