@@ -80,7 +80,9 @@ def problems(transitions: Transitions) -> list[str]:
     found = []
     states = {state for state, _ in transitions}
     events = {event for _, event in transitions}
-    expected = {(state, event): None for state in states for event in events}
+    expected: dict[tuple[str, str], str | None] = {
+        (state, event): None for state in states for event in events
+    }
     expected |= {(state, event): then for state, event, then in PROMISES}
     # wherever a host is, it may turn out that only a reboot helps
     expected |= {(state, "stuck"): "reboot-required" for state in states}
