@@ -218,7 +218,7 @@ EXIT_CODES = (
     (11, "another dsatier holds the lock"),
     (64, "wrong command line"),
     (65, "bad profile, plan or facts"),
-    (78, "configuration: dsatier's own files are spoilt, or the host is of an unknown kind"),
+    (78, "configuration: dsatier's own files are spoilt"),
 )
 
 

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults are told from drift, drift from a fight, and conditions keep their times."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dsatier.desire import ENGINES
+from dsatier.drift import contested, noted
+from dsatier.facts import Facts, OtherWriter
+from dsatier.faults import fault
+from dsatier.plans import Desired
+from dsatier.profile import DriftPolicy
+from dsatier.queuefile import captured
+from dsatier.records import Record, Repair, with_conditions
+from tests.core import build
+from tests.core.scenarios import LIVE, QUEUED, halted, knobs
+
+RUNNING = Record(state="converged", boot_id="boot-1", engine_live=True, copy_fails=2)
+QUIET_TIMER = {"dsa_copy_fail": 2}
+HEALTHY = {family: replace(host, timer=QUIET_TIMER) for family, host in LIVE.items()}
+WANTED = Desired(
+    knobs=ENGINES["dsa"],
+    queues=tuple(captured(d) for d in QUEUED["ours"].devices),
+)
+COMPLAINT = "idxd_desc[0][3] failed with status 0x14"
+
+
+def device(host: Facts, **changes: object) -> Facts:
+    """The host with its first device changed."""
+    return replace(host, devices=(replace(host.devices[0], **changes), *host.devices[1:]))  # type: ignore[arg-type]
+
+
+def queue_off(host: Facts) -> Facts:
+    """The host with a queue disabled that the kernel still counts as held."""
+    first = host.devices[0]
+    return device(host, queues=(replace(first.queues[0], state="disabled"), *first.queues[1:]))
+
+
+def channels(host: Facts, count: int) -> Facts:
+    """The host with only so many channels."""
+    return replace(host, channels=host.channels[:count])
+
+
+@pytest.mark.parametrize("family", ["ours", "seed"])
+def test_a_running_engine_has_no_fault(family: str) -> None:
+    assert fault(RUNNING, HEALTHY[family], WANTED, ("idxd 0000:6a:01.0: enabled",)) is None
+
+
+CAUSES = (
+    # the words,                                             what the host looks like
+    ("dsa0 halted", lambda host: halted(host)),
+    ("7 DMA channels in use of 8: a work queue vanished", lambda host: channels(host, 7)),
+    ("use_dsa_copy_pages went to 0 by itself", lambda host: knobs(host, use_dsa_copy_pages=0)),
+    ("dsa_state went to 0 by itself", lambda host: knobs(host, dsa_state=0)),
+    ("dsa0 is disabled", lambda host: device(host, state="disabled")),
+    ("wq0.0 is disabled", queue_off),
+    (
+        "dsa_copy_fail rose from 2 to 3",
+        lambda host: replace(host, timer={"dsa_copy_fail": 3}),
+    ),
+)
+
+
+@pytest.mark.parametrize("family", ["ours", "seed"])
+@pytest.mark.parametrize(("words", "change"), CAUSES, ids=[words for words, _ in CAUSES])
+def test_each_cause_is_a_fault(family: str, words: str, change: object) -> None:
+    host = change(HEALTHY[family])  # type: ignore[operator]
+    assert words == fault(RUNNING, host, WANTED, ())
+    expected = f"{words} (kernel log: {COMPLAINT})"
+    assert expected == fault(RUNNING, host, WANTED, ("harmless", COMPLAINT))
+
+
+@pytest.mark.parametrize(("words", "change"), CAUSES, ids=[words for words, _ in CAUSES])
+def test_it_is_none_on_another_boot_or_without_a_live_engine(words: str, change: object) -> None:
+    host = change(HEALTHY["seed"])  # type: ignore[operator]
+    assert fault(replace(RUNNING, boot_id="boot-0"), host, WANTED, (COMPLAINT,)) is None
+    assert fault(replace(RUNNING, engine_live=False), host, WANTED, (COMPLAINT,)) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        COMPLAINT,
+        "Failed to initialize DSA",
+        "idxd 0000:6a:01.0: idxd halted, need FLR",
+        "DMAR: [DMA Write NO_PASID] Request device [6a:01.0] fault addr 0x0",
+        "dsatier: channel 3 failed, copying by CPU",
+        "BUG: kernel NULL pointer dereference, address: 0",
+    ],
+)
+def test_a_complaint_alone_is_a_fault(line: str) -> None:
+    expected = f"the kernel log complains: {line}"
+    assert expected == fault(RUNNING, HEALTHY["ours"], WANTED, ("x", line))
+
+
+def test_what_is_no_fault() -> None:
+    host = HEALTHY["ours"]
+    for other in (
+        # counters that somebody has cleared, and a kernel without them
+        replace(host, timer={"dsa_copy_fail": 0}),
+        replace(host, timer={}),
+        # drift: nothing of it is the engine
+        knobs(host, dsa_copy_threshold=99, numa_balancing=2),
+        # a device that nobody named, of which the engine holds nothing
+        replace(host, devices=(*host.devices, build.device(8))),
+    ):
+        assert fault(RUNNING, other, WANTED, ()) is None
+
+
+def test_a_queue_beyond_the_profile_is_no_fault() -> None:
+    few = replace(WANTED, queues=WANTED.queues[1:])
+    assert fault(RUNNING, queue_off(HEALTHY["ours"]), few, ()) is None
+    assert fault(RUNNING, device(HEALTHY["ours"], state="disabled"), few, ()) is None
+
+
+POLICY = DriftPolicy(fights=3, window=600.0)
+ITEM = "/proc/sys/kernel/numa_balancing = 2"
+HOST = build.facts()
+
+
+def repairs(*times: float, item: str = ITEM) -> Record:
+    """A record with repairs at these times."""
+    return Record(state="converged", repairs=tuple(Repair(item, at) for at in times))
+
+
+@pytest.mark.parametrize(
+    ("record", "fought"),
+    [
+        (repairs(), False),
+        (repairs(900, 950), False),
+        (repairs(900, 950, 990), True),
+        (repairs(400, 950, 990), True),  # the window has its edge in it
+        (repairs(399, 950, 990), False),  # and nothing beyond it
+        (repairs(900, 950, 1001), False),  # from the future: another boot's clock
+        (repairs(900, 950, 990, item="something else"), False),
+    ],
+    ids=str,
+)
+def test_repairs_within_the_window_make_a_fight(record: Record, fought: bool) -> None:
+    found = contested(record, (ITEM,), POLICY, 1000.0, HOST)
+    assert fought == (found is not None)
+    if found is not None:
+        assert (ITEM, 3, 600.0) == (found.item, found.times, found.window)
+
+
+def test_any_item_makes_a_fight() -> None:
+    assert contested(repairs(1, 2, 3), ("other", ITEM), POLICY, 4.0, HOST) is not None
+    assert contested(repairs(1, 2, 3), (), POLICY, 4.0, HOST) is None
+
+
+def test_a_fight_that_was_given_up_stays_so() -> None:
+    given_up = Record(state="drifted", reason="Contested")
+    found = contested(given_up, (ITEM,), POLICY, 1e9, HOST)
+    assert found is not None
+    assert ITEM == found.item
+    assert contested(replace(given_up, reason="Drift"), (ITEM,), POLICY, 1e9, HOST) is None
+    assert contested(replace(given_up, state="converged"), (ITEM,), POLICY, 1e9, HOST) is None
+
+
+def test_the_suspects_are_named() -> None:
+    tuned = OtherWriter("TuneD", "/etc/tuned/db/tuned.conf", ("swappiness", "numa_balancing"))
+    kubelet = OtherWriter("kubelet", "/var/lib/kubelet/config.yaml", ("cpus",))
+    host = replace(HOST, others=(tuned, kubelet))
+    found = contested(repairs(1, 2, 3), (ITEM,), POLICY, 4.0, host)
+    assert found is not None
+    assert ("TuneD (/etc/tuned/db/tuned.conf)",) == found.suspects
+    assert (
+        f"gave up on {ITEM}: repaired 3 times in 600 s and gone again; "
+        "the other writer: TuneD (/etc/tuned/db/tuned.conf)"
+    ) == str(found)
+    item = "cpus 16-23 offline"
+    found = contested(repairs(1, 2, 3, item=item), (item,), POLICY, 4.0, host)
+    assert found is not None
+    assert ("kubelet (/var/lib/kubelet/config.yaml)",) == found.suspects
+
+
+def test_where_nobody_is_known_it_says_how_to_look() -> None:
+    found = contested(repairs(1, 2, 3), (ITEM,), POLICY, 4.0, HOST)
+    assert found is not None
+    assert () == found.suspects
+    assert "auditctl" in str(found)
+
+
+def test_a_repair_is_noted_and_old_ones_are_forgotten() -> None:
+    record = noted(repairs(100, 500, 2000), ("a", "b"), 1000.0, 600.0)
+    assert (Repair(ITEM, 500), Repair("a", 1000.0), Repair("b", 1000.0)) == record.repairs
+    assert 1 == record.repaired
+    again = noted(record, ("a",), 1100.0, 600.0)
+    assert (2, 4) == (again.repaired, len(again.repairs))
+
+
+def test_repairs_that_are_noted_become_a_fight() -> None:
+    record = repairs()
+    for now in (10.0, 20.0, 30.0):
+        assert contested(record, (ITEM,), POLICY, now, HOST) is None
+        record = noted(record, (ITEM,), now, POLICY.window)
+    assert contested(record, (ITEM,), POLICY, 40.0, HOST) is not None
+    assert contested(record, (ITEM,), POLICY, 700.0, HOST) is None
+
+
+def truths(record: Record) -> dict[str, tuple[str, str, float]]:
+    """Status, reason and time of each condition."""
+    return {c.type: (c.status, c.reason, c.last_transition_time) for c in record.conditions}
+
+
+def test_a_condition_keeps_its_time_until_it_changes() -> None:
+    first = with_conditions(Record(state="converging", reason="Applying"), 10.0)
+    assert ("False", "Applying", 10.0) == truths(first)["Converged"]
+    assert ("True", "Applying", 10.0) == truths(first)["Progressing"]
+    same = with_conditions(replace(first, reason="Repairing"), 20.0)
+    assert ("False", "Repairing", 10.0) == truths(same)["Converged"]
+    there = with_conditions(replace(same, state="converged", reason="Proven"), 30.0)
+    assert ("True", "Proven", 30.0) == truths(there)["Converged"]
+    assert ("False", "Proven", 30.0) == truths(there)["Progressing"]
+    assert ("False", "NoFault", 10.0) == truths(there)["EngineFaulted"]
+    # a clock that was set back moves nothing that has not changed
+    assert truths(there) == truths(with_conditions(there, 5.0))
+
+
+def test_conditions_follow_from_the_record() -> None:
+    faulted = Record(state="degraded", reason="EngineFault", latch="fault", latch_reason="dsa0")
+    found = truths(with_conditions(faulted, 1.0))
+    assert ("True", "Latched", 1.0) == found["EngineFaulted"]
+    assert ("False", "NoCrash", 1.0) == found["Quarantined"]
+    crashed = Record(state="quarantined", reason="UncleanEnd", latch="crash", latch_reason="step 3")
+    found = truths(with_conditions(crashed, 1.0))
+    assert ("True", "UncleanEnd", 1.0) == found["Quarantined"]
+    assert ("False", "NoFault", 1.0) == found["EngineFaulted"]
+    stuck = Record(state="reboot-required", reason="dsa-can-be-freed", message="reboot")
+    kept = {c.type: c for c in with_conditions(stuck, 1.0).conditions}
+    assert ("True", "dsa-can-be-freed", "reboot") == (
+        kept["RebootRequired"].status,
+        kept["RebootRequired"].reason,
+        kept["RebootRequired"].message,
+    )
+    assert "False" == kept["Converged"].status

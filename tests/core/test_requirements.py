@@ -1,0 +1,484 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requirements: for each, hosts that lack it and the neighbour that has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from dsatier.desire import ENGINES
+from dsatier.facts import Facts, OtherWriter, Swap
+from dsatier.plans import Desired
+from dsatier.profile import QueueShape
+from dsatier.queuefile import DeviceConfig, QueueConfig, expand
+from dsatier.requirements import REQUIREMENTS, Requirement, findings
+from tests.core import build, scenarios
+from tests.core.build import GIB
+from tests.core.scenarios import FOREIGN, LIVE, OURS, QUEUED, SEED, cpuless, initialised, knobs
+
+SWAP = Swap("/dev/sda3", 8 * GIB, 4 * GIB, -2)
+SWAPPING = replace(OURS, swaps=(SWAP,))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A host that lacks what is required, and one, or a wish, to which nothing is lacking."""
+
+    name: str
+    level: str
+    facts: Facts
+    desired: Desired
+    safe_facts: Facts
+    safe_desired: Desired
+    found: str
+    """Words of the finding."""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.level}: {self.found}"
+
+
+def wish(wanted: dict[str, int] | None = None, **kw: Any) -> Desired:
+    """A desired state."""
+    return Desired(knobs=wanted, **kw)
+
+
+def dsa(*configs: DeviceConfig, stopped: tuple[str, ...] = (), **more: int) -> Desired:
+    """The DSA engine."""
+    return Desired(knobs={**ENGINES["dsa"], **more}, queues=configs, stopped=stopped)
+
+
+def shape(host: Facts, devices: int = 8, **kw: Any) -> tuple[DeviceConfig, ...]:
+    """The usual queues on some devices."""
+    return expand(QueueShape(devices, **kw), host.devices, driver_names=True)
+
+
+def each_queue(config: DeviceConfig, **changes: Any) -> DeviceConfig:
+    """A configuration with all its queues changed."""
+    queues: tuple[QueueConfig, ...] = tuple(replace(q, **changes) for q in config.queues)
+    return replace(config, queues=queues)
+
+
+def kernel(host: Facts, **changes: Any) -> Facts:
+    """The host with another kernel."""
+    return replace(host, kernel=replace(host.kernel, **changes))
+
+
+def node(host: Facts, number: int, **changes: Any) -> Facts:
+    """The host with a node changed."""
+    nodes = tuple(replace(n, **changes) if n.id == number else n for n in host.nodes)
+    return replace(host, nodes=nodes)
+
+
+def device(host: Facts, **changes: Any) -> Facts:
+    """The host with its first device changed."""
+    return replace(host, devices=(replace(host.devices[0], **changes), *host.devices[1:]))
+
+
+def without(host: Facts, *names: str) -> Facts:
+    """The host without some knobs."""
+    return replace(host, knobs={k: v for k, v in host.knobs.items() if k not in names})
+
+
+def _rows() -> tuple[Row, ...]:
+    def row(
+        name: str,
+        facts: Facts,
+        desired: Desired,
+        safe: Facts | Desired,
+        found: str,
+        level: str = "blocker",
+    ) -> Row:
+        if isinstance(safe, Facts):
+            return Row(name, level, facts, desired, safe, desired, found)
+        return Row(name, level, facts, desired, facts, safe, found)
+
+    tier = wish({"numa_balancing": 2, "demotion_enabled": 1})
+    demote = wish({"demotion_enabled": 1})
+    release = wish({"use_dsa_copy_pages": 0, "dsa_state": 0})
+    plenty = {"CONFIG_NUMA_BALANCING": "y", "CONFIG_MEMORY_HOTPLUG": "y", "CONFIG_INTEL_IDXD": "m"}
+    pins = OtherWriter("kubelet", "/var/lib/kubelet/config.yaml", ("cpus",))
+    sysctl = OtherWriter("sysctl.d", "/etc/sysctl.d/90-numa.conf", ("numa_balancing", "swappiness"))
+    loader = OtherWriter("accel-config", "/etc/accel-config/accel-config.conf", ("queues",))
+    guardless = kernel(QUEUED["ours"], evl_guard=False)
+    narrow = shape(OURS, 8, size=64)
+    twice = replace(initialised("seed"), dsa_released=True)
+    resuming = knobs(initialised("ours"), demotion_enabled=1)
+    usual = shape(OURS)
+    seed_usual = shape(SEED)
+    busy = device(
+        build.queued(OURS),
+        clients=1,
+        queues=tuple(replace(q, clients=1) for q in QUEUED["ours"].devices[0].queues),
+    )
+    user = device(
+        LIVE["ours"],
+        queues=tuple(replace(q, type="user", clients=1) for q in LIVE["ours"].devices[0].queues),
+    )
+    threads = wish({"cpu_multi_copy_pages": 1})
+    return (
+        row("known-kernel", kernel(OURS, family="unknown", abi=9), wish(), OURS, "ABI 9"),
+        row("knobs-present", build.facts("none"), dsa(), OURS, "without them"),
+        row(
+            "knobs-present",
+            build.facts("none"),
+            wish({"limit_chans": 8}),
+            wish({"numa_balancing": 1}),
+            "without it",
+        ),
+        row("knobs-present", without(OURS, "numa_balancing"), tier, OURS, "without it"),
+        row(
+            "values-in-range", OURS, wish({"limit_chans": 9}), wish({"limit_chans": 7}), "found 9"
+        ),
+        row("values-in-range", SEED, wish({"limit_chans": 3}), OURS, "1, 2, 4 or 8"),
+        row(
+            "values-in-range",
+            SEED,
+            wish({"limit_mt_num": 16}),
+            wish({"limit_mt_num": 16}, cpuless=True),
+            "1, 2, 4, 8",
+        ),
+        row(
+            "values-in-range",
+            node(cpuless(SEED), 1, cpus=(16, 17)),
+            wish({"limit_mt_num": 4}),
+            wish({"limit_mt_num": 4}, cpus_online=(18, 19)),
+            "1, 2",
+        ),
+        row(
+            "threads-whole",
+            knobs(SEED, limit_mt_num=3),
+            threads,
+            wish({"cpu_multi_copy_pages": 1, "limit_mt_num": 4}),
+            "3",
+        ),
+        row(
+            "threads-whole",
+            knobs(SEED, limit_mt_num=16),
+            threads,
+            wish({"cpu_multi_copy_pages": 1}, cpuless=True),
+            "16",
+        ),
+        row("threads-whole", knobs(SEED, limit_mt_num=3), threads, knobs(OURS, limit_mt_num=3), "3"),
+        row("tiers-exist", node(OURS, 0, cpus=()), tier, OURS, "no CPU online"),
+        row("tiers-exist", OURS, replace(tier, fast_node=4), tier, "no such node"),
+        row("tiers-exist", node(OURS, 1, mem_total=0), tier, OURS, "no memory"),
+        row("tiers-exist", replace(OURS, nodes=OURS.nodes[:1]), tier, OURS, "no such node"),
+        row(
+            "tiers-exist",
+            replace(OURS, nodes=OURS.nodes[:1]),
+            wish(cpuless=True),
+            wish(),
+            "no such node",
+        ),
+        row("tiers-exist", SEED, replace(demote, fast_node=1, slow_node=0), demote, "fast node 1"),
+        row("tiering-conditions", OURS, tier, replace(tier, cpuless=True), "8 CPUs online"),
+        row("tiering-conditions", OURS, demote, cpuless(OURS), "8 CPUs online"),
+        row("tiering-conditions", cpuless(SWAPPING), demote, replace(demote, swap_off=True), "sda3"),
+        row(
+            "watermark-order",
+            OURS,
+            wish({"demote_scale_factor": 300}),
+            wish({"demote_scale_factor": 300, "numa_balancing": 2}),
+            "numa_balancing 0",
+        ),
+        row(
+            "watermark-order",
+            OURS,
+            wish({"demote_scale_factor": 300, "numa_balancing": 1}),
+            knobs(OURS, numa_balancing=2),
+            "numa_balancing 1",
+        ),
+        row("cpus-can-go", OURS, wish(cpuless=True, slow_node=0), wish(cpuless=True), "cpu 0"),
+        row("cpus-can-go", replace(OURS, pinned_cpus=(0, 16)), wish(cpuless=True), OURS, "cpu 16"),
+        row(
+            "cpus-can-go",
+            replace(OURS, others=(pins,)),
+            wish(cpuless=True),
+            cpuless(replace(OURS, others=(pins,))),
+            "kubelet does",
+            "warning",
+        ),
+        row("devices-there", build.facts("ours", 4), dsa(*usual), dsa(*usual[:4]), "4 devices"),
+        row("devices-there", scenarios.halted(OURS), dsa(*usual), OURS, "halted", "reboot"),
+        row(
+            "devices-there",
+            OURS,
+            dsa(each_queue(usual[0], size=129)),
+            dsa(each_queue(usual[0], size=128)),
+            "at most 128 queue entries",
+        ),
+        row("devices-there", busy, dsa(*narrow), dsa(*usual), "1 clients"),
+        row("devices-there", user, dsa(*narrow), LIVE["ours"], "clients"),
+        row("devices-can-stop", guardless, dsa(*narrow), dsa(*usual), "then oopses", "reboot"),
+        row(
+            "devices-can-stop",
+            guardless,
+            wish(stopped=("dsa0",)),
+            device(guardless, event_log=True),
+            "then oopses",
+            "reboot",
+        ),
+        row("devices-can-stop", guardless, dsa(*narrow), QUEUED["ours"], "then oopses", "reboot"),
+        row("accel-config-there", replace(OURS, accel_config=None), dsa(*usual), OURS, "not installed"),
+        row("accel-config-there", replace(OURS, accel_config="3.4.8"), dsa(*usual), OURS, "3.4.8"),
+        row(
+            "accel-config-there",
+            replace(QUEUED["ours"], accel_config=None),
+            dsa(*narrow),
+            dsa(*usual),
+            "not installed",
+        ),
+        row("queues-enough", OURS, dsa(), QUEUED["ours"], "dsa0 is disabled"),
+        row("queues-enough", OURS, dsa(*usual[:4]), dsa(*usual[:4], limit_chans=4), "4"),
+        row(
+            "queues-enough",
+            OURS,
+            dsa(*(each_queue(c, mode="shared") for c in usual)),
+            dsa(*usual),
+            "wq0.0 is shared of type kernel",
+        ),
+        row(
+            "queues-enough",
+            SEED,
+            dsa(*(each_queue(c, max_batch_size=64) for c in seed_usual)),
+            OURS,
+            "max_batch_size 64",
+        ),
+        row(
+            "queues-enough",
+            SEED,
+            dsa(*(each_queue(c, max_transfer_size=1 << 20) for c in seed_usual)),
+            dsa(*seed_usual),
+            "max_transfer_size 1048576",
+        ),
+        row("queues-enough", QUEUED["ours"], dsa(stopped=("dsa0",)), dsa(), "7"),
+        row(
+            "queues-enough",
+            knobs(LIVE["ours"], dsa_state=0, use_dsa_copy_pages=0),
+            dsa(),
+            LIVE["ours"],
+            "0",
+        ),
+        row(
+            "kernel-configured",
+            kernel(OURS, config={**plenty, "CONFIG_INTEL_IDXD": "n"}),
+            dsa(*usual),
+            kernel(OURS, config=plenty),
+            "n",
+        ),
+        row(
+            "kernel-configured",
+            kernel(SEED, config={"CONFIG_NUMA_BALANCING": "y"}),
+            tier,
+            kernel(SEED, config=plenty),
+            "not set",
+        ),
+        row(
+            "kernel-configured",
+            kernel(OURS, config={"CONFIG_NUMA_BALANCING": "y"}),
+            tier,
+            kernel(OURS, config=None),
+            "not set",
+            "warning",
+        ),
+        row(
+            "kernel-configured",
+            kernel(OURS, config={"CONFIG_MEMORY_HOTPLUG": "y"}),
+            demote,
+            wish({"demotion_enabled": 0}),
+            "not set",
+        ),
+        row("dsa-healthy", replace(OURS, boot_taint=128), dsa(), OURS, "taint 128", "reboot"),
+        row("dsa-healthy", replace(OURS, boot_taint=128), dsa(), threads, "taint 128", "reboot"),
+        row("dsa-healthy", knobs(SEED, dsa_async_mode=1), dsa(), SEED, "1, which oopses"),
+        row("dsa-healthy", scenarios.halted(OURS), dsa(), OURS, "halted", "reboot"),
+        row(
+            "addresses-untranslated",
+            replace(SEED, iommu="translated"),
+            dsa(),
+            replace(SEED, iommu="off"),
+            "translated",
+        ),
+        row("addresses-untranslated", replace(SEED, iommu="unknown"), dsa(), SEED, "unknown"),
+        row(
+            "addresses-untranslated",
+            replace(OURS, iommu="translated"),
+            dsa(),
+            OURS,
+            "slow down",
+            "warning",
+        ),
+        row(
+            "addresses-untranslated",
+            replace(OURS, scalable_mode=False),
+            dsa(),
+            OURS,
+            "no sm_on",
+            "warning",
+        ),
+        row(
+            "addresses-untranslated",
+            replace(SEED, iommu="translated"),
+            dsa(),
+            replace(LIVE["seed"], iommu="translated"),
+            "translated",
+        ),
+        row("channels-ours-alone", replace(SEED, channels=(FOREIGN,)), dsa(), SEED, "dma9chan0"),
+        row(
+            "channels-ours-alone",
+            replace(SEED, channels=(FOREIGN,)),
+            dsa(),
+            replace(OURS, channels=(FOREIGN,)),
+            "dma9chan0",
+        ),
+        row(
+            "concurrency-fits",
+            SEED,
+            dsa(limit_chans=4, use_concur_to_demote=1),
+            dsa(limit_chans=8, use_concur_to_demote=1),
+            "4",
+        ),
+        row(
+            "concurrency-fits",
+            knobs(SEED, use_concur_to_compact=1),
+            dsa(limit_chans=4),
+            dsa(limit_chans=4, use_concur_to_compact=0),
+            "4",
+        ),
+        row(
+            "concurrency-fits",
+            knobs(SEED, use_concur_to_compact=1, limit_chans=4),
+            dsa(),
+            knobs(OURS, use_concur_to_compact=1, limit_chans=4),
+            "4",
+        ),
+        row(
+            "dsa-can-be-freed",
+            scenarios.unheld(twice),
+            release,
+            scenarios.unheld(initialised("seed")),
+            "0: a start had failed",
+            "reboot",
+        ),
+        row(
+            "dsa-can-be-freed",
+            replace(initialised("seed"), channels=initialised("seed").channels[:3]),
+            release,
+            wish({"use_dsa_copy_pages": 0}),
+            "3: a start had failed",
+            "reboot",
+        ),
+        row(
+            "dsa-can-be-freed",
+            knobs(LIVE["seed"], limit_chans=4),
+            dsa(limit_chans=8),
+            LIVE["seed"],
+            "8: a start had failed",
+            "reboot",
+        ),
+        row("quiet-can-be-had", resuming, release, cpuless(resuming), "8 CPUs online"),
+        row(
+            "quiet-can-be-had",
+            knobs(initialised("ours"), numa_balancing=2),
+            release,
+            wish({"dsa_state": 0, "numa_balancing": 0}),
+            "8 CPUs online",
+        ),
+        row(
+            "quiet-can-be-had",
+            cpuless(replace(resuming, swaps=(SWAP,))),
+            release,
+            replace(release, swap_off=True),
+            "swap on /dev/sda3",
+        ),
+        row(
+            "swap-fits",
+            replace(OURS, swaps=(replace(SWAP, used=124 * GIB),)),
+            wish(swap_off=True),
+            replace(OURS, swaps=(replace(SWAP, used=123 * GIB),)),
+            "124.0 GiB",
+        ),
+        row(
+            "knobs-uncontested",
+            replace(OURS, others=(sysctl,)),
+            tier,
+            wish({"dsa_copy_threshold": 12}),
+            "sysctl.d sets numa_balancing",
+            "warning",
+        ),
+        row(
+            "knobs-uncontested",
+            replace(OURS, others=(loader,)),
+            dsa(*usual),
+            dsa(),
+            "accel-config sets queues",
+            "warning",
+        ),
+    )
+
+
+ROWS = _rows()
+
+
+def mistakes(requirements: tuple[Requirement, ...] = REQUIREMENTS) -> list[str]:
+    """Return where ``requirements`` judge otherwise than the table says."""
+    wrong = []
+    for one in ROWS:
+        named = [f for f in findings(one.facts, one.desired, requirements) if f.name == one.name]
+        if not any(f.level == one.level and one.found in f.found for f in named):
+            wrong.append(f"{one}: found {[str(f) for f in named] or 'nothing'}")
+        wrong += [f"{one}: found without a remedy: {f}" for f in named if not f.remedy.strip()]
+        other = findings(one.safe_facts, one.safe_desired, requirements)
+        wrong += [f"{one}: its neighbour has: {f}" for f in other if f.name == one.name]
+    return wrong
+
+
+@pytest.mark.parametrize("one", ROWS, ids=str)
+def test_what_lacks_is_found(one: Row) -> None:
+    named = [f for f in findings(one.facts, one.desired) if f.name == one.name]
+    assert one.level in {f.level for f in named}
+    assert [f for f in named if one.found in f.found]
+    assert all(f.remedy.strip() and f.expected.strip() and f.where.strip() for f in named)
+
+
+@pytest.mark.parametrize("one", ROWS, ids=str)
+def test_what_is_there_is_not_found(one: Row) -> None:
+    assert [] == [f for f in findings(one.safe_facts, one.safe_desired) if f.name == one.name]
+
+
+def test_every_requirement_has_a_row() -> None:
+    names = [requirement.__name__.replace("_", "-") for requirement in REQUIREMENTS]
+    assert sorted(names) == sorted({one.name for one in ROWS})
+    assert [] == mistakes()
+
+
+def test_a_requirement_speaks_under_its_own_name() -> None:
+    for requirement in REQUIREMENTS:
+        name = requirement.__name__.replace("_", "-")
+        spoken = {f.name for one in ROWS for f in requirement(one.facts, one.desired)}
+        assert {name} == spoken
+
+
+def test_blockers_come_first() -> None:
+    both = replace(cpuless(SWAPPING), others=(OtherWriter("TuneD", "/etc/t", ("numa_balancing",)),))
+    found = findings(both, wish({"numa_balancing": 2, "demote_scale_factor": 300}))
+    assert ["blocker", "warning"] == [f.level for f in found]
+
+
+def test_a_host_that_has_everything_has_no_findings() -> None:
+    everything = Desired(
+        cpuless=True,
+        knobs={
+            **ENGINES["dsa"],
+            "limit_chans": 8,
+            "numa_balancing": 2,
+            "demotion_enabled": 1,
+            "demote_scale_factor": 300,
+        },
+        queues=shape(OURS),
+        swap_off=True,
+    )
+    for host in (SWAPPING, replace(SEED, swaps=(SWAP,))):
+        assert () == findings(host, everything)
