@@ -203,7 +203,10 @@ class Driver:
         else:
             record = self.wake(facts)
         tail = self._tail(record, facts)
-        broken = fault(record, facts, target.desired, tail.lines)
+        in_force = record.profile_digest == target.digest
+        # what a profile asks for that is not in force yet is no fault of the engine
+        proven = target.desired if in_force else Desired()
+        broken = fault(record, facts, proven, tail.lines)
         if broken is not None and record.latch != "fault":
             if not act:
                 return Outcome("degraded", broken, None, record)
@@ -211,7 +214,6 @@ class Driver:
         if record.state == "reboot-required":
             return Outcome("reboot-required", record.message, None, record)
         plan = self.plan_for(target, record, facts)
-        in_force = record.profile_digest == target.digest
         if not plan.steps and plan.verdict == "ready" and in_force:
             return self._rest(record, facts, plan, act=act)
         if not act:
@@ -499,8 +501,11 @@ class Driver:
         )
         try:
             self.journal.keep_motion(motion)
+            now = replace(record, message=f"step {step.number} of {len(plan.steps)}: {step.what}")
             if step.number == 1:
-                self._keep(record)
+                self._keep(now)
+            else:
+                self._publish(now)
         except Rejected as error:
             if must:
                 raise NotJournalled(f"cannot open the journal: {error}") from error
@@ -543,7 +548,11 @@ class Driver:
 
     def _keep(self, record: Record) -> None:
         self.journal.keep_record(record)
-        self.journal.publish(status(record, self.host.hostname(), self.host.wall()))
+        self._publish(record)
+
+    def _publish(self, record: Record) -> None:
+        now = self.host.wall()
+        self.journal.publish(status(with_conditions(record, now), self.host.hostname(), now))
 
 
 class NotJournalled(Exception):

@@ -40,6 +40,7 @@ ACTS: dict[str, Act] = {
 CASES = [(kind, verb) for kind in ("ours", "tpp") for verb in ACTS]
 CASES += [("memtis", "apply")]
 BIG = [("dsa8", "apply"), ("dsa8-seed", "apply"), ("dsa8-seed", "rollback")]
+"""Each with the verb that is died in; the small hosts take every operation."""
 
 
 def profile_of(host: SimHost) -> str:
@@ -73,19 +74,20 @@ def wakes(host: SimHost, *, converge: bool) -> bool:
     kept = Driver(host).wake()
     at_rest(host)
     if not moving:
-        assert "none" == kept.latch
         # a boot alone unmanages; nothing else happened
         assert kept.state in (was, "unmanaged")
         assert before.knobs == look(host).knobs
-    else:
+    if moving or was == "quarantined":
         assert ("quarantined", "crash", "UncleanEnd") == (kept.state, kept.latch, kept.reason)
         assert not engine_on(host)
         held = apply(host, profile_of(host))
         assert "quarantined" == held.result
         assert not engine_on(host)
         at_rest(host)
+    else:
+        assert "none" == kept.latch
     if converge:
-        if moving:
+        if kept.latch != "none":
             assert "changed" == Driver(host).clear().result
         assert apply(host, profile_of(host)).result in ("changed", "unchanged")
         assert engine_on(host)
@@ -97,13 +99,22 @@ def wakes(host: SimHost, *, converge: bool) -> bool:
 
 def every_death(host: SimHost, act: Act, stride: int = 1) -> list[bool]:
     """Assert what follows each death, on the same boot and after another; tell who moved."""
-    found = []
-    for after, dead in deaths(host, act, stride):
+    found: list[bool] = []
+    met = set()
+    for _, dead in deaths(host, act, stride):
+        state = dead.key(), record(dead).state, in_motion(dead)
+        if state in met:
+            # only the journal's words differ from those of another death
+            Driver(dead).wake()
+            at_rest(dead)
+            found.append(state[-1])
+            continue
+        met.add(state)
         booted = dead.copy()
         booted.reboot()
         # the long way to the end is taken on one of the two, in turns
-        moved = wakes(dead, converge=after % 2 == 0)
-        assert moved == wakes(booted, converge=after % 2 == 1)
+        moved = wakes(dead, converge=len(met) % 2 == 0)
+        assert moved == wakes(booted, converge=len(met) % 2 == 1)
         found.append(moved)
     return found
 
@@ -121,7 +132,7 @@ def test_the_agent_dies(kind: str, verb: str) -> None:
 @pytest.mark.parametrize(("kind", "verb"), BIG)
 def test_the_agent_dies_on_a_host_of_eight_devices(kind: str, verb: str) -> None:
     """Some operations of each: the small hosts take them all."""
-    assert any(every_death(start(kind, verb), ACTS[verb], stride=13))
+    assert any(every_death(start(kind, verb), ACTS[verb], stride=17))
 
 
 @pytest.mark.parametrize("kind", ["ours", "tpp"])
@@ -131,7 +142,7 @@ def test_a_withdrawal_that_died_is_finished_by_the_next(kind: str, verb: str) ->
     host = start(kind, verb)
     whole = host.copy()
     ACTS[verb](whole)
-    for _, dead in deaths(host, ACTS[verb], stride=3):
+    for _, dead in deaths(host, ACTS[verb], stride=5):
         ACTS[verb](dead)
         assert "unmanaged" == record(dead).state
         assert seen(whole) == seen(dead)
