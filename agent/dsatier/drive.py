@@ -9,6 +9,7 @@ all others happen only after it is on disk.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -146,7 +147,8 @@ class Driver:
         if motion is not None:
             # the run ended between two files of the journal: before its first write or after
             # its last one, so the host is at rest
-            self.journal.close_motion()
+            with suppress(Rejected):  # a read-only disk must not keep the breaker from its work
+                self.journal.close_motion()
         boot = facts.kernel.boot_id
         if record.boot_id and record.boot_id != boot:
             event = "reboot" if record.latch == "none" else "latched"
@@ -156,7 +158,8 @@ class Driver:
             record = replace(
                 record, boot_id=boot, engine_live=False, log_mark=0, copy_fails=0, repairs=()
             )
-            self._keep(record)
+            with suppress(Rejected):
+                self._keep(record)
         return record
 
     def plan_for(self, target: Target, record: Record, facts: Facts | None = None) -> Plan:
@@ -267,7 +270,10 @@ class Driver:
             log_mark=self.host.log_mark(),
             copy_fails=facts.timer.get("dsa_copy_fail", 0),
         )
-        self._keep(cleared)
+        try:
+            self._keep(cleared)
+        except Rejected as error:
+            return Outcome("refused", f"cannot keep the acknowledgement: {error}", None, record)
         return Outcome("changed" if latched else "unchanged", message, None, cleared)
 
     # -- how they go about it ----------------------------------------------
@@ -360,7 +366,8 @@ class Driver:
         done = replace(moving, latch="none", latch_reason="", profile_digest="", repairs=())
         outcome = self._end(done, "proven", "Withdrawn", "dsatier's hand is off the host", plan)
         if before is not None:
-            self.journal.forget_originals()
+            with suppress(Rejected):  # they are right for as long as nothing is applied
+                self.journal.forget_originals()
         return outcome
 
     def _guard_crash(self, record: Record, motion: Motion, facts: Facts) -> Record:
@@ -400,7 +407,8 @@ class Driver:
         if outcome.result != "changed" or outcome.record is None:
             return outcome
         kept = noted(outcome.record, items, self.host.monotonic(), target.drift.window)
-        self._keep(kept)
+        with suppress(Rejected):  # the repair is done and proven
+            self._keep(kept)
         return replace(outcome, message=f"drift repaired: {', '.join(items)}", record=kept)
 
     def _report_drift(self, record: Record, plan: Plan, fight: Fight | None) -> Outcome:
@@ -408,7 +416,8 @@ class Driver:
         words = _words(plan) if fight is None else str(fight)
         drifted = self._after(record, "drift", reason, words)
         if (drifted.state, drifted.message) != (record.state, record.message):
-            self._keep(drifted)
+            with suppress(Rejected):  # it is told again at the next look
+                self._keep(drifted)
         return Outcome("drifted", words, plan, drifted)
 
     def _rest(self, record: Record, facts: Facts, plan: Plan, *, act: bool) -> Outcome:

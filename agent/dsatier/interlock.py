@@ -268,7 +268,7 @@ def _starts_threads(request: Request) -> bool:
 
 
 def _turns_tiering_on(request: Request) -> bool:
-    return _sets(request, "numa_balancing", 2) or _sets(request, "demotion_enabled", 1)
+    return _sets(request, "numa_balancing", 2, 3) or _sets(request, "demotion_enabled", 1)
 
 
 def _tiering_on_cpuless(request: Request, at: Circumstances) -> str | None:

@@ -103,9 +103,16 @@ def thread_counts(facts: Facts) -> frozenset[int]:
     return frozenset(n for n in (1, 2, 4, 8, 16, 32) if n <= fewest)
 
 
+def _both_modes(facts: Facts) -> bool:
+    """Tell whether the kernel is the seed's that takes balancing and tiering together."""
+    return facts.kernel.family == "seed" and "demote_scale_factor" in facts.knobs
+
+
 def value_refusal(name: str, value: int, facts: Facts) -> str | None:
     """Return why this kernel cannot take ``value``, None where it can."""
     knob = KNOBS[name]
+    if name == "numa_balancing" and value == 3 and _both_modes(facts):
+        return None  # no profile asks for it, but what was there may come back
     if not knob.low <= value <= knob.high:
         span = str(knob.low) if knob.low == knob.high else f"{knob.low} to {knob.high}"
         return f"{name}: expected {span}, found {value}"

@@ -564,8 +564,8 @@ def quiet_can_be_had(facts: Facts, desired: Desired) -> Iterator[Finding]:
         return
     resumes = [
         knob
-        for knob, value in (("numa_balancing", 2), ("demotion_enabled", 1))
-        if desired.wants(knob) is None and live(facts, knob) == value
+        for knob, values in (("numa_balancing", (2, 3)), ("demotion_enabled", (1,)))
+        if desired.wants(knob) is None and live(facts, knob) in values
     ]
     slow = node(facts, desired.slow_node)
     if resumes and slow is not None and slow.cpus and not desired.cpuless:

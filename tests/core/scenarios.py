@@ -76,9 +76,7 @@ def queues(host: Facts, **changes: Any) -> Facts:
     devices = tuple(
         replace(
             d,
-            queues=tuple(
-                replace(q, **changes) if q.state == "enabled" else q for q in d.queues
-            ),
+            queues=tuple(replace(q, **changes) if q.state == "enabled" else q for q in d.queues),
         )
         for d in host.devices
     )
@@ -151,6 +149,19 @@ def _scenarios() -> tuple[Scenario, ...]:
             OURS,
         ),
         row(
+            "tiering-on-cpuless",
+            SEED,
+            SetKnob("numa_balancing", 3),
+            cpuless(SEED),
+        ),
+        row(
+            "tiering-without-swap",
+            replace(cpuless(SEED), swaps=(AREA,)),
+            SetKnob("numa_balancing", 3),
+            cpuless(SEED),
+        ),
+        row("value-in-range", cpuless(OURS), SetKnob("numa_balancing", 3), cpuless(SEED)),
+        row(
             "swap-fits",
             replace(OURS, swaps=(replace(AREA, used=200 * GIB),)),
             SwapOff(AREA),
@@ -182,7 +193,9 @@ def _scenarios() -> tuple[Scenario, ...]:
             USE,
             knobs(initialised("seed"), use_concur_to_compact=1),
         ),
-        row("start-untranslated", replace(QUEUED["seed"], iommu="translated"), START, QUEUED["seed"]),
+        row(
+            "start-untranslated", replace(QUEUED["seed"], iommu="translated"), START, QUEUED["seed"]
+        ),
         row("start-untranslated", replace(QUEUED["seed"], iommu="unknown"), START, QUEUED["seed"]),
         row(
             "start-without-foreign",
@@ -255,7 +268,12 @@ def _scenarios() -> tuple[Scenario, ...]:
             STOP,
             initialised("seed"),
         ),
-        row("release-what-is-whole", knobs(initialised("seed"), limit_chans=4), STOP, initialised("seed", 4)),
+        row(
+            "release-what-is-whole",
+            knobs(initialised("seed"), limit_chans=4),
+            STOP,
+            initialised("seed", 4),
+        ),
         row(
             "device-without-event-log",
             _without_log(QUEUED["ours"]),
@@ -275,9 +293,7 @@ def _scenarios() -> tuple[Scenario, ...]:
     for family, plain in (("ours", OURS), ("seed", SEED)):
         ready, running, begun = QUEUED[family], LIVE[family], initialised(family)
         config = LoadDevice(captured(ready.devices[0]))
-        held = replace(
-            ready, devices=(replace(ready.devices[0], clients=1), *ready.devices[1:])
-        )
+        held = replace(ready, devices=(replace(ready.devices[0], clients=1), *ready.devices[1:]))
         tiered = knobs(cpuless(plain), numa_balancing=2)
         found += [
             row("engine-needs-init", ready, USE, begun),
@@ -341,3 +357,12 @@ def mistakes(guards: tuple[Guard, ...] = GUARDS) -> list[str]:
         if safe:
             wrong.append(f"{one}: its neighbour is refused: {safe[0]}")
     return wrong
+
+
+def let_through(guards: tuple[Guard, ...] = GUARDS) -> list[str]:
+    """Return the unsafe requests that no guard refuses."""
+    return [
+        f"{one} is let through"
+        for one in SCENARIOS
+        if not refusals(one.request, Circumstances(one.facts, one.quiet), guards)
+    ]

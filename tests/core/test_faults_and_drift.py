@@ -7,16 +7,19 @@ from dataclasses import replace
 
 import pytest
 
-from dsatier.desire import ENGINES
+from dsatier.desire import ENGINES, from_profile
 from dsatier.drift import contested, noted
+from dsatier.drive import Driver, Target
 from dsatier.facts import Facts, OtherWriter
 from dsatier.faults import fault
 from dsatier.plans import Desired
-from dsatier.profile import DriftPolicy
+from dsatier.profile import DriftPolicy, DsaEngine, Profile, QueueShape
 from dsatier.queuefile import captured
 from dsatier.records import Record, Repair, with_conditions
+from dsatier.sim.faults import VanishedQueue
 from tests.core import build
 from tests.core.scenarios import LIVE, QUEUED, halted, knobs
+from tests.crash.scene import small
 
 RUNNING = Record(state="converged", boot_id="boot-1", engine_live=True, copy_fails=2)
 QUIET_TIMER = {"dsa_copy_fail": 2}
@@ -51,7 +54,7 @@ def test_a_running_engine_has_no_fault(family: str) -> None:
 
 CAUSES = (
     # the words,                                             what the host looks like
-    ("dsa0 halted", lambda host: halted(host)),
+    ("dsa0 halted", halted),
     ("7 DMA channels in use of 8: a work queue vanished", lambda host: channels(host, 7)),
     ("use_dsa_copy_pages went to 0 by itself", lambda host: knobs(host, use_dsa_copy_pages=0)),
     ("dsa_state went to 0 by itself", lambda host: knobs(host, dsa_state=0)),
@@ -114,6 +117,27 @@ def test_a_queue_beyond_the_profile_is_no_fault() -> None:
     few = replace(WANTED, queues=WANTED.queues[1:])
     assert fault(RUNNING, queue_off(HEALTHY["ours"]), few, ()) is None
     assert fault(RUNNING, device(HEALTHY["ours"], state="disabled"), few, ()) is None
+
+
+def test_a_profile_that_asks_for_more_than_is_there_is_no_fault() -> None:
+    """The engine runs on two devices; a profile for three is a change, not a fault."""
+    host = small("ours", devices=[{"queues": 4, "engines": 1, "groups": 1}] * 3)
+    two, three = (
+        Profile(1, engine=DsaEngine("dsa", limit_chans=8, work_queues=shape))
+        for shape in (QueueShape(2, engines=1, queues=4), QueueShape(3, engines=1, queues=4))
+    )
+    driver = Driver(host)
+    first = Target(from_profile(two, driver.look()), "two")
+    second = Target(from_profile(three, driver.look()), "three")
+    assert "changed" == driver.apply(first).result
+    told = driver.reconcile(second, act=False)
+    assert "pending" == told.result
+    outcome = driver.reconcile(second)
+    assert ("changed", "converged") == (outcome.result, Driver(host).wake().state)
+    # what is in force has to stay
+    host.inject(VanishedQueue("vanished-queue", "wq2.0"))
+    host.sleep(0.1)
+    assert "degraded" == driver.reconcile(second).result
 
 
 POLICY = DriftPolicy(fights=3, window=600.0)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from dsatier.interlock import GUARDS, Circumstances, refusals
-from tests.core.scenarios import SCENARIOS, Scenario, mistakes
+from tests.core.scenarios import SCENARIOS, Scenario, let_through, mistakes
 
 
 @pytest.mark.parametrize("one", SCENARIOS, ids=str)
@@ -28,6 +28,26 @@ def test_every_guard_has_a_row() -> None:
 
 def test_the_table_as_a_check_finds_nothing() -> None:
     assert [] == mistakes()
+
+
+@pytest.mark.parametrize("name", [guard.name for guard in GUARDS])
+def test_without_its_guard_an_unsafe_request_is_let_through(name: str) -> None:
+    fewer = tuple(guard for guard in GUARDS if guard.name != name)
+    assert [] == let_through()
+    assert {name} == {words.partition(":")[0] for words in let_through(fewer)}
+
+
+@pytest.mark.parametrize("name", [guard.name for guard in GUARDS])
+def test_a_guard_judges_nothing_but_its_own(name: str) -> None:
+    """Requests of other kinds pass each guard on every host of the table."""
+    (guard,) = (guard for guard in GUARDS if guard.name == name)
+    kinds = {one.request.kind for one in SCENARIOS if one.guard == name}
+    if name == "known-kernel":  # nothing may be done there
+        return
+    for one in SCENARIOS:
+        for other in SCENARIOS:
+            if other.request.kind not in kinds:
+                assert guard.rule(other.request, Circumstances(one.facts, one.quiet)) is None
 
 
 def test_a_refusal_says_what_why_and_who() -> None:

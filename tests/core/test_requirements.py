@@ -128,9 +128,7 @@ def _rows() -> tuple[Row, ...]:
             "without it",
         ),
         row("knobs-present", without(OURS, "numa_balancing"), tier, OURS, "without it"),
-        row(
-            "values-in-range", OURS, wish({"limit_chans": 9}), wish({"limit_chans": 7}), "found 9"
-        ),
+        row("values-in-range", OURS, wish({"limit_chans": 9}), wish({"limit_chans": 7}), "found 9"),
         row("values-in-range", SEED, wish({"limit_chans": 3}), OURS, "1, 2, 4 or 8"),
         row(
             "values-in-range",
@@ -160,7 +158,9 @@ def _rows() -> tuple[Row, ...]:
             wish({"cpu_multi_copy_pages": 1}, cpuless=True),
             "16",
         ),
-        row("threads-whole", knobs(SEED, limit_mt_num=3), threads, knobs(OURS, limit_mt_num=3), "3"),
+        row(
+            "threads-whole", knobs(SEED, limit_mt_num=3), threads, knobs(OURS, limit_mt_num=3), "3"
+        ),
         row("tiers-exist", node(OURS, 0, cpus=()), tier, OURS, "no CPU online"),
         row("tiers-exist", OURS, replace(tier, fast_node=4), tier, "no such node"),
         row("tiers-exist", node(OURS, 1, mem_total=0), tier, OURS, "no memory"),
@@ -175,7 +175,9 @@ def _rows() -> tuple[Row, ...]:
         row("tiers-exist", SEED, replace(demote, fast_node=1, slow_node=0), demote, "fast node 1"),
         row("tiering-conditions", OURS, tier, replace(tier, cpuless=True), "8 CPUs online"),
         row("tiering-conditions", OURS, demote, cpuless(OURS), "8 CPUs online"),
-        row("tiering-conditions", cpuless(SWAPPING), demote, replace(demote, swap_off=True), "sda3"),
+        row(
+            "tiering-conditions", cpuless(SWAPPING), demote, replace(demote, swap_off=True), "sda3"
+        ),
         row(
             "watermark-order",
             OURS,
@@ -221,7 +223,13 @@ def _rows() -> tuple[Row, ...]:
             "reboot",
         ),
         row("devices-can-stop", guardless, dsa(*narrow), QUEUED["ours"], "then oopses", "reboot"),
-        row("accel-config-there", replace(OURS, accel_config=None), dsa(*usual), OURS, "not installed"),
+        row(
+            "accel-config-there",
+            replace(OURS, accel_config=None),
+            dsa(*usual),
+            OURS,
+            "not installed",
+        ),
         row("accel-config-there", replace(OURS, accel_config="3.4.8"), dsa(*usual), OURS, "3.4.8"),
         row(
             "accel-config-there",
@@ -384,6 +392,13 @@ def _rows() -> tuple[Row, ...]:
             knobs(initialised("ours"), numa_balancing=2),
             release,
             wish({"dsa_state": 0, "numa_balancing": 0}),
+            "8 CPUs online",
+        ),
+        row(
+            "quiet-can-be-had",
+            knobs(initialised("seed"), numa_balancing=3),
+            release,
+            knobs(initialised("seed"), numa_balancing=1),
             "8 CPUs online",
         ),
         row(

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dsatier import lifecycle
 from dsatier.drive import Driver, Outcome, Target
@@ -21,6 +21,7 @@ from dsatier.records import Record
 from dsatier.sim import spec
 from dsatier.sim.faults import Crash, SimCrash
 from dsatier.sim.host import SimHost
+from dsatier.sim.state import Harm
 from dsatier.targets import target
 
 FOLDER = Path(__file__).resolve().parents[2] / "profiles"
@@ -31,7 +32,7 @@ RELEASES = {"ours": "6.12.63-dsatier", "tpp": "5.13.0-rc6-tpp", "memtis": "5.15.
 DEVICES, QUEUES = 2, 4
 """Two devices of four queues give the eight channels that shipped profiles ask for."""
 
-Verb = Callable[[Driver], Outcome]
+T = TypeVar("T")
 
 
 def small(kind: str = "ours", **fields: Any) -> SimHost:
@@ -121,6 +122,11 @@ def engine_on(host: SimHost) -> bool:
     return on(look(host), "use_dsa_copy_pages")
 
 
+def unsafe(host: SimHost) -> list[Harm]:
+    """Return the harm that is not an injected fault's own."""
+    return [harm for harm in host.harm if harm.by != "fault"]
+
+
 def at_rest(host: SimHost) -> None:
     """Assert what holds between two runs."""
     kept = record(host)
@@ -129,7 +135,19 @@ def at_rest(host: SimHost) -> None:
     assert kept.state not in lifecycle.IN_MOTION
     if kept.latch != "none":
         assert not engine_on(host)
-    assert [] == host.harm
+    assert [] == unsafe(host)
+
+
+class Filmed(SimHost):
+    """A host that keeps what it was before each operation: what a death before it leaves."""
+
+    def __init__(self, host: SimHost) -> None:
+        super().__init__(host.kernel.copy())
+        self.frames: list[SimHost] = []
+
+    def _mutate(self, act: Callable[[], T]) -> T:
+        self.frames.append(SimHost(self.kernel.copy()))
+        return super()._mutate(act)
 
 
 def operations(host: SimHost, act: Callable[[SimHost], object]) -> int:
@@ -147,6 +165,7 @@ def crashed(host: SimHost, act: Callable[[SimHost], object], after: int, perform
     try:
         act(other)
     except SimCrash:
+        other.heal("crash")
         return other
     raise AssertionError(f"operation {after} was never reached")
 

@@ -23,3 +23,4 @@ def pytest_terminal_summary(
         terminalreporter.section("proof")
         for line in lines:
             terminalreporter.write_line(line)
+        lines.clear()  # told once, also where two folders have this hook

@@ -347,16 +347,14 @@ class Explorer:
         return Edge(after, host.log_since(mark).lines, tuple(wrong))
 
     def _settle(self, node: Node, seconds: float) -> Node:
-        """Return the state after some quiet. All waits are as long, so one is as good as another."""
+        """Return the state after some quiet: all waits are as long, so one does for all."""
         if node.number not in self._settled:
             host = node.host.copy()
             host.sleep(seconds)
             self._settled[node.number] = self._node(host)
         return self._settled[node.number]
 
-    def _way_back(
-        self, met: Iterable[tuple[Node, int]], start: Start, before: Originals
-    ) -> bool:
+    def _way_back(self, met: Iterable[tuple[Node, int]], start: Start, before: Originals) -> bool:
         """Tell whether there is a way back to the start from every state on the way."""
         for node, _ in met:
             if start.name not in node.back:
@@ -384,9 +382,7 @@ class Explorer:
             elif goal != "rollback":
                 end.at_rest.add(goal)  # rollback leads elsewhere from another start
 
-    def _violate(
-        self, rule: str, node: Node, goal: str, done: Iterable[str], detail: str
-    ) -> None:
+    def _violate(self, rule: str, node: Node, goal: str, done: Iterable[str], detail: str) -> None:
         assert node.reached is not None
         start, _, way, _ = node.reached
         full = (*way, "|", *done)

@@ -106,7 +106,7 @@ def queues(
                 host.poke(f"{queue}/type", f"{kind}\n")
                 host.poke(f"{queue}/name", "admin\n")
                 host.poke(f"{queue}/max_batch_size", f"{batch}\n")
-                if host.kernel.spec.kernel.kind == "ours":
+                if not host.kernel.seed:
                     driver = "dmaengine" if kind == "kernel" else "user"
                     host.poke(f"{queue}/driver_name", f"{driver}\n")
             host.poke("/sys/bus/dsa/drivers/idxd/bind", f"dsa{device}\n")
@@ -199,6 +199,7 @@ CHANGES: tuple[tuple[str, str, Change], ...] = (
     ("copying with 4", "ours tpp memtis", _FOUR),
     ("tiered", "ours tpp", _TIERED),
     ("tiered, copying", "ours tpp", _all(_COPYING, _TIERED)),
+    ("both modes, copying", "tpp", _all(_COPYING, _cpus(4, 5), _swap_off, _puts((BALANCING, 3)))),
     ("demoting", "memtis", _all(_cpus(4, 5), _swap_off, _puts((DEMOTION, 1)))),
     ("start failed, 0", "tpp memtis", _failed_start(0)),
     ("start failed, 3", "tpp memtis", _failed_start(3)),

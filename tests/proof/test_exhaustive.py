@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 
+from dsatier.desire import cpu_only
+from dsatier.ladder import LADDER
+from dsatier.observe import Observer
 from dsatier.rehearsal import prepare
 from tests.proof import exhaustive, profiles
 from tests.proof.exhaustive import Job
-from tests.proof.explore import Coverage, Explorer
-from tests.proof.hosts import KINDS, Start, put, small
+from tests.proof.explore import Coverage, Explorer, Tables
+from tests.proof.hosts import KINDS, Start, put, queues, small
 
 LACKING = {
     # memtis has no demote_scale_factor, and its numa_balancing goes to 1 only
@@ -63,38 +67,27 @@ def test_shipped_profiles_are_never_refused_by_the_interlock(
             assert 0 == coverage.refusals["no way back"]
 
 
+def broken(kind: str, tables: Tables) -> set[str]:
+    """Return the rules that an exploration with these tables finds broken."""
+    start = Start("booted", small(kind), clean=True)
+    found = Explorer(profiles.fitted(), tables, depth=0, stop_at=1).explore([start])
+    return {violation.rule for violation in found.violations}
+
+
 def test_the_exploration_sees_harm() -> None:
-    """Without the interlock's guards and with the ladder upside down, harm is found."""
-    from dataclasses import replace
-
-    from dsatier.ladder import LADDER
-    from tests.proof.explore import Tables
-
-    engine = next(r for r in LADDER if r.name == "engine")
-    others = tuple(r for r in LADDER if r.name != "engine")
-    tables = Tables(guards=(), ladder=(engine, *others))
-    start = Start("booted", small("tpp"), clean=True)
-    found = Explorer(profiles.fitted(), tables, depth=0, stop_at=1).explore([start])
-    assert "harm" in {violation.rule for violation in found.violations}
-    assert replace(engine) == engine
+    """With the engine's rung at the bottom, and nobody to refuse it."""
+    engine = next(rung for rung in LADDER if rung.name == "engine")
+    others = tuple(rung for rung in LADDER if rung is not engine)
+    assert "harm" in broken("tpp", Tables(guards=(), ladder=(engine, *others)))
 
 
-def test_a_plan_that_lies_is_seen() -> None:
-    """A ladder without the rung that turns the engine on does not lead there."""
-    from dsatier.ladder import LADDER
-    from tests.proof.explore import Tables
-
-    tables = Tables(ladder=tuple(r for r in LADDER if r.name != "engine"))
-    start = Start("booted", small("ours"), clean=True)
-    found = Explorer(profiles.fitted(), tables, depth=0, stop_at=1).explore([start])
-    assert "the plan does not lead there" in {violation.rule for violation in found.violations}
+def test_the_exploration_sees_a_plan_that_lies() -> None:
+    """With nothing done on the way up to the engine's rung."""
+    tables = Tables(ladder=tuple(replace(r, up=()) if r.name == "engine" else r for r in LADDER))
+    assert "the plan does not lead there" in broken("ours", tables)
 
 
 def test_reboot_required_on_a_seed_whose_start_failed() -> None:
-    from dsatier.desire import cpu_only
-    from dsatier.observe import Observer
-    from tests.proof.hosts import queues
-
     host = small("tpp")
     queues(0)(host)  # four queues for eight channels
     put(host, "dsa_state", 1)

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the ladder and its descents must bring about, on made-up facts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from dsatier.desire import ENGINES
+from dsatier.evidence import CleanLog, Held
+from dsatier.facts import Facts
+from dsatier.ladder import DESCENTS, LADDER, Rung
+from dsatier.planner import descent, plan
+from dsatier.plans import Desired, Plan
+from dsatier.profile import QueueShape
+from dsatier.queuefile import expand
+from dsatier.requests import SetKnob
+from tests.core import build
+from tests.core.scenarios import LIVE, OURS, cpuless, knobs
+
+Descents = tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change, and the rung that it needs the host to come down to; None for no descent."""
+
+    name: str
+    facts: Facts
+    desired: Desired
+    rung: str | None
+
+
+def wants(**values: int) -> Desired:
+    """A desired state of knobs."""
+    return Desired(knobs=values)
+
+
+def dsa(**values: int) -> Desired:
+    """A desired state with the DSA live."""
+    return Desired(knobs={**ENGINES["dsa"], **values})
+
+
+def threaded(family: str) -> Facts:
+    """A host whose CPU threads copy."""
+    return knobs(build.facts(family), cpu_multi_copy_pages=1)
+
+
+def tiered(host: Facts) -> Facts:
+    """The host with tiering on."""
+    host = knobs(cpuless(host), numa_balancing=2, demotion_enabled=1, demote_scale_factor=300)
+    return replace(host, demotion_watermark=900)
+
+
+def stale(host: Facts) -> Facts:
+    """The host with its channels taken away."""
+    return replace(host, channels=tuple(replace(c, in_use=0) for c in host.channels))
+
+
+OTHER_QUEUES = expand(QueueShape(8, size=64), OURS.devices, driver_names=True)
+SAME_QUEUES = expand(QueueShape(8), OURS.devices, driver_names=True)
+CPUS = tuple(range(16, 24))
+
+CHANGES: tuple[Change, ...] = (
+    Change("threshold", LIVE["ours"], dsa(dsa_copy_threshold=12), None),
+    Change("threshold under tiering", tiered(LIVE["seed"]), dsa(dsa_copy_threshold=12), None),
+    Change("concurrency", LIVE["ours"], dsa(use_concur_to_demote=1), None),
+    Change("limit_mt_num", threaded("ours"), wants(limit_mt_num=7), None),
+    Change("limit_chans", LIVE["ours"], dsa(limit_chans=4), "queues"),
+    Change("limit_chans, seed", tiered(LIVE["seed"]), dsa(limit_chans=4), "queues"),
+    Change("limit_chans at rest", build.queued(OURS), dsa(limit_chans=4), None),
+    Change("the same limit_chans", LIVE["ours"], dsa(limit_chans=8), None),
+    Change("queues", LIVE["ours"], replace(dsa(), queues=OTHER_QUEUES), "queues"),
+    Change("a device too many", build.live(OURS, 4), replace(dsa(), stopped=("dsa7",)), "queues"),
+    Change("the same queues", LIVE["ours"], replace(dsa(), queues=SAME_QUEUES), None),
+    Change("queues at rest", OURS, replace(dsa(), queues=SAME_QUEUES), None),
+    Change("to the CPU", LIVE["ours"], wants(**ENGINES["cpu"]), "queues"),
+    Change("to threads", LIVE["seed"], wants(**ENGINES["multithread"]), "queues"),
+    Change("engine off alone", LIVE["ours"], wants(use_dsa_copy_pages=0), None),
+    Change("from threads", knobs(build.queued(OURS), cpu_multi_copy_pages=1), dsa(), None),
+    Change("a start that failed", stale(LIVE["ours"]), dsa(), "queues"),
+    Change("CPUs go", LIVE["ours"], replace(dsa(), cpuless=True), None),
+    Change("CPUs go under threads, seed", threaded("seed"), Desired(cpuless=True), "evidence"),
+    Change("CPUs go under threads, ours", threaded("ours"), Desired(cpuless=True), None),
+    Change(
+        "CPUs come under threads, seed",
+        cpuless(threaded("seed")),
+        Desired(cpus_online=CPUS),
+        "evidence",
+    ),
+    Change("CPUs come", cpuless(LIVE["ours"]), Desired(cpus_online=CPUS), None),
+    Change("CPUs come under tiering", tiered(OURS), Desired(cpus_online=CPUS), "engine"),
+    Change("tiering off", tiered(LIVE["ours"]), wants(numa_balancing=0, demotion_enabled=0), None),
+    Change("tiering on", cpuless(LIVE["ours"]), wants(numa_balancing=2), None),
+)
+
+
+ORDER = ("cpuless", "parameters", "queues", "initialised", "evidence", "engine", "tiering")
+"""The contract's order on the way up; the way down is the other way round."""
+EVERYTHING = Desired(
+    cpuless=True,
+    knobs={
+        **ENGINES["dsa"],
+        "limit_chans": 4,
+        "dsa_copy_threshold": 12,
+        "numa_balancing": 2,
+        "demotion_enabled": 1,
+    },
+    queues=SAME_QUEUES,
+)
+NOTHING = wants(**ENGINES["cpu"], numa_balancing=0, demotion_enabled=0)
+
+
+def mistakes(ladder: tuple[Rung, ...] = LADDER, descents: Descents = DESCENTS) -> list[str]:
+    """Return which changes come down otherwise than they need to."""
+    wrong = []
+    for one in CHANGES:
+        found = descent(one.facts, one.desired, ladder, descents)
+        if found != one.rung:
+            wrong.append(f"{one.name}: comes down to {found}, not {one.rung}")
+    for family in ("ours", "seed"):
+        way = plan(build.queued(build.facts(family)), dsa(), ladder=ladder, descents=descents)
+        if not proven(way):
+            wrong.append(f"{family}: the engine goes live without proof of its start")
+        if not logged(way):
+            wrong.append(f"{family}: the start is proven without the kernel log")
+    back = plan(LIVE["seed"], wants(**ENGINES["cpu"]), ladder=ladder, descents=descents)
+    if not settles(back):
+        wrong.append("seed: descriptors are freed without a wait")
+    up = rungs(plan(OURS, EVERYTHING, ladder=ladder, descents=descents))
+    if up != ORDER:
+        wrong.append(f"the way up goes over {up}")
+    down = rungs(plan(tiered(LIVE["seed"]), NOTHING, ladder=ladder, descents=descents))
+    if down != ("tiering", "engine", "evidence", "initialised"):
+        wrong.append(f"the way down goes over {down}")
+    return wrong
+
+
+def rungs(way: Plan) -> tuple[str, ...]:
+    """Return the rungs of a plan's steps, in order."""
+    return tuple(dict.fromkeys(step.rung for step in way.steps))
+
+
+def place(way: Plan, knob: str, value: int) -> int:
+    """Return the number of the step that writes a knob, 0 where none does."""
+    request = SetKnob(knob, value)
+    return next((step.number for step in way.steps if request in step.requests), 0)
+
+
+def proven(way: Plan) -> bool:
+    """Tell whether channels are counted between the start and the engine going live."""
+    start, use = place(way, "dsa_state", 1), place(way, "use_dsa_copy_pages", 1)
+    between = [step for step in way.steps if start < step.number < use]
+    return any(isinstance(e, Held) and e.channels for step in between for e in step.evidence)
+
+
+def logged(way: Plan) -> bool:
+    """Tell whether the kernel log is looked at between the start and the engine going live."""
+    start, use = place(way, "dsa_state", 1), place(way, "use_dsa_copy_pages", 1)
+    between = [step for step in way.steps if start < step.number < use]
+    return any(isinstance(e, CleanLog) for step in between for e in step.evidence)
+
+
+def settles(way: Plan) -> bool:
+    """Tell whether there is a wait between the engine going off and the release."""
+    off, release = place(way, "use_dsa_copy_pages", 0), place(way, "dsa_state", 0)
+    return any(step.settle >= 10 for step in way.steps if off < step.number < release)
