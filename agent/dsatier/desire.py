@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from dsatier.facts import Facts, Swap
+from dsatier.facts import DsaDevice, Facts, Swap
 from dsatier.knobs import KNOBS, live, value_refusal
 from dsatier.plans import Desired
 from dsatier.profile import (
@@ -20,7 +20,7 @@ from dsatier.profile import (
 )
 from dsatier.projection import switched
 from dsatier.queuefile import DeviceConfig, captured, expand
-from dsatier.readings import node
+from dsatier.readings import effective_threads_broken, node
 
 ENGINES: dict[str, dict[str, int]] = {
     "cpu": {"cpu_multi_copy_pages": 0, "use_dsa_copy_pages": 0, "dsa_state": 0},
@@ -49,7 +49,7 @@ class Originals:
     devices: tuple[DeviceConfig, ...]
     """Devices that were enabled, with their queues."""
     idle_devices: tuple[str, ...]
-    """Devices that were disabled."""
+    """Devices that were disabled, or on without a queue."""
 
 
 def originals(facts: Facts, slow_node: int, taken_at: float) -> Originals:
@@ -63,9 +63,24 @@ def originals(facts: Facts, slow_node: int, taken_at: float) -> Originals:
         knobs={name: value for name, value in values.items() if value is not None},
         online_cpus=slow.cpus if slow is not None else (),
         swaps=tuple(replace(area, used=0) for area in facts.swaps),
-        devices=tuple(captured(d) for d in facts.devices if d.state == "enabled"),
-        idle_devices=tuple(d.id for d in facts.devices if d.state == "disabled"),
+        devices=tuple(captured(d) for d in facts.devices if d.state == "enabled" and _serves(d)),
+        idle_devices=tuple(d.id for d in facts.devices if _idle(d, facts)),
     )
+
+
+def _serves(device: DsaDevice) -> bool:
+    return any(queue.state == "enabled" for queue in device.queues)
+
+
+def _idle(device: DsaDevice, facts: Facts) -> bool:
+    """Tell whether a device is to be off after dsatier.
+
+    One that is on without a queue counts, too: it serves nobody, and accel-config cannot bring
+    such a state back. Where it cannot be disabled it is left as it is.
+    """
+    if device.state == "enabled" and not _serves(device):
+        return facts.kernel.evl_guard or device.event_log
+    return device.state == "disabled"
 
 
 def from_profile(
@@ -137,14 +152,15 @@ def with_cpu_engine(desired: Desired, facts: Facts, *, stop_tiering: bool = Fals
 
     ``dsa_state`` is left as it is: whether its channels can be given back is in doubt.
     """
-    if desired.wants("use_dsa_copy_pages") != 1:
+    if 1 not in (desired.wants("use_dsa_copy_pages"), desired.wants("cpu_multi_copy_pages")):
         return desired
     knobs = {
         name: value
         for name, value in (desired.knobs or {}).items()
         if name not in ("dsa_state", "use_dsa_copy_pages", "limit_chans")
     }
-    knobs |= {name: 0 for name in NO_ENGINE if name in facts.knobs}
+    engines = ("cpu_multi_copy_pages", "use_dsa_copy_pages")
+    knobs |= {name: 0 for name in engines if name in facts.knobs}
     if stop_tiering:
         knobs |= {name: 0 for name in TIERING_OFF if name in facts.knobs}
         knobs.pop("demote_scale_factor", None)
@@ -152,8 +168,13 @@ def with_cpu_engine(desired: Desired, facts: Facts, *, stop_tiering: bool = Fals
 
 
 def engine_off(facts: Facts, slow_node: int, *, stop_tiering: bool) -> Desired:
-    """Return what the circuit breaker goes to at once: no copy by DSA, and nothing else."""
+    """Return what the circuit breaker goes to at once: no copy by DSA, and nothing else.
+
+    CPU threads go off as well where they would lose bytes.
+    """
     knobs = dict(NO_ENGINE) | (TIERING_OFF if stop_tiering else {})
+    if effective_threads_broken(facts):
+        knobs["cpu_multi_copy_pages"] = 0
     return Desired(slow_node=slow_node, knobs={n: v for n, v in knobs.items() if n in facts.knobs})
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from dsatier.desire import ENGINES, from_profile
+from dsatier.desire import ENGINES, engine_off, from_profile, with_cpu_engine
 from dsatier.drift import contested, noted
 from dsatier.drive import Driver, Target
 from dsatier.facts import Facts, OtherWriter
@@ -19,7 +19,8 @@ from dsatier.records import Record, Repair, with_conditions
 from dsatier.sim.faults import VanishedQueue
 from tests.core import build
 from tests.core.scenarios import LIVE, QUEUED, halted, knobs
-from tests.crash.scene import small
+from tests.crash.scene import apply, engine_on, look, reconcile, small
+from tests.proof.hosts import put
 
 RUNNING = Record(state="converged", boot_id="boot-1", engine_live=True, copy_fails=2)
 QUIET_TIMER = {"dsa_copy_fail": 2}
@@ -117,6 +118,65 @@ def test_a_queue_beyond_the_profile_is_no_fault() -> None:
     few = replace(WANTED, queues=WANTED.queues[1:])
     assert fault(RUNNING, queue_off(HEALTHY["ours"]), few, ()) is None
     assert fault(RUNNING, device(HEALTHY["ours"], state="disabled"), few, ()) is None
+
+
+SPOILT = (
+    ({"limit_chans": 3}, "limit_chans: expected 1, 2, 4 or 8 on a seed kernel, found 3"),
+    ({"limit_chans": 0}, "limit_chans: expected 1 to 8, found 0"),
+    ({"limit_chans": -1}, "limit_chans: expected 1 to 8, found -1"),
+    ({"limit_chans": 4, "use_concur_to_demote": 1}, "limit_chans is 4 with concurrent migration"),
+    ({"limit_chans": 4, "use_concur_to_compact": 1}, "limit_chans is 4 with concurrent migration"),
+    ({"dsa_async_mode": 1}, "dsa_async_mode is 1"),
+)
+
+
+@pytest.mark.parametrize(("values", "words"), SPOILT, ids=[words for _, words in SPOILT])
+def test_settings_that_spoil_pages_under_a_live_seed_engine(
+    values: dict[str, int], words: str
+) -> None:
+    host = knobs(HEALTHY["seed"], **values)
+    assert str(fault(RUNNING, host, WANTED, ())).startswith(words)
+    assert fault(RUNNING, knobs(HEALTHY["ours"], **values), WANTED, ()) is None
+
+
+THREADS = Desired(knobs=ENGINES["multithread"])
+
+
+def threaded(count: int) -> Facts:
+    """A seed host whose CPU threads copy, with so many of them."""
+    host = build.facts("seed")
+    values = {"cpu_multi_copy_pages": "1", "limit_mt_num": str(count)}
+    return replace(host, knobs={**host.knobs, **values})
+
+
+def test_threads_that_lose_bytes_are_a_fault() -> None:
+    record = replace(RUNNING, engine_live=False)
+    assert None is fault(record, threaded(4), THREADS, ())
+    assert "limit_mt_num is 3" in str(fault(record, threaded(3), THREADS, ()))
+    named = replace(THREADS, knobs={**ENGINES["multithread"], "limit_mt_num": 4})
+    assert None is fault(record, threaded(3), named, ())  # drift: the repair knows the number
+    assert None is fault(record, threaded(3), Desired(), ())
+
+
+def test_the_breaker_stops_threads_that_lose_bytes() -> None:
+    off = engine_off(threaded(3), 1, stop_tiering=False)
+    assert 0 == off.wants("cpu_multi_copy_pages")
+    assert None is engine_off(threaded(4), 1, stop_tiering=False).wants("cpu_multi_copy_pages")
+    kept = with_cpu_engine(THREADS, threaded(3))
+    assert (0, 0) == (kept.wants("cpu_multi_copy_pages"), kept.wants("use_dsa_copy_pages"))
+
+
+def test_fewer_channels_that_copy_right_are_no_fault() -> None:
+    assert fault(RUNNING, knobs(HEALTHY["seed"], limit_chans=4), WANTED, ()) is None
+
+
+def test_the_engine_goes_off_when_its_channels_change_under_it() -> None:
+    host = small("tpp")
+    assert "changed" == apply(host, "dsa").result
+    assert "1" == look(host).knobs["use_concur_to_demote"]
+    put(host, "limit_chans", 4)
+    outcome = reconcile(host, "dsa")
+    assert ("degraded", False) == (outcome.result, engine_on(host))
 
 
 def test_a_profile_that_asks_for_more_than_is_there_is_no_fault() -> None:

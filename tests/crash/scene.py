@@ -85,9 +85,7 @@ def wanted(host: SimHost, profile: Profile | str, drift: DriftPolicy | None = No
 def channels(profile: Profile, count: int) -> Profile:
     """Return a profile of the DSA with another ``limit_chans``, and lists that it can take."""
     assert isinstance(profile.engine, DsaEngine)
-    return replace(
-        profile, concurrency=None, engine=replace(profile.engine, limit_chans=count)
-    )
+    return replace(profile, concurrency=None, engine=replace(profile.engine, limit_chans=count))
 
 
 def apply(host: SimHost, profile: Profile | str) -> Outcome:
@@ -158,7 +156,9 @@ def operations(host: SimHost, act: Callable[[SimHost], object]) -> int:
     return trial.kernel.state.operations - before
 
 
-def crashed(host: SimHost, act: Callable[[SimHost], object], after: int, performed: bool) -> SimHost:
+def crashed(
+    host: SimHost, act: Callable[[SimHost], object], after: int, performed: bool
+) -> SimHost:
     """Return the host after the agent died at one operation of an act."""
     other = host.copy()
     other.inject(Crash("crash", after=after, performed=performed))
@@ -173,7 +173,5 @@ def crashed(host: SimHost, act: Callable[[SimHost], object], after: int, perform
 def in_motion(host: SimHost) -> bool:
     """Tell whether the journal says that the host was being changed when the agent died."""
     return (
-        MOTION in host.files
-        and RECORD in host.files
-        and record(host).state in lifecycle.IN_MOTION
+        MOTION in host.files and RECORD in host.files and record(host).state in lifecycle.IN_MOTION
     )

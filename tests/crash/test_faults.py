@@ -267,9 +267,11 @@ def test_two_at_once() -> None:
     """The second is told who the first is, and the lock is free again afterwards."""
     host = small()
     with host.lock(LOCK, "pid 17, dsatier reconcile"):
-        with pytest.raises(Locked, match="pid 17, dsatier reconcile") as locked:
-            with host.lock(LOCK, "pid 18, dsatier apply"):
-                raise AssertionError
+        with (
+            pytest.raises(Locked, match="pid 17, dsatier reconcile") as locked,
+            host.lock(LOCK, "pid 18, dsatier apply"),
+        ):
+            raise AssertionError
         assert "pid 17, dsatier reconcile" == locked.value.holder
         assert "changed" == apply(host, PROFILE).result
     with host.lock(LOCK, "pid 18, dsatier apply"):

@@ -174,6 +174,22 @@ def _unbind(host: SimHost) -> None:
     host.poke("/sys/bus/dsa/drivers/dmaengine/unbind", "wq1.3\n")
 
 
+def _no_queue(host: SimHost) -> None:
+    """Leave a device on without queues, as an accel-config that was killed does."""
+    for number in range(QUEUES):
+        host.poke("/sys/bus/dsa/drivers/dmaengine/unbind", f"wq0.{number}\n")
+
+
+def _half_written(host: SimHost) -> None:
+    """Leave a device with some of its attributes written, and off."""
+    at = "/sys/bus/dsa/devices/dsa0"
+    host.poke(f"{at}/engine0.0/group_id", "0\n")
+    host.poke(f"{at}/wq0.0/group_id", "0\n")
+    host.poke(f"{at}/wq0.0/size", "100\n")
+    host.poke(f"{at}/wq0.0/mode", "dedicated\n")
+    host.poke(f"{at}/wq0.3/size", "28\n")
+
+
 def _disable(host: SimHost) -> None:
     host.poke("/sys/bus/dsa/drivers/idxd/unbind", "dsa1\n")
 
@@ -194,6 +210,8 @@ CHANGES: tuple[tuple[str, str, Change], ...] = (
     ("shared queues", "ours tpp memtis", queues(0, mode="shared")),
     ("user queues", "ours tpp memtis", queues(1, count=2, kind="user")),
     ("one queue off", "ours tpp memtis", _all(queues(0, 1), _unbind)),
+    ("device without queues", "ours tpp memtis", _all(queues(0), _no_queue)),
+    ("device half written", "ours tpp memtis", _half_written),
     ("initialised", "ours tpp memtis", _all(queues(0, 1), _puts(("dsa_state", 1)))),
     ("copying", "ours tpp memtis", _COPYING),
     ("copying with 4", "ours tpp memtis", _FOUR),

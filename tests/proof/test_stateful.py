@@ -181,6 +181,7 @@ class Hosts(RuleBasedStateMachine):
             self.host.heal(kind)
         self.host.reboot()
         self.disturbed = False
+        self.resting = False  # until somebody wakes and looks
 
     @rule(
         fault=st.one_of(

@@ -145,6 +145,13 @@ FAULTS: st.SearchStrategy[AnyFault] = st.one_of(
     st.builds(LostLog, st.just("lost-log")),
     st.builds(ClockJump, st.just("clock-jump"), st.sampled_from([-1e5, 1e5])),
 )
+LIVE = Profile(
+    version=1,
+    tiers=Tiers(cpuless=True),
+    engine=DsaEngine("dsa", limit_chans=8, work_queues=TWO),
+    concurrency=Concurrency(use_concur_to_demote=True),
+)
+"""What goes live on every kernel here: most faults mean something only then."""
 VERBS: dict[str, Verb] = {
     "rollback": Driver.rollback,
     "release": Driver.release,
@@ -341,7 +348,48 @@ class Anything(RuleBasedStateMachine):
             self.host.kernel, fault.path
         ):
             return
-        self.host.inject(fault)
+        try:
+            self.host.inject(fault)
+            self.host.advance(0.0)
+        except HostDown:
+            assert self.host.down
+
+    @precondition(_up)
+    @rule(fault=FAULTS, again=st.booleans())
+    def goes_wrong_while_live(self, fault: AnyFault, again: bool) -> None:
+        """Go live if that can be had, let something go wrong, and let the timer come."""
+        self.profile = LIVE
+        self._run(Driver.clear)
+        if not self.host.down:
+            self.apply_again()
+        if self.host.down:
+            return
+        self.goes_wrong(fault)
+        if self.host.down:
+            return
+        self.time_passes(25.0)
+        if not self.host.down:
+            self.reconciles()
+        if again and not self.host.down:
+            self.host.heal(fault.kind)
+            self.apply_again()
+
+    @precondition(_up)
+    @rule(fault=FAULTS, verb=st.sampled_from(["apply", "rollback", "release"]))
+    def goes_wrong_in_motion(self, fault: AnyFault, verb: str) -> None:
+        """Let something go wrong that the way up or down meets."""
+        self.profile = LIVE
+        if verb != "apply":
+            self.apply_again()
+        if self.host.down:
+            return
+        self.goes_wrong(fault)
+        if self.host.down:
+            return
+        if verb == "apply":
+            self.apply_again()
+        else:
+            self._run(VERBS[verb])
 
     @precondition(_up)
     @rule(seconds=st.sampled_from([0.5, 15.0, 700.0]))
@@ -379,7 +427,7 @@ class Anything(RuleBasedStateMachine):
 
 TestAnything = Anything.TestCase
 TestAnything.settings = settings(
-    max_examples=40,
+    max_examples=100,
     stateful_step_count=25,
     deadline=None,
     derandomize=True,
