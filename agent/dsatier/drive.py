@@ -183,6 +183,8 @@ class Driver:
         record = self.wake()
         if record.state == "reboot-required":
             return Outcome("reboot-required", record.message, None, record)
+        if record.state == "rollback-failed":
+            return Outcome("rollback-failed", record.message, None, record)
         plan = self.plan_for(target, record)
         if given is not None and (given.steps, given.desired) != (plan.steps, plan.desired):
             return Outcome("refused", "the host has changed since the plan was made", plan, record)
@@ -216,6 +218,8 @@ class Driver:
             return self.fall_back(record, facts, target, broken)
         if record.state == "reboot-required":
             return Outcome("reboot-required", record.message, None, record)
+        if record.state == "rollback-failed":
+            return Outcome("rollback-failed", record.message, None, record)
         plan = self.plan_for(target, record, facts)
         if not plan.steps and plan.verdict == "ready" and in_force:
             return self._rest(record, facts, plan, act=act)

@@ -13,6 +13,7 @@ from dsatier.knobs import live
 from dsatier.observe import Observer
 from dsatier.sim.faults import (
     Crash,
+    RejectedWrite,
     SelfClear,
     SimCrash,
 )
@@ -148,6 +149,29 @@ def test_the_breaker_survives_a_reboot() -> None:
     Driver(host).clear()
     reconcile(host, SHIPPED["dsa"])
     assert 1 == facts_of(host)["use_dsa_copy_pages"]
+
+
+# -- a rollback that fails ----------------------------------------------------
+
+
+def test_a_failed_rollback_is_a_state_of_its_own() -> None:
+    host = small("tpp")
+    profile = SHIPPED["tpp-dsa"]
+    apply(host, profile)
+    path = "/sys/devices/system/cpu/cpu5/online"
+    host.inject(RejectedWrite("rejected-write", path=path, times=0))
+    assert "rollback-failed" == Driver(host).rollback().result
+    left = host.key()
+    for verb in (apply, reconcile):
+        again = verb(host, profile)
+        assert "rollback-failed" == again.result
+        assert path in again.message
+        assert left == host.key()
+    host.heal("rejected-write")
+    assert "changed" == Driver(host).rollback().result
+    assert facts_of(small("tpp")) == facts_of(host)
+    assert "changed" == apply(host, profile).result
+    assert [] == disagreements(host, profile)
 
 
 # -- other writers -----------------------------------------------------------
