@@ -211,7 +211,7 @@ def _start_with_queues(request: Request, at: Circumstances) -> str | None:
 def _start_without_foreign(request: Request, at: Circumstances) -> str | None:
     if _seed(at) and _sets(request, "dsa_state", 1) and foreign(at.facts):
         names = ", ".join(channel.id for channel in foreign(at.facts)[:4])
-        return f"a seed kernel would take channels of another DMA device for DSA's: {names}"
+        return f"a seed kernel would take channels that it cannot use: {names}"
     return None
 
 

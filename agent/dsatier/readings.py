@@ -43,11 +43,6 @@ def held(facts: Facts) -> tuple[Channel, ...]:
     return tuple(c for c in facts.channels if c.queue is not None and c.in_use)
 
 
-def foreign(facts: Facts) -> tuple[Channel, ...]:
-    """Return the free channels of other DMA devices: a seed kernel would take them for DSA's."""
-    return tuple(c for c in facts.channels if c.queue is None and not c.in_use)
-
-
 def device_of(facts: Facts, queue: WorkQueue) -> DsaDevice | None:
     """Return the device that a queue belongs to."""
     return next((d for d in facts.devices if queue in d.queues), None)
@@ -88,6 +83,16 @@ def free(facts: Facts) -> tuple[str, ...]:
     """Return the usable queues whose channel nobody holds."""
     fit = set(usable(facts))
     return tuple(c.queue for c in facts.channels if c.queue in fit and not c.in_use)
+
+
+def foreign(facts: Facts) -> tuple[Channel, ...]:
+    """Return the free channels that a seed kernel would take and could not use.
+
+    It asks for any memory-to-memory channel, and takes the first that is free: one of another
+    DMA device, or of a work queue that is shared or too small, is as good to it as any.
+    """
+    fit = set(usable(facts))
+    return tuple(c for c in facts.channels if not c.in_use and c.queue not in fit)
 
 
 def initialised(facts: Facts) -> bool:

@@ -8,11 +8,12 @@ is checked before the first write, not after a failed start.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from dsatier.facts import DsaDevice, Facts
 from dsatier.knobs import KNOBS, SEED_BATCH_CHANS, live, thread_counts, value_refusal
 from dsatier.plans import Desired, Finding
-from dsatier.projection import switched
+from dsatier.projection import project, switched
 from dsatier.queuefile import QueueConfig, differences, excess
 from dsatier.readings import (
     SEED_BATCH,
@@ -27,6 +28,7 @@ from dsatier.readings import (
     releasable,
     unfit,
 )
+from dsatier.requests import LoadDevice, StopDevice
 
 GIB = 1 << 30
 ACCEL_CONFIG_AT_LEAST = (3, 5)
@@ -510,15 +512,36 @@ def addresses_untranslated(facts: Facts, desired: Desired) -> Iterator[Finding]:
 
 def channels_ours_alone(facts: Facts, desired: Desired) -> Iterator[Finding]:
     """A seed kernel takes any free memory-to-memory DMA channel for DSA's."""
-    if facts.kernel.family == "seed" and _starts_dsa(facts, desired) and foreign(facts):
+    if facts.kernel.family != "seed" or not _starts_dsa(facts, desired):
+        return
+    found = foreign(_when_starting(facts, desired))
+    if found:
         yield Finding(
             "blocker",
             "channels-ours-alone",
             "/sys/class/dma",
-            "no free channel of other DMA devices",
-            ", ".join(channel.id for channel in foreign(facts)[:4]),
-            "unload their driver (rmmod ioatdma)",
+            "no free channel but of queues that the engine can use",
+            ", ".join(channel.queue or channel.id for channel in found[:4]),
+            "unload the other DMA device's driver (rmmod ioatdma), disable queues that are shared "
+            "or too small, or name their devices in engine.work_queues",
         )
+
+
+def _when_starting(facts: Facts, desired: Desired) -> Facts:
+    """Return the facts when the queues will be as wanted and the DSA is about to start."""
+    then = facts
+    changing = _changing_devices(facts, desired)
+    for device in changing:
+        if device.state == "enabled":
+            then = project(then, StopDevice(device.id))
+    for config in desired.queues:
+        if any(device.id == config.id for device in changing):
+            then = project(then, LoadDevice(config))
+    if not on(facts, "dsa_state"):
+        return then
+    # what the engine holds now it gives back first
+    given = tuple(replace(c, in_use=0) if c.queue else c for c in then.channels)
+    return replace(then, channels=given)
 
 
 def concurrency_fits(facts: Facts, desired: Desired) -> Iterator[Finding]:

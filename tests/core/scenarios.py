@@ -83,6 +83,18 @@ def queues(host: Facts, **changes: Any) -> Facts:
     return replace(host, devices=devices)
 
 
+def beside_shared(host: Facts) -> Facts:
+    """The host with a shared kernel queue beside the usual ones, whose channel is free."""
+    first = host.devices[0]
+    shared = replace(first.queues[0], id="wq0.1", mode="shared", clients=0)
+    devices = (
+        replace(first, queues=(first.queues[0], shared, *first.queues[2:])),
+        *host.devices[1:],
+    )
+    free = build.channel("dma0chan1", "wq0.1")
+    return replace(host, devices=devices, channels=(*host.channels, free))
+
+
 def _kernel(host: Facts, **changes: Any) -> Facts:
     return replace(host, kernel=replace(host.kernel, **changes))
 
@@ -205,17 +217,20 @@ def _scenarios() -> tuple[Scenario, ...]:
                 QUEUED["seed"], channels=(*QUEUED["seed"].channels, replace(FOREIGN, in_use=1))
             ),
         ),
+        row("start-without-foreign", beside_shared(QUEUED["seed"]), START, QUEUED["seed"]),
         row(
             "start-with-queues",
             queues(QUEUED["seed"], max_batch_size=64),
             START,
             queues(QUEUED["seed"], max_batch_size=128),
+            alone=False,
         ),
         row(
             "start-with-queues",
             queues(QUEUED["seed"], max_transfer_size=1 << 20),
             START,
             queues(QUEUED["seed"], max_transfer_size=2 << 20),
+            alone=False,
         ),
         row("start-with-queues", knobs(QUEUED["seed"], limit_chans=3), START, QUEUED["seed"]),
         row(
@@ -305,8 +320,21 @@ def _scenarios() -> tuple[Scenario, ...]:
             row("release-after-engine", running, STOP, begun, alone=family == "ours"),
             row("start-before-engine", knobs(ready, use_dsa_copy_pages=1), START, ready),
             row("start-with-queues", build.queued(plain, 4), START, ready),
-            row("start-with-queues", queues(ready, mode="shared"), START, ready),
-            row("start-with-queues", queues(ready, type="user"), START, ready),
+            # a seed would take such channels, which another guard sees as well
+            row(
+                "start-with-queues",
+                queues(ready, mode="shared"),
+                START,
+                ready,
+                alone=family == "ours",
+            ),
+            row(
+                "start-with-queues",
+                queues(ready, type="user"),
+                START,
+                ready,
+                alone=family == "ours",
+            ),
             row("channels-while-held", running, SetKnob("limit_chans", 4), ready),
             row("channels-while-held", begun, SetKnob("limit_chans", 8), ready),
             row("tiering-on-cpuless", plain, SetKnob("numa_balancing", 2), cpuless(plain)),

@@ -177,6 +177,13 @@ TRIES: tuple[Try, ...] = (
         START,
         spec={"other_dma": [{"channels": 2}]},
     ),
+    Try(
+        "start-without-foreign",
+        "tpp",
+        (puts(("limit_chans", 4)), queues(0, mode="shared"), queues(1)),
+        START,
+        (USED,),
+    ),
     Try("start-untranslated", "tpp", (READY,), START, (USED,), spec={"iommu": "translated"}),
     Try("channels-while-held", "tpp", (READY, STARTED), knob("limit_chans", 4)),
     Try("channels-while-held", "ours", (READY, STARTED), knob("limit_chans", 4)),

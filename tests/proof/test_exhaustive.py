@@ -11,11 +11,12 @@ import pytest
 from dsatier.desire import cpu_only
 from dsatier.ladder import LADDER
 from dsatier.observe import Observer
+from dsatier.profile import DsaEngine, Profile, QueueShape
 from dsatier.rehearsal import prepare
 from tests.proof import exhaustive, profiles
 from tests.proof.exhaustive import Job
 from tests.proof.explore import Coverage, Explorer, Tables
-from tests.proof.hosts import KINDS, Start, put, queues, small
+from tests.proof.hosts import KINDS, Start, put, queues, small, starts
 
 LACKING = {
     # memtis has no demote_scale_factor, and its numa_balancing goes to 1 only
@@ -85,6 +86,22 @@ def test_the_exploration_sees_a_plan_that_lies() -> None:
     """With nothing done on the way up to the engine's rung."""
     tables = Tables(ladder=tuple(replace(r, up=()) if r.name == "engine" else r for r in LADDER))
     assert "the plan does not lead there" in broken("ours", tables)
+
+
+@pytest.mark.parametrize("kind", ["tpp", "memtis"])
+def test_a_seed_never_takes_a_shared_queue(kind: str) -> None:
+    """It would take the first free channel; a profile that leaves such a queue free is refused."""
+    one = QueueShape(devices=("dsa1",), engines=1, queues=4)
+    wanted = {
+        "beside it": DsaEngine("dsa", limit_chans=4, work_queues=one),
+        "in its place": DsaEngine("dsa", limit_chans=4, work_queues=replace(one, devices=2)),
+    }
+    found = Explorer(
+        {name: Profile(version=1, engine=engine) for name, engine in wanted.items()}, depth=1
+    ).explore(start for start in starts(kind) if start.name == "shared queues")
+    assert [] == [str(violation) for violation in found.violations]
+    assert {"channels-ours-alone"} == set(found.refusals)
+    assert found.paths > 0
 
 
 def test_reboot_required_on_a_seed_whose_start_failed() -> None:
