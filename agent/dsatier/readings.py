@@ -43,11 +43,6 @@ def held(facts: Facts) -> tuple[Channel, ...]:
     return tuple(c for c in facts.channels if c.queue is not None and c.in_use)
 
 
-def device_of(facts: Facts, queue: WorkQueue) -> DsaDevice | None:
-    """Return the device that a queue belongs to."""
-    return next((d for d in facts.devices if queue in d.queues), None)
-
-
 def unfit(queue: WorkQueue, device: DsaDevice, facts: Facts) -> str | None:
     """Return why the engine cannot use a queue, None where it can."""
     if device.state != "enabled":

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from dsatier.lifecycle import IN_MOTION
+
 STRICT = {"strict": True, "extra": "forbid", "use_attribute_docstrings": True}
 
 Latch = Literal["none", "fault", "crash"]
@@ -108,7 +110,7 @@ def with_conditions(record: Record, now: float) -> Record:
         return Condition(kind, status, reason, message, since)
 
     state = record.state
-    moving = state in ("converging", "reverting", "falling-back", "guarding", "withdrawing")
+    moving = state in IN_MOTION
     return replace(
         record,
         conditions=(
