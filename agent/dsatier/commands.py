@@ -27,7 +27,7 @@ from dsatier.cli import (
     USAGE,
 )
 from dsatier.cmdline import parser
-from dsatier.drive import Driver, Outcome, Progress, Target
+from dsatier.drive import Driver, Outcome, Target
 from dsatier.dropins import find
 from dsatier.explain import explain
 from dsatier.facts import Facts
@@ -38,6 +38,7 @@ from dsatier.lifecycle import NotNow
 from dsatier.loader import Loaded, from_texts, load
 from dsatier.measure import measure
 from dsatier.observe import Observer
+from dsatier.perform import Progress
 from dsatier.plans import Plan
 from dsatier.problem import Invalid
 from dsatier.profile import Tiers

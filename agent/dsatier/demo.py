@@ -8,12 +8,13 @@ import time
 from importlib.resources import files
 
 from dsatier import show
-from dsatier.drive import Driver, Outcome, Progress, Target
+from dsatier.drive import Driver, Outcome, Target
 from dsatier.gate import Gate, Refused
 from dsatier.host import Host
 from dsatier.journal import LOCK, STATUS
 from dsatier.loader import from_texts
 from dsatier.observe import Observer
+from dsatier.perform import Progress
 from dsatier.requests import SetKnob
 from dsatier.sim.faults import SelfClear
 from dsatier.sim.host import SimHost

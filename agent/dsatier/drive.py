@@ -26,11 +26,12 @@ from dsatier.desire import (
 from dsatier.drift import Fight, contested, noted
 from dsatier.facts import Facts
 from dsatier.faults import fault
-from dsatier.gate import Gate, Refused
-from dsatier.host import Host, HostDown, HostError, Hung, LogTail, Rejected
+from dsatier.gate import Gate
+from dsatier.host import Host, LogTail, Rejected
 from dsatier.interlock import GUARDS, Guard
 from dsatier.journal import Journal
 from dsatier.observe import Observer
+from dsatier.perform import Progress, StepFailed, perform
 from dsatier.planner import plan as make_plan
 from dsatier.plans import Desired, Finding, Plan, Step
 from dsatier.profile import DriftPolicy
@@ -52,8 +53,6 @@ Result = Literal[
     "reboot-required",
 ]
 NO_POLICY = DriftPolicy()
-POLL = 0.05
-"""Seconds between two looks for evidence, at first; doubles up to a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,27 +77,6 @@ class Target:
     stop_tiering_on_fault: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """A step that begins, or how it ended (``outcome`` is not None)."""
-
-    step: Step
-    of: int
-    outcome: str | None = None
-    waited: float = 0.0
-    """Seconds since the step began."""
-
-
-class StepFailed(Exception):
-    """A step had no effect that could be proven, was refused, or hung."""
-
-    def __init__(self, step: Step, reason: str, *, hung: bool = False) -> None:
-        super().__init__(f"step {step.number} ({step.what}): {reason}")
-        self.step = step
-        self.reason = reason
-        self.hung = hung
-
-
 class Driver:
     """Drives one host. Its user holds the host's lock."""
 
@@ -118,7 +96,6 @@ class Driver:
         self._holder = holder
         self._progress = progress
         self._guards = guards
-        self._mark = 0
         self._interrupted = False
 
     def interrupt(self) -> None:
@@ -180,33 +157,30 @@ class Driver:
         ``given`` is a plan made before: it is refused unless it is still what
         would be planned now.
         """
-        record = self.wake()
+        return self._apply(target, *self._awake(), given)
+
+    def _apply(
+        self, target: Target, record: Record, facts: Facts, given: Plan | None = None
+    ) -> Outcome:
         if record.state == "reboot-required":
             return Outcome("reboot-required", record.message, None, record)
         if record.state == "rollback-failed":
             return Outcome("rollback-failed", record.message, None, record)
-        plan = self.plan_for(target, record)
+        plan = self.plan_for(target, record, facts)
         if given is not None and (given.steps, given.desired) != (plan.steps, plan.desired):
             return Outcome("refused", "the host has changed since the plan was made", plan, record)
         if plan.verdict == "refused":
             return Outcome("refused", "; ".join(map(str, plan.findings[:3])), plan, record)
         if plan.verdict == "reboot-required":
-            return self._stuck(record, plan)
-        return self._go(record, target, plan)
+            return self._stuck(record, plan, facts)
+        return self._go(record, target, plan, facts)
 
     def reconcile(self, target: Target, *, act: bool = True) -> Outcome:
         """Look once: detect a fault, repair or report drift, or apply what is not in force.
 
         With ``act`` False nothing is written to the kernel: what would be done is told.
         """
-        facts = self.look()
-        if not act:
-            record = self.journal.record()
-        elif self.journal.motion() is not None:
-            record = self.wake(facts)
-            facts = self.look()  # the crash guard may have changed the host
-        else:
-            record = self.wake(facts)
+        record, facts = self._awake() if act else (self.journal.record(), self.look())
         tail = self._tail(record, facts)
         in_force = record.profile_digest == target.digest
         # what a profile asks for that is not in force yet is no fault of the engine
@@ -228,7 +202,7 @@ class Driver:
         settled = record.state in ("converged", "drifted", "degraded")
         if settled and in_force and plan.verdict == "ready":
             return self._drift(record, target, plan, facts)
-        return self.apply(target)
+        return self._apply(target, record, facts)
 
     def fall_back(self, record: Record, facts: Facts, target: Target, reason: str) -> Outcome:
         """Turn the engine off once, in the safe order, and latch: the circuit breaker."""
@@ -261,12 +235,11 @@ class Driver:
 
     def clear(self) -> Outcome:
         """Acknowledge a fault or a crash: the next apply may go up again."""
-        record = self.wake()
+        record, facts = self._awake()
         if record.state == "reboot-required":
             return Outcome("reboot-required", record.message, None, record)
         latched = record.latch != "none"
         message = f"acknowledged: {record.latch_reason}" if latched else "nothing is latched"
-        facts = self.look()
         cleared = replace(
             self._after(record, "clear", "Cleared", message),
             latch="none",
@@ -282,6 +255,13 @@ class Driver:
 
     # -- how they go about it ----------------------------------------------
 
+    def _awake(self) -> tuple[Record, Facts]:
+        """Wake, and return record and facts as they are then."""
+        facts = self.look()
+        unclean = self.journal.motion() is not None
+        record = self.wake(facts)
+        return record, self.look() if unclean else facts  # the crash guard may have changed it
+
     def _allowed(self, target: Target, record: Record, facts: Facts) -> Desired:
         if record.latch == "crash":
             return cpu_only(facts, self._slow_node)
@@ -289,8 +269,7 @@ class Driver:
             return with_cpu_engine(target.desired, facts, stop_tiering=target.stop_tiering_on_fault)
         return target.desired
 
-    def _go(self, record: Record, target: Target, plan: Plan) -> Outcome:
-        facts = self.look()
+    def _go(self, record: Record, target: Target, plan: Plan, facts: Facts) -> Outcome:
         record = replace(record, boot_id=facts.kernel.boot_id)
         force = replace(
             record,
@@ -349,15 +328,14 @@ class Driver:
         return self._end(record, "restored", "StepFailed", str(failed), plan)
 
     def _withdraw(self, before: Originals | None, wanted: Callable[[Facts], Desired]) -> Outcome:
-        record = self.wake()
-        facts = self.look()
+        record, facts = self._awake()
         if record.state == "reboot-required":
             return Outcome("reboot-required", record.message, None, record)
         plan = prepare(facts, wanted(facts), guards=self._guards)
         if plan.verdict == "refused":
             return Outcome("refused", "; ".join(map(str, plan.findings[:3])), plan, record)
         if plan.verdict == "reboot-required":
-            return self._stuck(record, plan)
+            return self._stuck(record, plan, facts)
         moving = self._after(record, "withdraw", "Withdrawing", f"{len(plan.steps)} steps")
         moving = replace(moving, boot_id=facts.kernel.boot_id, engine_live=False)
         try:
@@ -407,7 +385,7 @@ class Driver:
         fight = contested(record, items, target.drift, self.host.monotonic(), facts)
         if target.drift.policy == "report" or fight is not None:
             return self._report_drift(record, plan, fight)
-        outcome = self._go(record, target, plan)
+        outcome = self._go(record, target, plan, facts)
         if outcome.result != "changed" or outcome.record is None:
             return outcome
         kept = noted(outcome.record, items, self.host.monotonic(), target.drift.window)
@@ -434,71 +412,22 @@ class Driver:
             )
         return Outcome(_result(record.state, changed=False), record.message, plan, record)
 
-    def _stuck(self, record: Record, plan: Plan) -> Outcome:
+    def _stuck(self, record: Record, plan: Plan, facts: Facts) -> Outcome:
         finding = next(f for f in plan.findings if f.level == "reboot")
-        facts = self.look()
         known = replace(record, boot_id=facts.kernel.boot_id)
         return self._end(known, "stuck", finding.name, str(finding), plan)
 
     # -- performing --------------------------------------------------------
 
     def _perform(self, plan: Plan, record: Record, *, must_journal: bool) -> None:
-        """Carry out a plan's steps, each proven before the next. Raises StepFailed."""
-        self._mark = self.host.log_mark()
-        for step in plan.steps:
+        """Carry out a plan's steps, each noted in the journal before it. Raises StepFailed."""
+
+        def begin(step: Step) -> None:
             if self._interrupted and record.state == "converging":
                 raise StepFailed(step, "interrupted")
             self._note(record, plan, step, must=must_journal and step.number == 1)
-            began = self.host.monotonic()
-            self._progress(Progress(step, len(plan.steps)))
-            try:
-                self._perform_step(step)
-            except StepFailed as failed:
-                waited = self.host.monotonic() - began
-                self._progress(Progress(step, len(plan.steps), failed.reason, waited))
-                raise
-            waited = self.host.monotonic() - began
-            self._progress(Progress(step, len(plan.steps), "proven", waited))
 
-    def _perform_step(self, step: Step) -> None:
-        if step.requests:
-            self._mark = self.host.log_mark()
-        complaint = None
-        for request in step.requests:
-            try:
-                complaint = self._gate.submit(request, step.deadline) or complaint
-            except Refused as refused:
-                raise StepFailed(step, str(refused)) from refused
-            except Hung as hung:
-                raise StepFailed(step, str(hung), hung=True) from hung
-            except HostDown:
-                raise
-            except HostError as error:
-                raise StepFailed(step, f"the host refused: {error}") from error
-        self._settle(step)
-        self._await_evidence(step, complaint)
-
-    def _settle(self, step: Step) -> None:
-        until = self.host.monotonic() + step.settle
-        while self.host.monotonic() < until:
-            self.host.sleep(min(0.5, max(until - self.host.monotonic(), 0.001)))
-            self._gate.look()
-
-    def _await_evidence(self, step: Step, complaint: str | None) -> None:
-        until = self.host.monotonic() + (0.0 if complaint else step.deadline)
-        pause = POLL
-        while True:
-            facts = self._gate.look()
-            log = self.host.log_since(self._mark)
-            missing = [m for e in step.evidence if (m := e.missing(facts, log)) is not None]
-            if not missing:
-                return
-            final = any(m.startswith(("kernel log", "dsa_copy_fail")) for m in missing)
-            if final or self.host.monotonic() >= until:
-                words = "; ".join(filter(None, (*missing, complaint)))
-                raise StepFailed(step, f"no evidence: {words}")
-            self.host.sleep(pause)
-            pause = min(2 * pause, 1.0)
+        perform(self.host, self._gate, plan, begin, self._progress)
 
     def _note(self, record: Record, plan: Plan, step: Step, *, must: bool) -> None:
         """Note in the journal which step begins. Only the first note must succeed."""

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from dsatier.drive import Outcome, Progress
+from dsatier.drive import Outcome
 from dsatier.evidence import ranges
 from dsatier.facts import Facts
+from dsatier.perform import Progress
 from dsatier.plans import Finding, Plan, Step
 from dsatier.readings import held, usable
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dsatier.drive import Driver, Progress
+from dsatier.drive import Driver
 from dsatier.journal import MOTION
 from dsatier.loader import from_texts
 from dsatier.observe import Observer
+from dsatier.perform import Progress
 from dsatier.sim.host import SimHost
 from dsatier.targets import target
 
