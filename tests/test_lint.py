@@ -141,6 +141,9 @@ def test_only_the_gate_changes_a_host() -> None:
         ("measure", "subprocess.run"),
         ("schema", "file.write"),
         ("commands", "stream.write"),
+        ("log", "os.write"),
+        ("log", "self._stream.write"),
+        ("service", "Daemon(the_host, around).run"),
     }
     assert expected == found - others
 
@@ -178,7 +181,7 @@ def test_only_the_command_line_opens_back_ends() -> None:
         and node.module is not None
         and node.module.startswith(("dsatier.filehost", "dsatier.sim"))
     }
-    assert {"commands", "demo"} == found
+    assert {"commands", "demo", "service"} == found
 
 
 # -- every file ------------------------------------------------------------------

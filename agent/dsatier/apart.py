@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Things that may never come back, done in a process apart.
+"""Things that may never come back, or leave much behind, done in a process apart.
 
 A write that hangs in the kernel cannot be killed, and neither can the process that made
 it. So it is made by a child, and the agent waits for the child no longer than it said.
+While it waits it says so every few seconds to whoever gave it a ``waiting``.
 """
 
 from __future__ import annotations
@@ -16,21 +17,32 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NoReturn, TypeVar, cast
 
 from dsatier.host import Hung, Ran, Rejected
+
+T = TypeVar("T")
 
 _REPORT = struct.Struct("=iii")
 """The errno of opening, that of writing (0: it went well), and how many bytes were taken."""
 _LONGEST_OUTPUT = 1 << 20
 _LAST_BREATH = 1.0
 """Seconds that a killed process gets to go."""
+_TURN = 5.0
+"""Seconds between two signs of waiting."""
+_PIPE = 65536
+
+
+def silent() -> None:
+    """Tell nobody that it waits."""
 
 
 class Writer:
     """Writes in children. Those that hang are remembered, and reaped when they come back."""
 
-    def __init__(self) -> None:
+    def __init__(self, waiting: Callable[[], None] = silent) -> None:
         self._hung: set[int] = set()
+        self._waiting = waiting
 
     def write(self, path: str, open_file: Callable[[], int], data: bytes, deadline: float) -> None:
         """Make one write() of ``data`` into what ``open_file`` opens.
@@ -50,7 +62,7 @@ class Writer:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(its)
         try:
-            report = _read_within(ours, deadline)
+            report = _read_within(ours, deadline, self._waiting)
         finally:
             os.close(ours)
         if report is None:
@@ -114,17 +126,20 @@ def _quoted(data: bytes) -> str:
     return repr(data.decode(errors="backslashreplace").strip())
 
 
-def _read_within(descriptor: int, deadline: float) -> bytes | None:
+def _read_within(
+    descriptor: int, deadline: float, waiting: Callable[[], None] = silent
+) -> bytes | None:
     """Return what comes through a pipe, None where nothing does before the deadline."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     end = time.monotonic() + deadline
     while True:
         left = end - time.monotonic()
-        if poll.poll(max(0, int(left * 1000))):
-            return os.read(descriptor, _REPORT.size)
+        if poll.poll(max(0, int(min(left, _TURN) * 1000))):
+            return os.read(descriptor, _PIPE)
         if left <= 0:
             return None
+        waiting()
 
 
 def _died(status: int) -> str:
@@ -134,7 +149,62 @@ def _died(status: int) -> str:
     return f"signal {-code}; where the kernel killed it, the kernel log says why"
 
 
-def run(argv: tuple[str, ...], environment: dict[str, str], deadline: float, name: str) -> Ran:
+def call(what: str, function: Callable[[], T], deadline: float) -> T:
+    """Return what ``function`` does, called in a child: what it imports stays there.
+
+    Raises what it raises, Rejected where the child died, and Hung after ``deadline`` seconds.
+    Values and exceptions must be of the sort that can be pickled.
+    """
+    import pickle
+
+    ours, its = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        _call_and_exit(its, function)
+    os.close(its)
+    data, end = bytearray(), time.monotonic() + deadline
+    try:
+        while (part := _read_within(ours, end - time.monotonic())) != b"":
+            if part is None:
+                os.kill(child, signal.SIGKILL)
+                raise Hung(what, f"has taken more than {deadline:g} s and was killed")
+            data += part
+    finally:
+        os.close(ours)
+        _, status = os.waitpid(child, 0)
+    if not data:
+        raise Rejected(what, errno.EIO, f"the process that does it died: {_died(status)}")
+    went_well, result = pickle.loads(data)  # noqa: S301  of our own child
+    if went_well:
+        return cast(T, result)
+    raise result
+
+
+def _call_and_exit(report: int, function: Callable[[], object]) -> NoReturn:
+    """Be the child: call, tell what came of it, and go without the parent's clean-up."""
+    import pickle
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        try:
+            data = pickle.dumps((True, function()))
+        except Exception as error:  # noqa: BLE001  the parent decides
+            data = pickle.dumps((False, error))
+        with open(report, "wb") as stream:
+            stream.write(data)
+    finally:
+        os._exit(0)
+
+
+def run(
+    argv: tuple[str, ...],
+    environment: dict[str, str],
+    deadline: float,
+    name: str,
+    waiting: Callable[[], None] = silent,
+) -> Ran:
     """Run a program, and return how it ended and the start of what it said.
 
     It gets its own process group, which is killed at the deadline. Raises OSError where
@@ -150,7 +220,7 @@ def run(argv: tuple[str, ...], environment: dict[str, str], deadline: float, nam
         start_new_session=True,
     ) as process:
         try:
-            return _followed(process, deadline, name)
+            return _followed(process, deadline, name, waiting)
         except BaseException:
             # nobody waits for it in `with`: it may be in a call that cannot be killed
             _kill(process)
@@ -158,7 +228,9 @@ def run(argv: tuple[str, ...], environment: dict[str, str], deadline: float, nam
             raise
 
 
-def _followed(process: subprocess.Popen[bytes], deadline: float, name: str) -> Ran:
+def _followed(
+    process: subprocess.Popen[bytes], deadline: float, name: str, waiting: Callable[[], None]
+) -> Ran:
     assert process.stdout is not None
     assert process.stderr is not None
     said = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
@@ -174,9 +246,13 @@ def _followed(process: subprocess.Popen[bytes], deadline: float, name: str) -> R
             raise Hung(name, _killed(process, deadline))
         if not open_ends:
             with suppress(subprocess.TimeoutExpired):
-                process.wait(left)
+                process.wait(min(left, _TURN))
+            waiting()
             continue
-        for descriptor, _ in poll.poll(max(1, int(left * 1000))):
+        ready = poll.poll(max(1, int(min(left, _TURN) * 1000)))
+        if not ready:
+            waiting()
+        for descriptor, _ in ready:
             data = os.read(descriptor, 65536)
             if not data:
                 poll.unregister(descriptor)

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command's entry: the two verbs that people run most start without the rest.
+"""The command's entry: the verbs that are run most, or longest, start without the rest.
 
-``status`` and ``check`` import next to nothing; everything else goes through
-``dsatier.commands``.
+``status`` and ``check`` import next to nothing, the daemon and those who speak with it
+little; everything else goes through ``dsatier.commands``.
 """
 
 import sys
 
-OK, FAILED, PENDING, NOT_RUNNING, NOT_COMPLIANT = 0, 1, 2, 3, 4
-LOCKED, USAGE, BAD_PROFILE, CONFIGURATION = 11, 64, 65, 78
+FAILED = 1
+INTERRUPTED = 128 + 2
 
 
 def main(argv: "list[str] | None" = None) -> int:
@@ -22,7 +22,7 @@ def main(argv: "list[str] | None" = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 128 + 2
+        return INTERRUPTED
 
 
 def _main(words: "list[str]") -> int:
@@ -36,6 +36,12 @@ def _main(words: "list[str]") -> int:
         from dsatier.check import check_main
 
         code = check_main(words[1:])
+        if code is not None:
+            return code
+    if words[:1] in (["daemon"], ["reload"], ["nudge"], ["wait"]):
+        from dsatier.service import QUICK
+
+        code = QUICK[words[0]](words[1:])
         if code is not None:
             return code
     from dsatier.commands import run

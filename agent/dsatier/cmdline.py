@@ -61,6 +61,8 @@ JSON = Option(
     ("--json",), "print JSON on standard output, and nothing else there", None, "store_true"
 )
 QUIET = Option(("-q", "--quiet"), "no progress on standard error", None, "store_true")
+ROOT = Option(("--root",), "the daemon's files are below DIR", "DIR")
+TIMEOUT = Option(("--timeout",), "give up after SECONDS", "SECONDS")
 FACTS = Option(
     ("--facts",),
     "plan for the host that FILE describes (from `dsatier facts --json`) instead of a live one",
@@ -139,8 +141,82 @@ COMMANDS: tuple[Command, ...] = (
         "status",
         "what state the host is in, since when, and what to do",
         "Reads what the last run left in /run/dsatier/status.json; needs no privilege. Exit "
-        "code 0 when converged, 3 when dsatier has not run since boot, 4 otherwise.",
-        (JSON,),
+        "code 0 when converged, 3 when dsatier has not run since boot or its daemon is gone, 4 "
+        "otherwise.",
+        (
+            JSON,
+            Option(("--watch",), "go on, and show every change", None, "store_true"),
+        ),
+    ),
+    Command(
+        "daemon",
+        "keep this host as its profile says",
+        "Looks at the host when the kernel tells of a change, and by itself from every second to "
+        "every half a minute. Applies the drop-ins, repairs drift or reports it, falls back to CPU "
+        "copies when the engine faults, and tries again what was out of reach when devices "
+        "appear. Ends on SIGTERM and leaves the host as it is; a change under way is turned "
+        "round first. Made for systemd: Type=notify, with a watchdog.",
+        (
+            Option(
+                ("--log-level",), "debug, info, notice, warning or error; info by default", "LEVEL"
+            ),
+        ),
+        (
+            (
+                "dsatier daemon --host sim:dsa8 --root DIR",
+                "a simulated kernel; profiles, state and status are real files below DIR",
+            ),
+        ),
+    ),
+    Command(
+        "reload",
+        "have the daemon read the profile again, and wait until it is in force",
+        "What `systemctl reload dsatier` runs. Exit code 0 when the profile is in force and "
+        "proven, or when none applies to this host; 65 when it is invalid, 1 when it is out of "
+        "reach, failed or timed out: then what was in force before still is, and the reason is "
+        "printed. 4 when an engine's fault or an unclean end stands in the way. Those who ask at "
+        "the same time are answered together.",
+        (
+            Option(
+                ("--timeout",), "turn the change round after SECONDS; 900 by default", "SECONDS"
+            ),
+            JSON,
+            QUIET,
+            ROOT,
+        ),
+        needs_host=False,
+    ),
+    Command(
+        "wait",
+        "wait until the host has converged",
+        "What dsatier.target waits for. Exit code 0 when converged; 1 at once when the host will "
+        "not converge by itself (no profile, an invalid one, a fault, a reboot needed), or after "
+        "the time-out, with the reason.",
+        (Option(("--timeout",), "give up after SECONDS; 600 by default", "SECONDS"), ROOT),
+        needs_host=False,
+    ),
+    Command(
+        "nudge",
+        "have the daemon look at the host now",
+        "What udev runs when a DSA device appears. Does not wait for what comes of it.",
+        (JSON, ROOT),
+        needs_host=False,
+    ),
+    Command(
+        "simulate",
+        "do something to the daemon's simulated host",
+        "For a daemon that was started with --host sim:NAME. `poke PATH TEXT` writes as somebody "
+        "else would, `inject JSON` lets a fault wait, `heal KIND` takes faults away, `reboot` "
+        "boots, `harm` lists what unsafe writes did.",
+        (Option(("act",), "what to do, and its arguments", "WORD", None, "+"), ROOT),
+        (
+            (
+                "dsatier simulate poke /proc/sys/kernel/numa_balancing 0",
+                "drift, which the daemon will find",
+            ),
+            ("""dsatier simulate inject '{"kind": "halt", "device": "dsa0"}'""", "a fault"),
+        ),
+        needs_host=False,
     ),
     Command(
         "rollback",
@@ -213,7 +289,7 @@ EXIT_CODES = (
     (0, "ok"),
     (1, "failed; the host is as it was, or the message says where it is"),
     (2, "changes pending (plan --detailed-exitcode)"),
-    (3, "dsatier has not run since boot"),
+    (3, "dsatier has not run since boot, or its daemon is not running"),
     (4, "not compliant, not reachable, or degraded"),
     (11, "another dsatier holds the lock"),
     (64, "wrong command line"),

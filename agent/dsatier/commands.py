@@ -15,8 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dsatier import __version__, catconfig, schema, show, statusview
-from dsatier.cli import (
+from dsatier import __version__, catconfig, schema, service, show, statusview
+from dsatier.cmdline import parser
+from dsatier.control import NoAnswer, NoDaemon, ask
+from dsatier.drive import Driver, Outcome, Target
+from dsatier.dropins import find
+from dsatier.exits import (
     BAD_PROFILE,
     CONFIGURATION,
     FAILED,
@@ -24,11 +28,9 @@ from dsatier.cli import (
     NOT_COMPLIANT,
     OK,
     PENDING,
+    RESULTS,
     USAGE,
 )
-from dsatier.cmdline import parser
-from dsatier.drive import Driver, Outcome, Target
-from dsatier.dropins import find
 from dsatier.explain import explain
 from dsatier.facts import Facts
 from dsatier.filehost import FileHost
@@ -44,19 +46,6 @@ from dsatier.problem import Invalid
 from dsatier.profile import Tiers
 from dsatier.rehearsal import prepare
 from dsatier.targets import target
-
-RESULTS = {
-    "unchanged": OK,
-    "changed": OK,
-    "pending": NOT_COMPLIANT,
-    "refused": FAILED,
-    "reverted": FAILED,
-    "degraded": NOT_COMPLIANT,
-    "quarantined": NOT_COMPLIANT,
-    "drifted": NOT_COMPLIANT,
-    "rollback-failed": FAILED,
-    "reboot-required": FAILED,
-}
 
 
 class WrongUsage(Exception):
@@ -327,6 +316,19 @@ def _status(options: Namespace) -> int:
 
 def _withdraw(verb: Callable[[Driver], Outcome]) -> Callable[[Namespace], int]:
     def command(options: Namespace) -> int:
+        if options.host is None:
+            try:
+                answer = ask(
+                    service.folder(options.root),
+                    {"command": options.command},
+                    service.ORDERING,
+                )
+            except NoDaemon:
+                pass  # then it is done here
+            except (NoAnswer, PermissionError) as error:
+                return _say(error, FAILED)
+            else:
+                return service.answered(answer, as_json=options.json)
         with _open(options) as host, host.lock(LOCK, _holder(options)):
             record = Journal(host).record()
             driver = Driver(
@@ -482,6 +484,38 @@ def _local(path: str) -> str:
         raise Missing(path, str(error.strerror).lower()) from error
 
 
+def _seconds(text: str | None, default: float) -> float:
+    if text is None:
+        return default
+    try:
+        return float(text)
+    except ValueError:
+        raise WrongUsage(f"--timeout: expected seconds, found {text}") from None
+
+
+def _daemon(options: Namespace) -> int:
+    if options.sim_state is not None:
+        raise WrongUsage("--sim-state is for single commands: the daemon keeps its own")
+    return service.daemon(options.root, options.host, options.log_level or "info")
+
+
+def _reload(options: Namespace) -> int:
+    seconds = _seconds(options.timeout, service.RELOADING)
+    return service.order("reload", options.root, options.json, options.quiet, timeout=seconds)
+
+
+def _nudge(options: Namespace) -> int:
+    return service.order("nudge", options.root, options.json)
+
+
+def _wait(options: Namespace) -> int:
+    return service.wait(options.root, _seconds(options.timeout, service.WAITING))
+
+
+def _simulate(options: Namespace) -> int:
+    return service.simulate(options.act, options.root)
+
+
 VERBS: dict[str, Callable[[Namespace], int]] = {
     "check": _check,
     "plan": _plan,
@@ -489,6 +523,11 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "reconcile": _reconcile,
     "verify": _verify,
     "status": _status,
+    "daemon": _daemon,
+    "reload": _reload,
+    "wait": _wait,
+    "nudge": _nudge,
+    "simulate": _simulate,
     "rollback": _withdraw(Driver.rollback),
     "release": _withdraw(Driver.release),
     "clear": _withdraw(Driver.clear),

@@ -114,12 +114,24 @@ _dsatier_hosts() {
 _dsatier "$@"
 """
 
-_TAKES = {"FILE": "files", "DIR": "folders", "sim:FILE": "hosts", "CMD": "commands"}
+_WORDS = {
+    "LEVEL": "debug info notice warning error",
+    "WORD": "poke inject heal reboot harm",
+    "SECONDS": "",
+}
+_TAKES = {
+    "FILE": "files",
+    "DIR": "folders",
+    "sim:FILE": "hosts",
+    "CMD": "commands",
+    **{metavar: f'"words:{words}"' for metavar, words in _WORDS.items()},
+}
 _ZSH_TAKES = {
     "FILE": "_files",
     "DIR": "_files -/",
     "sim:FILE": "_dsatier_hosts",
     "CMD": "_normal",
+    **{metavar: f"({words})" if words else "" for metavar, words in _WORDS.items()},
 }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from dsatier import lifecycle
 from dsatier.desire import (
@@ -36,7 +36,7 @@ from dsatier.planner import plan as make_plan
 from dsatier.plans import Desired, Finding, Plan, Step
 from dsatier.profile import DriftPolicy
 from dsatier.readings import on
-from dsatier.records import Motion, Record, with_conditions
+from dsatier.records import WITHDRAWN, Motion, ProfileStatus, Record, with_conditions
 from dsatier.rehearsal import no_way_back, prepare
 from dsatier.status import status
 
@@ -87,16 +87,22 @@ class Driver:
         slow_node: int = 1,
         holder: str = "dsatier",
         progress: Callable[[Progress], None] = lambda progress: None,
+        about: Callable[[], dict[str, Any]] = dict,
         guards: tuple[Guard, ...] = GUARDS,
+        journal: Journal | None = None,
     ) -> None:
+        """``about`` returns what else the status document is to say."""
         self.host = host
-        self.journal = Journal(host)
+        self.journal = journal or Journal(host)
         self._gate = Gate(host, Observer(host), slow_node, guards)
         self._slow_node = slow_node
         self._holder = holder
         self._progress = progress
+        self._about = about
         self._guards = guards
         self._interrupted = False
+        self.until: float | None = None
+        """Monotonic seconds of the host at which a change that is not done is turned round."""
 
     def interrupt(self) -> None:
         """Ask for an end: what is being applied is undone before the next step.
@@ -104,6 +110,14 @@ class Driver:
         Safe to call from a signal handler. Going back is never interrupted.
         """
         self._interrupted = True
+
+    def _turned_round(self) -> str | None:
+        """Return why what is being applied is to be undone, None where it may go on."""
+        if self._interrupted:
+            return "interrupted"
+        if self.until is not None and self.host.monotonic() > self.until:
+            return "timed out: it has taken longer than it was given"
+        return None
 
     def look(self) -> Facts:
         """Return the host's facts now."""
@@ -131,6 +145,8 @@ class Driver:
             event = "reboot" if record.latch == "none" else "latched"
             words = "the host booted" if event == "reboot" else record.latch_reason
             reason = "Booted" if event == "reboot" else _LATCHED[record.latch]
+            if record.state == "unmanaged" and record.reason == WITHDRAWN:
+                reason, words = record.reason, record.message  # let go of is let go of
             record = self._after(record, event, reason, words)
             record = replace(
                 record, boot_id=boot, engine_live=False, log_mark=0, copy_fails=0, repairs=()
@@ -157,7 +173,10 @@ class Driver:
         ``given`` is a plan made before: it is refused unless it is still what
         would be planned now.
         """
-        return self._apply(target, *self._awake(), given)
+        outcome = self._apply(target, *self._awake(), given)
+        if outcome.result in ("changed", "unchanged") and outcome.record is not None:
+            return replace(outcome, record=self.tell("Accepted"))
+        return outcome
 
     def _apply(
         self, target: Target, record: Record, facts: Facts, given: Plan | None = None
@@ -181,6 +200,8 @@ class Driver:
         With ``act`` False nothing is written to the kernel: what would be done is told.
         """
         record, facts = self._awake() if act else (self.journal.record(), self.look())
+        if act and record.state == "unmanaged" and record.reason == WITHDRAWN:
+            return Outcome("unchanged", record.message, None, record)
         tail = self._tail(record, facts)
         in_force = record.profile_digest == target.digest
         # what a profile asks for that is not in force yet is no fault of the engine
@@ -203,6 +224,26 @@ class Driver:
         if settled and in_force and plan.verdict == "ready":
             return self._drift(record, target, plan, facts)
         return self._apply(target, record, facts)
+
+    def watch(self) -> Outcome:
+        """Look after a host without a profile: an unclean end, a reboot, a fault. Nothing else."""
+        record, facts = self._awake()
+        broken = fault(record, facts, Desired(), self._tail(record, facts).lines)
+        if broken is not None and record.latch != "fault":
+            return self.fall_back(record, facts, Target(Desired(), record.profile_digest), broken)
+        return Outcome(_result(record.state, changed=False), record.message, None, record)
+
+    def tell(self, status: ProfileStatus, message: str = "") -> Record:
+        """Note what became of the profile that the files hold now, and publish the status."""
+        record = self.journal.record()
+        if (record.profile_status, record.profile_message) == (status, message):
+            self._publish(record)
+            return record
+        record = replace(record, profile_status=status, profile_message=message)
+        record = with_conditions(record, self.host.wall())
+        with suppress(Rejected):  # it is told again at the next look
+            self._keep(record)
+        return record
 
     def fall_back(self, record: Record, facts: Facts, target: Target, reason: str) -> Outcome:
         """Turn the engine off once, in the safe order, and latch: the circuit breaker."""
@@ -346,7 +387,7 @@ class Driver:
             event = "stuck" if failed.hung else "failed"
             return self._end(moving, event, "RollbackFailed", str(failed), plan)
         done = replace(moving, latch="none", latch_reason="", profile_digest="", repairs=())
-        outcome = self._end(done, "proven", "Withdrawn", "dsatier's hand is off the host", plan)
+        outcome = self._end(done, "proven", WITHDRAWN, "dsatier's hand is off the host", plan)
         if before is not None:
             with suppress(Rejected):  # they are right for as long as nothing is applied
                 self.journal.forget_originals()
@@ -423,8 +464,8 @@ class Driver:
         """Carry out a plan's steps, each noted in the journal before it. Raises StepFailed."""
 
         def begin(step: Step) -> None:
-            if self._interrupted and record.state == "converging":
-                raise StepFailed(step, "interrupted")
+            if record.state == "converging" and (why := self._turned_round()):
+                raise StepFailed(step, why)
             self._note(record, plan, step, must=must_journal and step.number == 1)
 
         perform(self.host, self._gate, plan, begin, self._progress)
@@ -494,7 +535,8 @@ class Driver:
 
     def _publish(self, record: Record) -> None:
         now = self.host.wall()
-        self.journal.publish(status(with_conditions(record, now), self.host.hostname(), now))
+        document = status(with_conditions(record, now), self.host.hostname(), now)
+        self.journal.publish(document | self._about())
 
 
 class NotJournalled(Exception):

@@ -13,6 +13,7 @@ import resource
 import shutil
 import stat
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 
@@ -43,13 +44,21 @@ class FileHost:
     ``path`` is where programs are looked for. ``most_open`` bounds how many kernel files
     stay open between reads, which makes reading them again six times as cheap. Where the
     soft limit on open files is lower, it is raised as far as the hard one allows.
+    ``waiting`` is called every few seconds while a write or a program takes its time.
     """
 
-    def __init__(self, root: str = "/", path: str = PATH, most_open: int = _MOST_OPEN) -> None:
+    def __init__(
+        self,
+        root: str = "/",
+        path: str = PATH,
+        most_open: int = _MOST_OPEN,
+        waiting: Callable[[], None] = apart.silent,
+    ) -> None:
         self._tree = Tree(root)
         self._path = path
         self._own = OwnFiles(self._tree)
-        self._writer = apart.Writer()
+        self._waiting = waiting
+        self._writer = apart.Writer(waiting)
         self._log = KernelLog(self._open_log)
         self._wanted_open = most_open
         self._most_open = min(most_open, _room(resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
@@ -169,7 +178,7 @@ class FileHost:
             command = self._in_tree(name, command)
         environment = {"LC_ALL": "C", "PATH": self._path, "HOME": "/"}
         try:
-            ran = apart.run(command, environment, deadline, name)
+            ran = apart.run(command, environment, deadline, name, self._waiting)
         except OSError as error:
             raise _host_error(name, error, "cannot be run") from error
         if command[0] != program and (ran.code == _NO_SYS or ran.err.startswith("unshare:")):
@@ -259,6 +268,7 @@ class FileHost:
     def sleep(self, seconds: float) -> None:
         """Let time pass."""
         time.sleep(seconds)
+        self._waiting()
 
     # dsatier's own files
 

@@ -21,6 +21,10 @@ class HostError(Exception):
         self.path = path
         self.message = message
 
+    def __reduce__(self) -> tuple[type[HostError], tuple[object, ...]]:
+        """Let it be pickled: what BaseException keeps is not what the classes take."""
+        return type(self), (self.path, self.message)
+
 
 class Missing(HostError):
     """The file is not there."""
@@ -32,6 +36,10 @@ class Rejected(HostError):
     def __init__(self, path: str, errno: int, message: str) -> None:
         super().__init__(path, message)
         self.errno = errno
+
+    def __reduce__(self) -> tuple[type[HostError], tuple[object, ...]]:
+        """See HostError."""
+        return type(self), (self.path, self.errno, self.message)
 
 
 class Hung(HostError):
@@ -48,6 +56,10 @@ class Locked(HostError):
     def __init__(self, path: str, holder: str) -> None:
         super().__init__(path, f"held by {holder}")
         self.holder = holder
+
+    def __reduce__(self) -> tuple[type[HostError], tuple[object, ...]]:
+        """See HostError."""
+        return type(self), (self.path, self.holder)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,25 +2,34 @@
 """The journal: dsatier's own files on a host.
 
 ``motion.json`` is there while the host is in motion, ``originals.json`` holds
-what was found before the first write, ``record.json`` the rest.
+what was found before the first write, ``accepted.json`` the profile that came into force
+last, ``tally.json`` what is counted for the metrics, ``record.json`` the rest.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any, cast
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, cast
 
 from dsatier import schema
-from dsatier.desire import Originals
 from dsatier.host import Host, Missing
 from dsatier.problem import Invalid
 from dsatier.records import Motion, Record
+
+if TYPE_CHECKING:
+    from dsatier.desire import Originals
+    from dsatier.tally import Tally
 
 FOLDER = "/var/lib/dsatier"
 MOTION = f"{FOLDER}/motion.json"
 ORIGINALS = f"{FOLDER}/originals.json"
 RECORD = f"{FOLDER}/record.json"
+ACCEPTED = f"{FOLDER}/accepted.json"
+TALLY = f"{FOLDER}/tally.json"
 STATUS = "/run/dsatier/status.json"
+METRICS = "/run/dsatier/dsatier.prom"
 LOCK = "/run/dsatier/lock"
 
 
@@ -34,11 +43,20 @@ class Spoilt(Exception):
         )
 
 
-class Journal:
-    """Reads and writes dsatier's own files. Every write may raise Rejected."""
+Validate = Callable[[str, str], Any]
+"""Returns a text of JSON as a frozen value of a named type. Raises Invalid."""
 
-    def __init__(self, host: Host) -> None:
+
+class Journal:
+    """Reads and writes dsatier's own files. Every write may raise Rejected.
+
+    ``validate`` is asked only for texts that are not those of the time before.
+    """
+
+    def __init__(self, host: Host, validate: Validate = schema.validate) -> None:
         self._host = host
+        self._validate = validate
+        self._known: dict[str, tuple[str, object]] = {}
 
     def record(self) -> Record:
         """Return the record, a fresh one where there is none. Raises Spoilt."""
@@ -52,17 +70,40 @@ class Journal:
         """Return what was found before the first write, if anything was written. Raises Spoilt."""
         return cast("Originals | None", self._load(ORIGINALS, "originals"))
 
+    def tally(self) -> Tally | None:
+        """Return what was counted so far. Raises Spoilt."""
+        return cast("Tally | None", self._load(TALLY, "tally"))
+
+    def accepted(self) -> str | None:
+        """Return the text of the intent that came into force last, if one did."""
+        try:
+            return self._host.read(ACCEPTED)
+        except Missing:
+            return None
+
     def keep_record(self, record: Record) -> None:
         """Keep the record and tell the world of it."""
-        self._host.keep(RECORD, _text(record))
+        self._keep(RECORD, record)
 
     def keep_originals(self, originals: Originals) -> None:
         """Keep what was found, durably, before the first write."""
-        self._host.keep(ORIGINALS, _text(originals))
+        self._keep(ORIGINALS, originals)
 
     def keep_motion(self, motion: Motion) -> None:
         """Open the journal, or note the next step in it."""
-        self._host.keep(MOTION, _text(motion))
+        self._keep(MOTION, motion)
+
+    def keep_tally(self, tally: Tally) -> None:
+        """Keep what was counted."""
+        self._keep(TALLY, tally)
+
+    def keep_accepted(self, text: str) -> None:
+        """Keep the intent that came into force."""
+        self._host.keep(ACCEPTED, text)
+
+    def publish_metrics(self, text: str) -> None:
+        """Write the metrics that everybody may read."""
+        self._host.keep(METRICS, text, 0o644)
 
     def close_motion(self) -> None:
         """Close the journal: the host is at rest."""
@@ -81,11 +122,16 @@ class Journal:
             text = self._host.read(path)
         except Missing:
             return None
-        try:
-            return cast(object, schema.validate(kind, text))
-        except Invalid as invalid:
-            raise Spoilt(path, str(invalid)) from invalid
+        known = self._known.get(path)
+        if known is None or known[0] != text:
+            try:
+                known = text, cast(object, self._validate(kind, text))
+            except Invalid as invalid:
+                raise Spoilt(path, str(invalid)) from invalid
+            self._known[path] = known
+        return known[1]
 
-
-def _text(value: object) -> str:
-    return json.dumps(schema.dump(value)) + "\n"
+    def _keep(self, path: str, value: Record | Motion | Originals | Tally) -> None:
+        text = json.dumps(asdict(value)) + "\n"
+        self._host.keep(path, text)
+        self._known[path] = text, value

@@ -106,3 +106,7 @@ class Invalid(Exception):
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = tuple(problems)
+
+    def __reduce__(self) -> tuple[type[Invalid], tuple[list[Problem]]]:
+        """Let it be pickled: the text that BaseException keeps is not what the class takes."""
+        return Invalid, (list(self.problems),)

@@ -16,6 +16,12 @@ STRICT = {"strict": True, "extra": "forbid", "use_attribute_docstrings": True}
 
 Latch = Literal["none", "fault", "crash"]
 Truth = Literal["True", "False", "Unknown"]
+ProfileStatus = Literal["Accepted", "NoProfile", "Invalid", "Refused", "Failed"]
+"""Refused: out of reach, nothing was written. Failed: tried, and undone."""
+
+
+WITHDRAWN = "Withdrawn"
+"""The reason of a host that dsatier was told to let go of: nothing but an apply takes it up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,9 @@ class Record:
     log_mark: int = 0
     """Kernel log lines behind this mark are not yet seen."""
     repairs: tuple[Repair, ...] = ()
+    profile_status: ProfileStatus = "Accepted"
+    """What became of the profile that the files hold now; another one may be in force."""
+    profile_message: str = ""
     faults: int = 0
     """Faults of the engine, ever."""
     repaired: int = 0
@@ -133,6 +142,12 @@ def with_conditions(record: Record, now: float) -> Record:
                 state == "reboot-required",
                 record.reason if state == "reboot-required" else "NotRequired",
                 record.message if state == "reboot-required" else "",
+            ),
+            condition(
+                "ProfileAccepted",
+                record.profile_status == "Accepted",
+                record.profile_status,
+                record.profile_message,
             ),
         ),
     )

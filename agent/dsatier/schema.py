@@ -42,6 +42,7 @@ TYPES = {
     "record": "dsatier.records:Record",
     "motion": "dsatier.records:Motion",
     "originals": "dsatier.desire:Originals",
+    "tally": "dsatier.tally:Tally",
 }
 """Every type that has a frozen schema, by name."""
 

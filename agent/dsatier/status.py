@@ -7,19 +7,22 @@ from dataclasses import asdict
 from typing import Any
 
 from dsatier.lifecycle import IN_MOTION, MEANING
-from dsatier.records import Record
+from dsatier.records import WITHDRAWN, Record
 
+AGAIN = "`systemctl reload dsatier` (`dsatier apply` where no daemon runs)"
 REMEDIES = {
-    "unmanaged": "put a profile into /etc/dsatier.d and run `dsatier apply`",
+    "unmanaged": f"put a profile into /etc/dsatier.d, then {AGAIN}",
     "converged": "nothing to do",
-    "drifted": "run `dsatier verify` to see it, stop the other writer, then `dsatier apply`",
-    "reverted": "read the reason, mend it, then run `dsatier apply`",
-    "degraded": "see why the device failed (`dmesg`), then `dsatier clear` and `dsatier apply`",
-    "quarantined": "find out why it ended uncleanly, then `dsatier clear` and `dsatier apply`",
+    "drifted": f"run `dsatier verify` to see it, stop the other writer, then {AGAIN}",
+    "reverted": f"read the reason, mend it, then {AGAIN}",
+    "degraded": f"see why the device failed (`dmesg`), then `dsatier clear` and {AGAIN}",
+    "quarantined": f"find out why it ended uncleanly, then `dsatier clear` and {AGAIN}",
     "rollback-failed": "read the reason, mend it, then run `dsatier rollback` again",
     "reboot-required": "drain the host and reboot it",
 }
 MOVING = "wait: it is under way"
+MEND = "mend the profile, or what it needs of the host, then `systemctl reload dsatier`"
+BACK = f"nothing; when dsatier is to take the host up again: {AGAIN}"
 
 
 def status(record: Record, hostname: str, now: float) -> dict[str, Any]:
@@ -32,13 +35,25 @@ def status(record: Record, hostname: str, now: float) -> dict[str, Any]:
         "reason": record.reason,
         "message": record.message,
         "since": record.since,
-        "remedy": MOVING if record.state in IN_MOTION else REMEDIES[record.state],
+        "remedy": remedy(record),
         "boot_id": record.boot_id,
         "written_at": now,
         "observed_generation": record.generation,
         "profile_digest": record.profile_digest,
+        "profile": {"status": record.profile_status, "message": record.profile_message},
         "latch": record.latch,
         "faults": record.faults,
         "repaired": record.repaired,
         "conditions": [asdict(condition) for condition in record.conditions],
     }
+
+
+def remedy(record: Record) -> str:
+    """Return what an operator is to do."""
+    if record.state in IN_MOTION:
+        return MOVING
+    if record.state == "unmanaged" and record.reason == WITHDRAWN:
+        return BACK
+    if record.profile_status not in ("Accepted", "NoProfile") and record.latch == "none":
+        return MEND
+    return REMEDIES[record.state]

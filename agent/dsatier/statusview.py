@@ -1,25 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """``dsatier status``: one screen from the status file, read by anybody."""
 
+import os
 import sys
-from time import localtime, strftime, time
+from time import localtime, sleep, strftime, time
 
 PATH = "/run/dsatier/status.json"
-OK, FAILED, NOT_RUNNING, NOT_COMPLIANT = 0, 1, 3, 4
+OK, FAILED, NOT_RUNNING, NOT_COMPLIANT, INTERRUPTED = 0, 1, 3, 4, 130
 GOOD = ("converged",)
+TAKEN = ("Accepted", "NoProfile")
+"""What becomes of a profile that nobody has to mend."""
+GRACE = 60
+"""Seconds that the daemon may be late with a look before it is told to have stopped."""
+LOOK_AFTER = "see `systemctl status dsatier` and `journalctl -u dsatier`"
+POLL = 0.5
+"""Seconds between two looks at the file, and least between two screens."""
+CLEAR = "\x1b[H\x1b[2J"
+"""To the upper left corner; the screen is empty."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, NoReturn
 
 
 def status_main(argv: "list[str]") -> "int | None":
     """Print the status. Returns None where the words need the whole command line."""
-    root, as_json, words = "", False, list(argv)
+    root, as_json, follow, words = "", False, False, list(argv)
     while words:
         word = words.pop(0)
         if word == "--json":
             as_json = True
+        elif word == "--watch":
+            follow = True
         elif word == "--root" and words:
             root = words.pop(0)
         elif word.startswith("--root="):
@@ -27,13 +40,12 @@ def status_main(argv: "list[str]") -> "int | None":
         else:
             return None
     path = root.rstrip("/") + PATH
+    if follow:
+        return watch(path, as_json=as_json)
     try:
-        with open(path, encoding="utf-8") as stream:
-            text = stream.read()
-    except FileNotFoundError:
-        text = ""
+        _, text = _read(path)
     except OSError as error:
-        print(f"dsatier status: {path}: cannot be read: {error.strerror}", file=sys.stderr)
+        print(_unreadable(path, error), file=sys.stderr)
         return FAILED
     return show(text, path, as_json=as_json, now=time())
 
@@ -41,25 +53,134 @@ def status_main(argv: "list[str]") -> "int | None":
 def show(text: str, path: str, *, as_json: bool, now: float) -> int:
     """Print the status document ``text`` and return the exit code."""
     if not text:
-        print(
-            f"dsatier status: {path}: not there: dsatier has not run since this host booted; "
-            "`dsatier apply` applies the profile",
-            file=sys.stderr,
-        )
+        print(_missing(path, "`dsatier apply` applies the profile"), file=sys.stderr)
         return NOT_RUNNING
+    words, complaint, code = told(text, path, as_json=as_json, now=now)
+    if complaint:
+        print(complaint, file=sys.stderr)
+    if words:
+        print(words.rstrip())
+    return code
+
+
+def watch(path: str, *, as_json: bool) -> int:
+    """Print the status whenever it changes, until Ctrl-C or until nobody reads any more."""
+    try:
+        _watch(path, as_json=as_json)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # what is left in the buffer goes nowhere, without a word at the end of the process
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _watch(path: str, *, as_json: bool) -> "NoReturn":
+    terminal = sys.stdout.isatty() and not as_json
+    drawn = ""
+    printed: tuple[tuple[int, ...] | None, int] = None, OK
+    seen: tuple[int, ...] | None
+    while True:
+        words = complaint = ""
+        code = NOT_RUNNING
+        try:
+            seen, text = _read(path)
+        except OSError as error:
+            seen, text, complaint = None, "", _unreadable(path, error)
+        if text:
+            words, complaint, code = told(text, path, as_json=as_json, now=time())
+        elif not complaint:
+            complaint = _missing(path, "waiting for it")
+        if terminal:
+            screenful = words or complaint
+            if screenful != drawn:  # the document or an age
+                print(f"{CLEAR}{screenful}", flush=True)
+            drawn = screenful
+        elif printed != (seen, code):
+            if complaint:
+                print(complaint, file=sys.stderr, flush=True)
+            if words and not as_json:
+                print(f"{words}\n", flush=True)
+            elif words and printed[0] != seen:
+                print("".join(line.strip() for line in words.split("\n")), flush=True)
+            printed = seen, code
+        sleep(POLL)
+
+
+def _read(path: str) -> "tuple[tuple[int, ...], str]":
+    """Return the file's mark and text, both empty where there is none. Raises OSError.
+
+    The mark is another for each document: the file is replaced, never written again.
+    """
+    try:
+        with open(path, encoding="utf-8", errors="backslashreplace") as stream:
+            found = os.fstat(stream.fileno())
+            return (found.st_ino, found.st_mtime_ns, found.st_size), stream.read()
+    except FileNotFoundError:
+        return (), ""
+
+
+def _missing(path: str, then: str) -> str:
+    return f"dsatier status: {path}: not there: dsatier has not run since this host booted; {then}"
+
+
+def _unreadable(path: str, error: OSError) -> str:
+    return f"dsatier status: {path}: cannot be read: {error.strerror}"
+
+
+def alive(process: int) -> bool:
+    """Tell whether a process of that number is there."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # somebody else's
+        return True
+    return True
+
+
+def told(
+    text: str,
+    path: str,
+    *,
+    as_json: bool,
+    now: float,
+    alive: "Callable[[int], bool]" = alive,
+) -> "tuple[str, str, int]":
+    """Return what is printed of the document ``text``, what is complained of, and the exit code."""
     try:
         document = parse(text)
-        words = text.rstrip() if as_json else screen(document, now)
         state = document["state"]
-    except (ValueError, LookupError, TypeError) as error:
-        print(
+        late = stale(document, now, alive)
+        words = text if as_json else screen(document, now, late)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        complaint = (
             f"dsatier status: {path}: expected a status that dsatier wrote, found something else "
-            f"({error}); `dsatier apply` writes it anew",
-            file=sys.stderr,
+            f"({error}); `dsatier apply` writes it anew"
         )
-        return FAILED
-    print(words)
-    return OK if state in GOOD else NOT_COMPLIANT
+        return "", complaint, FAILED
+    if late:
+        return words, f"dsatier status: {late}; {LOOK_AFTER}" if as_json else "", NOT_RUNNING
+    return words, "", OK if state in GOOD else NOT_COMPLIANT
+
+
+def stale(document: "dict[str, Any]", now: float, alive: "Callable[[int], bool]" = alive) -> str:
+    """Return why the document says no more how the host is, empty where it does.
+
+    Only a document that a daemon wrote can be stale: other runs look once and end.
+    """
+    daemon = document.get("daemon")
+    if daemon is None:
+        return ""
+    process, looked = daemon["pid"], daemon["looked_at"]
+    if not alive(process):
+        return f"STALE: the daemon (process {process}) is gone; it looked {_ago(now - looked)}"
+    if looked + daemon["look_within"] + GRACE < now:
+        return (
+            f"STALE: the daemon (process {process}) has stopped looking: it looked "
+            f"{_ago(now - looked)}, expected every {daemon['look_within']:g} s"
+        )
+    return ""
 
 
 class _Plain:
@@ -90,19 +211,36 @@ def parse(text: str) -> "dict[str, Any]":
     return found  # type: ignore[no-any-return]
 
 
-def screen(document: "dict[str, Any]", now: float) -> str:
-    """Return the status as a screen: what, since when, what is wrong, what to do."""
-    lines = [
-        f"{document['hostname']}: {document['state']} since {_when(document['since'], now)}",
+def screen(document: "dict[str, Any]", now: float, late: str = "") -> str:
+    """Return the status as a screen: what, since when, what is wrong, what to do.
+
+    ``late`` is why the document is stale, if it is.
+    """
+    profile, daemon = document.get("profile"), document.get("daemon")
+    lines = []
+    if late:
+        lines += [late, f"  do        {LOOK_AFTER}; below is what it saw last", ""]
+    lines += [
+        f"{document['hostname']}: {document['state']} {_since(document['since'], now)}",
         f"  {document['meaning']}",
         f"  reason    {document['reason']}"
         + (f": {document['message']}" if document["message"] else ""),
         f"  do        {document['remedy']}",
         f"  profile   generation {document['observed_generation']}"
         + (f", {document['profile_digest'][:12]}" if document["profile_digest"] else ", none"),
-        f"  counted   {document['repaired']} repairs of drift, {document['faults']} faults",
-        "",
     ]
+    if profile is not None and profile["status"] not in TAKEN:
+        message = profile["message"].replace("\n", "\n" + " " * 12)
+        lines.append(f"  rejected  {profile['status']}: {message}")
+    lines.append(
+        f"  counted   {document['repaired']} repairs of drift, {document['faults']} faults"
+    )
+    if daemon is not None:
+        lines.append(
+            f"  daemon    process {daemon['pid']}, looked {_ago(now - daemon['looked_at'])}"
+            + (f", doing {daemon['doing']}" if daemon["doing"] else "")
+        )
+    lines.append("")
     width = max((len(c["type"]) for c in document["conditions"]), default=0)
     lines += [
         f"  {c['type']:<{width}}  {c['status']:<7}  since {_when(c['last_transition_time'], now)}"
@@ -110,6 +248,15 @@ def screen(document: "dict[str, Any]", now: float) -> str:
         for c in document["conditions"]
     ]
     return "\n".join(lines).rstrip()
+
+
+def _since(at: float, now: float) -> str:
+    """Return since when a state lasts; a host that was never touched has no such moment.
+
+    >>> _since(0.0, 100.0)
+    'ever since'
+    """
+    return f"since {_when(at, now)}" if at else "ever since"
 
 
 def _when(at: float, now: float) -> str:

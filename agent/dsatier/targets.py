@@ -4,22 +4,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from dsatier.desire import Originals, from_profile, untouched
 from dsatier.drive import Target
 from dsatier.facts import Facts
 from dsatier.host import HostError
-from dsatier.loader import Loaded
 from dsatier.plans import Finding
 from dsatier.problem import Invalid, Problem
 from dsatier.profile import DriftPolicy, DsaEngine, Profile, QueueFile
 from dsatier.queuefile import DeviceConfig, for_driver, parse
 
+if TYPE_CHECKING:
+    from dsatier.intent import Intent
+    from dsatier.loader import Loaded
+
 Read = Callable[[str], str]
 NO_PROFILE = Profile(version=1)
 
 
-def target(read: Read, loaded: Loaded, facts: Facts, before: Originals | None) -> Target:
+def target(read: Read, loaded: Loaded | Intent, facts: Facts, before: Originals | None) -> Target:
     """Return what ``loaded`` wants of the host of ``facts``.
 
     ``read`` returns a file's text: the profile may name a queue file. Raises Invalid where that

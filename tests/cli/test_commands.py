@@ -14,7 +14,8 @@ import pytest
 
 from dsatier.cli import main
 from dsatier.cmdline import COMMANDS, parser
-from dsatier.commands import RESULTS, VERBS
+from dsatier.commands import VERBS
+from dsatier.exits import RESULTS
 from dsatier.sim.faults import SelfClear
 from dsatier.sim.host import SimHost
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from dsatier import completion, manual
 from dsatier.cmdline import COMMANDS
-from dsatier.commands import RESULTS
+from dsatier.exits import RESULTS
 from dsatier.evidence import Evidence
 from dsatier.explain import fields as field_names
 from dsatier.fields import sections
@@ -38,6 +38,8 @@ Row = tuple[str, ...]
 
 LAYERS = (
     ("Command line", "reads the words, opens a host, prints the outcome"),
+    ("Service", "starts the daemon, and speaks with it"),
+    ("Daemon", "the loop around the driver"),
     ("Words", "what people read: help, manuals, plans, status, explanations"),
     ("Back ends", "two hosts behind the port: a machine's files, and one in memory"),
     ("Edges", "look at a host, write to it, remember, drive"),

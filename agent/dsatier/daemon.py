@@ -1,0 +1,543 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon: a loop around the driver that is told of changes, and looks by itself.
+
+It is level-triggered: whatever woke it, it looks at the host and acts on what is there. It
+holds the host's lock for as long as it lives, and leaves the host as it is when it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dsatier import __version__, apart, intent, metrics, pace, schema
+from dsatier.control import Listener, Order
+from dsatier.drive import Driver, Outcome, Target
+from dsatier.exits import BAD_PROFILE, FAILED, OK, RESULTS
+from dsatier.facts import Facts
+from dsatier.glance import Glance
+from dsatier.host import Host, HostError, Rejected
+from dsatier.intent import Intent
+from dsatier.journal import Journal, Spoilt
+from dsatier.lifecycle import NotNow
+from dsatier.observe.text import Malformed
+from dsatier.perform import Progress
+from dsatier.problem import Invalid
+from dsatier.records import WITHDRAWN, ProfileStatus
+from dsatier.tally import NOTHING, RELOADS
+from dsatier.targets import target
+
+if TYPE_CHECKING:
+    from dsatier.log import Logger
+    from dsatier.uevents import Uevents
+
+READING = 30.0
+"""Seconds that reading the profile may take."""
+RELOADING = 900.0
+"""Seconds that a reload may take where it does not say."""
+_TROUBLE = (HostError, NotNow, Malformed, Invalid)
+"""What a look may raise: it is told, and the next look may go well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the daemon has around it beside the host."""
+
+    listener: Listener
+    log: Logger
+    notify: Callable[[str], None]
+    """Tells the service manager: ``READY=1``, ``STATUS=...``, ``WATCHDOG=1``."""
+    events: Uevents | None = None
+    watchdog: float = 0.0
+    """Seconds between two signs of life that the service manager asks for; 0 for none."""
+    simulate: Callable[[dict[str, Any]], str] | None = None
+    """Does what is asked of a simulated host; None where the host is real."""
+
+
+class Daemon:
+    """Keeps one host as its profile says. Its user holds the host's lock."""
+
+    def __init__(self, host: Host, around: Surroundings) -> None:
+        self._host = host
+        self._around = around
+        self._log = around.log
+        self._journal = Journal(host, self._validate)
+        self._stopping = False
+        self._slow_node = 1
+        self._driver = self._drive()
+        self._glance = Glance(host)
+        self._reload_asked = False
+        self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._started = time.time()
+        self._looked: float | None = None
+        self._look_at = 0.0
+        """Monotonic seconds of the next look."""
+        self._calm = 0
+        self._healthy = True
+        self._newest: Intent | None = None
+        """What the files asked for when they were last read and valid."""
+        self._force: Intent | None = None
+        """What is in force: kept when the files ask for something that is wrong."""
+        self._facts: Facts | None = None
+        """The host at the last look."""
+        self._devices: tuple[str, ...] = ()
+        """The devices that were there when the files were read: a ``match`` may ask for them."""
+        self._failures = 0
+        self._retry_at: float | None = None
+        """Monotonic seconds before which a change that failed is not tried again."""
+        self._tally = NOTHING
+        self._doing = "starting"
+        self._said = ""
+        self._waiting: list[Order] = []
+        """The reloads that the pass under way will answer."""
+
+    # -- its life ----------------------------------------------------------
+
+    def run(self) -> int:
+        """Run until a signal ends it, and return the exit code. Raises Spoilt."""
+        signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._end)
+        signal.signal(signal.SIGHUP, self._hang_up)
+        with suppress(Spoilt):  # figures for a graph are no reason not to start
+            self._tally = self._journal.tally() or self._tally
+        self._start()
+        self._around.notify("READY=1")
+        while not self._stopping:
+            self._turn(self._wait())
+        self._around.notify("STOPPING=1")
+        self._say("stopping: the host is left as it is")
+        with suppress(Rejected):
+            self._driver.tell(*self._told())
+        self._log.notice("stopped", state=self._journal.record().state)
+        return OK
+
+    def _end(self, number: int, frame: object) -> None:
+        del number, frame
+        self._stopping = True
+        self._driver.interrupt()
+
+    def _hang_up(self, number: int, frame: object) -> None:
+        del number, frame
+        self._reload_asked = True
+
+    def _start(self) -> None:
+        """Take in what is there, the profile in force first. Raises Spoilt."""
+        facts = self._driver.look()
+        record = self._journal.record()
+        kept = self._journal.accepted()
+        if kept is not None:
+            try:
+                known = apart.call("the kept profile", lambda: intent.reread(kept, facts), READING)
+                self._force = known if known.digest == record.profile_digest else None
+            except (Invalid, HostError, ValueError, LookupError, TypeError) as error:
+                self._log.warning("kept profile unreadable", message=str(error))
+        self._read(facts)
+        self._log.notice(
+            "started",
+            state=record.state,
+            generation=record.generation,
+            profile=self._newest.files if self._newest else (),
+        )
+
+    # -- waiting -----------------------------------------------------------
+
+    def _wait(self) -> list[Order]:
+        """Wait until there is something to do; return the orders that came in."""
+        while not self._stopping:
+            now = time.monotonic()
+            if now >= self._look_at or self._reload_asked:
+                return []
+            self._poll(min(self._look_at - now, self._nap()))
+            self._alive()
+            orders = self._around.listener.orders()
+            if orders:
+                return orders
+            if self._around.events is not None and (found := self._around.events.drain()):
+                self._log.debug("kernel event", what=sorted(found))
+                self._happened(pace.FLOCK)
+            elif self._force is not None and (path := self._changed()):
+                self._log.debug("changed", what=path)
+                self._happened(0.0)
+        return []
+
+    def _nap(self) -> float:
+        """Return how long it may sleep without a glance or a sign of life."""
+        nap = pace.GLANCE if self._force is not None else pace.LATEST
+        return min(nap, self._around.watchdog / 3) if self._around.watchdog else nap
+
+    def _poll(self, seconds: float) -> None:
+        poll = select.poll()
+        for number in (self._wake[0], *self._around.listener.filenos()):
+            poll.register(number, select.POLLIN)
+        if self._around.events is not None:
+            poll.register(self._around.events, select.POLLIN)
+        for number, _ in poll.poll(max(seconds, 0.0) * 1000):
+            if number == self._wake[0]:
+                with suppress(BlockingIOError):
+                    os.read(number, 4096)
+
+    def _changed(self) -> str | None:
+        try:
+            return self._glance.changed()
+        except HostError as error:
+            return str(error)  # a look will tell what it is
+
+    def _happened(self, after: float) -> None:
+        """Look soon: something changed on the host."""
+        self._calm = 0
+        self._look_at = min(self._look_at, time.monotonic() + after)
+
+    def _alive(self) -> None:
+        """Give the service manager a sign of life, if looks go well."""
+        if self._healthy:
+            self._around.notify("WATCHDOG=1")
+
+    # -- a turn ------------------------------------------------------------
+
+    def _turn(self, orders: list[Order]) -> None:
+        """Do what was ordered, look, and act on what is there."""
+        self._waiting = [order for order in orders if order.command == "reload"]
+        for order in orders:
+            if order.command != "reload":
+                self._obey(order)
+        reload = bool(self._waiting) or self._reload_asked
+        self._reload_asked = False
+        if self._stopping:
+            for order in self._waiting:
+                order.answer("refused", FAILED, "the daemon is stopping")
+            return
+        began = time.monotonic()
+        try:
+            outcome = self._pass(reload)
+        except _TROUBLE as trouble:
+            outcome = self._in_trouble(trouble)
+        else:
+            self._healthy = True
+        self._alive()
+        if reload:
+            self._answer(outcome, time.monotonic() - began)
+        self._waiting = []
+        self._rest(outcome)
+
+    def _pass(self, reload: bool) -> Outcome:
+        """Look after what is in force, and go to what is wanted where that is another thing."""
+        facts = self._facts = self._driver.look()
+        if reload:
+            self._failures, self._retry_at = 0, None
+            self._doing = "reading the profile"
+            invalid = self._read(facts)
+            if invalid is not None:
+                self._supervise(facts)
+                return Outcome("refused", str(invalid), None, self._journal.record())
+        elif self._newest is not None and self._ids(facts) != self._devices:
+            self._again(self._newest, facts)
+        newest = self._newest
+        put_off = self._retry_at is not None and time.monotonic() < self._retry_at
+        if put_off and self._same(newest, self._force):
+            return self._driver.watch()
+        outcome = self._supervise(facts)
+        if newest is None or newest.profile is None:
+            return outcome
+        if not reload and (put_off or self._same(newest, self._force) or self._let_go()):
+            return outcome
+        return self._go(newest, reload)
+
+    def _supervise(self, facts: Facts) -> Outcome:
+        """Keep what is in force as it is."""
+        if self._force is None:
+            return self._driver.watch()
+        self._doing = "looking after the host"
+        outcome = self._driver.reconcile(self._target(self._force, facts))
+        if self._same(self._newest, self._force):
+            self._count(outcome)
+        return outcome
+
+    def _go(self, wanted: Intent, reload: bool) -> Outcome:
+        """Bring the host to what is wanted now."""
+        self._doing = "bringing the host to its profile"
+        if wanted.slow_node != self._slow_node:
+            self._slow_node = wanted.slow_node
+            self._driver = self._drive()
+        if reload:
+            given = [order.asked.get("timeout") for order in self._waiting]
+            seconds = max(
+                (float(s) for s in given if isinstance(s, int | float)), default=RELOADING
+            )
+            self._driver.until = self._host.monotonic() + seconds
+        facts = self._driver.look()
+        try:
+            outcome = self._driver.apply(self._target(wanted, facts))
+        except Invalid as invalid:  # its queue file
+            outcome = Outcome("refused", str(invalid), None, self._journal.record())
+        finally:
+            self._driver.until = None
+        if self._journal.record().profile_digest == wanted.digest:
+            self._force = wanted
+            try:
+                self._journal.keep_accepted(intent.text(wanted))
+            except Rejected as error:
+                self._log.warning("profile not kept", message=str(error))
+        self._count(outcome)
+        return outcome
+
+    def _count(self, outcome: Outcome) -> None:
+        """Tell what became of the wanted profile, and put off what failed."""
+        if outcome.result == "refused":
+            self._judge("Refused", outcome.message)
+        elif outcome.result in ("reverted", "rollback-failed", "reboot-required"):
+            self._judge("Failed", outcome.message)
+            if outcome.result == "reverted" and outcome.plan is not None and outcome.plan.steps:
+                self._failures += 1
+                wait = pace.retry_after(self._failures)
+                self._retry_at = float("inf") if wait is None else time.monotonic() + wait
+        elif self._same(self._newest, self._force):
+            self._judge("Accepted", "")
+            if outcome.result in ("changed", "unchanged"):
+                self._failures, self._retry_at = 0, None
+
+    def _judge(self, status: ProfileStatus, message: str) -> None:
+        record = self._journal.record()
+        if (record.profile_status, record.profile_message) != (status, message):
+            fine = status in ("Accepted", "NoProfile")
+            say = self._log.notice if fine else self._log.error
+            say("profile", what=status, message=message, state=record.state)
+            self._driver.tell(status, message)
+
+    def _rest(self, outcome: Outcome) -> None:
+        """Publish how things stand, and settle when to look next."""
+        quiet = outcome.result == "unchanged" or (
+            outcome.plan is None or not outcome.plan.steps or outcome.result == "refused"
+        )
+        self._calm = self._calm + 1 if quiet else 0
+        if not quiet:
+            record = outcome.record or self._journal.record()
+            self._log.notice(
+                outcome.result,
+                message=outcome.message,
+                state=record.state,
+                reason=record.reason,
+                generation=record.generation,
+            )
+        self._look_at = time.monotonic() + pace.look_after(self._calm)
+        if self._retry_at is not None:
+            self._look_at = min(self._look_at, max(self._retry_at, time.monotonic() + pace.SOONEST))
+        if not self._healthy:
+            return
+        self._doing = "watching"
+        try:
+            facts = self._facts if quiet and self._facts else self._driver.look()
+            self._looked = time.time()
+            record = self._driver.tell(*self._told())
+            self._glance.remember(facts)
+            self._journal.publish_metrics(self._metrics(facts))
+            self._journal.keep_tally(self._tally)
+        except (*_TROUBLE, Rejected) as error:
+            self._log.warning("status not written", message=str(error))
+            return
+        if self._around.events is not None:
+            self._around.events.drain()  # what the pass itself did
+        words = f"{record.state}: {record.message or record.reason}"
+        if record.profile_status != "Accepted":
+            words += f"; profile {record.profile_status}: {record.profile_message}"
+        self._say(words)
+
+    def _in_trouble(self, trouble: Exception) -> Outcome:
+        self._healthy = False  # the watchdog ends what does not get better
+        self._log.error("look failed", message=str(trouble), reason=type(trouble).__name__)
+        self._say(f"cannot look at the host: {trouble}")
+        return Outcome("refused", f"cannot look at the host: {trouble}")
+
+    # -- orders ------------------------------------------------------------
+
+    def _obey(self, order: Order) -> None:
+        """Do what was ordered, but for a reload."""
+        verbs: dict[str, Callable[[], Outcome]] = {
+            "clear": self._driver.clear,
+            "rollback": self._driver.rollback,
+            "release": self._driver.release,
+        }
+        self._happened(0.0)
+        if order.command == "nudge":
+            order.answer("unchanged", OK, "it looks now")
+            return
+        if order.command == "simulate":
+            self._simulate(order)
+            return
+        self._doing = order.command
+        self._log.notice("order", what=order.command)
+        self._waiting.append(order)  # for the progress
+        try:
+            outcome = verbs[order.command]()
+        except (*_TROUBLE, Rejected) as trouble:
+            outcome = Outcome("refused", str(trouble))
+        self._waiting.remove(order)
+        if outcome.record is not None and not outcome.record.profile_digest:
+            self._force = None
+        self._failures, self._retry_at = 0, None
+        self._log.notice(outcome.result, what=order.command, message=outcome.message)
+        state = outcome.record.state if outcome.record else ""
+        order.answer(outcome.result, RESULTS[outcome.result], outcome.message, state)
+
+    def _simulate(self, order: Order) -> None:
+        if self._around.simulate is None:
+            order.answer("refused", FAILED, "this host is real; start with --host sim:NAME")
+            return
+        try:
+            said = self._around.simulate(order.asked.get("act", {}))
+        except (ValueError, HostError) as error:
+            order.answer("refused", FAILED, str(error))
+        else:
+            order.answer("changed", OK, said)
+
+    def _answer(self, outcome: Outcome, took: float) -> None:
+        """Answer all who wait for a reload: one pass serves them."""
+        record = self._journal.record()
+        result, message, code = outcome.result, outcome.message, RESULTS[outcome.result]
+        if record.profile_status == "Invalid":
+            result_name, code = "invalid", BAD_PROFILE
+        elif record.profile_status == "NoProfile":
+            result_name, code, message = "no-profile", OK, record.profile_message
+        else:
+            result_name = result
+        if code != OK and record.profile_digest:
+            message += f" (generation {record.generation} stays in force: {record.state})"
+        self._tally = self._tally.with_reload(result_name)
+        say = self._log.notice if code == OK else self._log.error
+        say(
+            "reload",
+            what=result_name,
+            message=message,
+            seconds=round(took, 3),
+            state=record.state,
+            waiting=len(self._waiting),
+        )
+        for order in self._waiting:
+            order.answer(result_name, code, message, record.state)
+
+    # -- what it knows -----------------------------------------------------
+
+    def _read(self, facts: Facts) -> Invalid | None:
+        """Read the files; what is wrong with them is told, and nothing else changes."""
+        self._devices = self._ids(facts)
+        try:
+            found = apart.call("the profile", lambda: intent.read(self._host, facts), READING)
+        except Invalid as invalid:
+            self._newest = None
+            self._judge("Invalid", str(invalid))
+            return invalid
+        self._noted(found)
+        return None
+
+    def _again(self, known: Intent, facts: Facts) -> None:
+        """Ask the texts that were read what they want of the host as it is now."""
+        self._devices = self._ids(facts)
+        text = intent.text(known)
+        self._noted(apart.call("the profile", lambda: intent.reread(text, facts), READING))
+
+    def _noted(self, found: Intent) -> None:
+        self._newest = found
+        if self._force is None and found.digest == self._journal.record().profile_digest:
+            self._force = found  # put there by a single run of the command, and adopted
+        if found.profile is None:
+            why = "; ".join(f"{one.path}: {one.reason}" for one in found.skipped)
+            managed = self._force is not None
+            self._force = None
+            words = "no profile applies to this host" + (f" ({why})" if why else "")
+            words += (
+                "; it is left as the last one put it: `dsatier rollback` undoes that"
+                if managed
+                else "; it is left as it is"
+            )
+            if self._journal.record().profile_status != "NoProfile":
+                self._judge("NoProfile", words)
+        elif self._journal.record().profile_status in ("NoProfile", "Invalid"):
+            self._driver.tell("Accepted")
+
+    def _target(self, wanted: Intent, facts: Facts) -> Target:
+        return target(wanted.reads, wanted, facts, self._journal.originals())
+
+    def _let_go(self) -> bool:
+        record = self._journal.record()
+        return record.state == "unmanaged" and record.reason == WITHDRAWN
+
+    @staticmethod
+    def _same(one: Intent | None, other: Intent | None) -> bool:
+        return (
+            one is not None
+            and other is not None
+            and (one.digest, one.queues) == (other.digest, other.queues)
+        )
+
+    @staticmethod
+    def _ids(facts: Facts) -> tuple[str, ...]:
+        return tuple(device.id for device in facts.devices)
+
+    def _told(self) -> tuple[ProfileStatus, str]:
+        record = self._journal.record()
+        return record.profile_status, record.profile_message
+
+    # -- what it tells -----------------------------------------------------
+
+    def _drive(self) -> Driver:
+        driver = Driver(
+            self._host,
+            slow_node=self._slow_node,
+            holder="dsatier daemon",
+            progress=self._progress,
+            about=self._about,
+            journal=self._journal,
+        )
+        if self._stopping:
+            driver.interrupt()
+        return driver
+
+    def _progress(self, one: Progress) -> None:
+        self._alive()
+        fields = {"what": one.step.what, "step": one.step.number, "steps": one.of}
+        if one.outcome is None:
+            words = f"step {one.step.number} of {one.of}: {one.step.what}"
+            self._doing = words
+            self._say(words)
+            for order in self._waiting:
+                order.progress(words)
+            return
+        self._tally = self._tally.with_step(one.step.rung, one.waited)
+        if one.outcome == "proven":
+            self._log.info("step", seconds=round(one.waited, 3), **fields)
+        else:
+            self._log.error("step failed", message=one.outcome, seconds=round(one.waited, 3), **fields)
+
+    def _about(self) -> dict[str, Any]:
+        if self._stopping:
+            return {"daemon": None}
+        return {
+            "daemon": {
+                "pid": os.getpid(),
+                "since": self._started,
+                "looked_at": self._looked or self._started,
+                "look_within": pace.LATEST,
+                "doing": self._doing,
+            }
+        }
+
+    def _say(self, words: str) -> None:
+        if words != self._said:
+            self._said = words
+            self._around.notify(f"STATUS={words.splitlines()[0]}")
+
+    def _metrics(self, facts: Facts) -> str:
+        reloads = dict.fromkeys(RELOADS, 0) | self._tally.reloads
+        running = metrics.Running(__version__, self._started, self._looked, reloads)
+        return metrics.render(self._journal.record(), facts, running, self._tally.durations)
+
+    @staticmethod
+    def _validate(kind: str, text: str) -> Any:
+        # the validators stay in memory where they have once been used
+        return apart.call(kind, lambda: schema.validate(kind, text), READING)

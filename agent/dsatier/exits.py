@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exit codes, which are frozen, and how an outcome becomes one."""
+
+OK, FAILED, PENDING, NOT_RUNNING, NOT_COMPLIANT = 0, 1, 2, 3, 4
+LOCKED, USAGE, BAD_PROFILE, CONFIGURATION = 11, 64, 65, 78
+
+RESULTS = {
+    "unchanged": OK,
+    "changed": OK,
+    "pending": NOT_COMPLIANT,
+    "refused": FAILED,
+    "reverted": FAILED,
+    "degraded": NOT_COMPLIANT,
+    "quarantined": NOT_COMPLIANT,
+    "drifted": NOT_COMPLIANT,
+    "rollback-failed": FAILED,
+    "reboot-required": FAILED,
+}
+"""Exit code by ``drive.Outcome.result``."""

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How often the daemon looks, and when it tries again what failed. Pure.
+
+A glance reads a few files that others write without telling; a look reads everything. After
+something happened looks are close together, then ever further apart.
+"""
+
+from __future__ import annotations
+
+GLANCE = 2.0
+"""Seconds between two glances at a host that has a profile."""
+SOONEST, LATEST = 1.0, 30.0
+"""Seconds between two looks, after something happened and when all has been calm."""
+FLOCK = 0.2
+"""Seconds that an event of the kernel waits for others: they come in flocks."""
+TRIES = 5
+FIRST_RETRY = 30.0
+
+
+def look_after(calm: int) -> float:
+    """Return the seconds to the next look after ``calm`` looks at which nothing was to do.
+
+    >>> [look_after(calm) for calm in (0, 1, 2, 3, 4, 5, 50)]
+    [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    """
+    return min(LATEST, SOONEST * 2.0 ** min(calm, 10))
+
+
+def retry_after(failures: int) -> float | None:
+    """Return the seconds until a change that failed and was undone is tried again.
+
+    None: no more by itself, for each try disturbs the host. A reload, or something that
+    happens on the host, begins anew.
+
+    >>> [retry_after(failures) for failures in (1, 2, 3, 4, 5)]
+    [30.0, 120.0, 480.0, 1920.0, None]
+    """
+    return None if failures >= TRIES else FIRST_RETRY * 4.0 ** (failures - 1)

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``dsatier daemon``, and the commands that speak with it.
+
+They import little: the daemon stays for months, and the others are run by the thousand.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from dsatier.exits import CONFIGURATION, FAILED, LOCKED, NOT_RUNNING, OK, USAGE
+
+if TYPE_CHECKING:
+    from dsatier.host import Host
+
+FOLDER = "/run/dsatier"
+STATUS = f"{FOLDER}/status.json"
+RELOADING = 900.0
+"""Seconds that a reload gets where nobody says."""
+WAITING = 600.0
+ORDERING = 900.0
+"""Seconds that rollback and release may take."""
+_LOOK = 0.2
+_STUCK = ("degraded", "quarantined", "rollback-failed", "reboot-required")
+"""States that do not become converged without somebody."""
+
+
+def parse(words: list[str], options: Mapping[str, type]) -> dict[str, Any] | None:
+    """Return the values of ``--name VALUE`` options, None for anything else.
+
+    argparse takes more time and memory than all that these commands do; whatever is not
+    this plain goes to it, and it tells what is wrong.
+    """
+    found: dict[str, Any] = {}
+    left = list(words)
+    while left:
+        name, equals, value = left.pop(0).partition("=")
+        kind = options.get(name)
+        if kind is None or (kind is bool and equals) or (kind is not bool and not (equals or left)):
+            return None
+        try:
+            found[name[2:].replace("-", "_")] = (
+                True if kind is bool else kind(value if equals else left.pop(0))
+            )
+        except ValueError:
+            return None
+    return found
+
+
+def folder(root: str | None) -> str:
+    """Return the machine's own path of /run/dsatier below ``root``."""
+    return (root or "").rstrip("/") + FOLDER
+
+
+# -- the daemon ------------------------------------------------------------------
+
+DAEMON = {"--root": str, "--host": str, "--log-level": str}
+
+
+def daemon_main(words: list[str]) -> int | None:
+    """Run the daemon. Returns None where the words need the whole command line."""
+    options = parse(words, DAEMON)
+    return None if options is None else daemon(**options)
+
+
+def daemon(root: str | None = None, host: str | None = None, log_level: str = "info") -> int:
+    """Run the daemon until it is told to end, and return the exit code."""
+    from sdnotify import SystemdNotifier  # type: ignore[import-untyped]
+
+    from dsatier import log
+    from dsatier.control import Listener
+    from dsatier.daemon import Daemon, Surroundings
+    from dsatier.host import HostError, Locked
+    from dsatier.journal import LOCK, Spoilt
+    from dsatier.uevents import Uevents
+
+    try:
+        logger = log.logger(sys.stderr, log.is_journal(os.environ, sys.stderr), log_level)
+    except ValueError as error:
+        return _say(f"--log-level: {error}", USAGE)
+    notify: Callable[[str], None] = SystemdNotifier().notify
+    try:
+        the_host, simulate = _host(root, host, lambda: notify("WATCHDOG=1"))
+    except (OSError, ValueError) as error:
+        return _say(f"{host or root}: {error}", USAGE)
+    try:
+        with the_host.lock(LOCK, "dsatier daemon"):
+            listener = Listener(folder(root))
+            events = None
+            if simulate is None and root in (None, "/"):
+                events = Uevents()
+            around = Surroundings(
+                listener=listener,
+                log=logger,
+                notify=notify,
+                events=events,
+                watchdog=int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6,
+                simulate=simulate,
+            )
+            try:
+                return Daemon(the_host, around).run()
+            finally:
+                listener.close()
+    except Locked as locked:
+        words, code = f"another dsatier is at work: {locked.holder}", LOCKED
+    except Spoilt as spoilt:
+        words, code = str(spoilt), CONFIGURATION
+    except (HostError, OSError) as error:
+        words, code = str(error), FAILED
+    logger.error("cannot run", message=words)
+    notify(f"STATUS={words}")
+    return code
+
+
+def _host(
+    root: str | None, name: str | None, waiting: Callable[[], None]
+) -> tuple[Host, Callable[[dict[str, Any]], str] | None]:
+    """Return the host, and what simulates if it is a simulated one. Raises OSError, ValueError."""
+    if name is None:
+        from dsatier.filehost import FileHost
+
+        return FileHost(root or "/", waiting=waiting), None
+    kind, _, which = name.partition(":")
+    if kind != "sim" or not which:
+        raise ValueError("expected sim:NAME or sim:FILE.yaml")
+    from dsatier.sim.staged import StagedHost
+
+    staged = StagedHost(which, root or "/")
+    return staged, staged.simulate
+
+
+# -- those who speak with it -----------------------------------------------------
+
+ORDER = {"--root": str, "--json": bool, "--quiet": bool, "-q": bool}
+RELOAD = {**ORDER, "--timeout": float}
+
+
+def reload_main(words: list[str]) -> int | None:
+    """Have the profile read again. Returns None where the words need the whole command line."""
+    options = parse(words, RELOAD)
+    if options is None:
+        return None
+    return order("reload", timeout=options.pop("timeout", RELOADING), **options)
+
+
+def nudge_main(words: list[str]) -> int | None:
+    """Have the daemon look now. Returns None where the words need the whole command line."""
+    options = parse(words, ORDER)
+    return None if options is None else order("nudge", **options)
+
+
+def order(
+    command: str,
+    root: str | None = None,
+    json: bool = False,
+    quiet: bool = False,
+    q: bool = False,
+    timeout: float = ORDERING,
+    **more: Any,
+) -> int:
+    """Give the daemon an order, print its answer, and return the exit code."""
+    from dsatier.control import NoAnswer, NoDaemon, ask
+
+    def progress(words: str) -> None:
+        if sys.stderr.isatty() and not (quiet or q):
+            print(words, file=sys.stderr, flush=True)
+
+    asked = {"command": command, "timeout": timeout, **more}
+    try:
+        answer = ask(folder(root), asked, timeout, progress)
+    except NoDaemon as none:
+        return _say(f"the daemon is not running: {none}; `systemctl start dsatier`", NOT_RUNNING)
+    except PermissionError:
+        return _say(f"{command}: only root may give orders to the daemon", FAILED)
+    except (NoAnswer, OSError) as error:
+        return _say(f"{command}: {error}", FAILED)
+    return answered(answer, as_json=json)
+
+
+def answered(answer: dict[str, Any], *, as_json: bool) -> int:
+    """Print an answer of the daemon and return the exit code."""
+    code = int(answer["code"])
+    if as_json:
+        print(json.dumps({"schema_version": 1, **answer}, indent=2))
+        return code
+    state = f" ({answer['state']})" if answer.get("state") else ""
+    words = f"{answer['result']}{state}: {answer['message']}"
+    print(words, file=sys.stderr if code else sys.stdout)
+    return code
+
+
+WAIT = {"--root": str, "--timeout": float}
+
+
+def wait_main(words: list[str]) -> int | None:
+    """Wait until the host has converged. Returns None where the words need more."""
+    options = parse(words, WAIT)
+    return None if options is None else wait(**options)
+
+
+def wait(root: str | None = None, timeout: float = WAITING) -> int:
+    """Wait until the host has converged: OK; or until it will not by itself: FAILED."""
+    until = time.monotonic() + timeout
+    known: tuple[int, int] | None = None
+    words = "dsatier has not run since this host booted"
+    while True:
+        try:
+            found = os.stat(folder(root) + "/status.json")
+            if (found.st_ino, found.st_mtime_ns) != known:
+                known = found.st_ino, found.st_mtime_ns
+                with open(folder(root) + "/status.json", encoding="utf-8") as stream:
+                    converged, final, words = _judged(json.load(stream))
+                if converged:
+                    print(words)
+                    return OK
+                if final:
+                    return _say(words, FAILED)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            if not isinstance(error, FileNotFoundError):
+                words = f"{folder(root)}/status.json: {error}"
+        if time.monotonic() >= until:
+            return _say(f"not converged in {timeout:g} s: {words}", FAILED)
+        time.sleep(_LOOK)
+
+
+def _judged(document: dict[str, Any]) -> tuple[bool, bool, str]:
+    """Return whether a host has converged, whether it will not by itself, and the words."""
+    state, profile = document["state"], document["profile"]["status"]
+    words = f"{state}: {document['message'] or document['reason']}"
+    if profile != "Accepted":
+        words += f"; profile {profile}: {document['profile']['message']}"
+    if not document.get("daemon"):
+        return False, False, f"{words}; no daemon is running"
+    if state == "converged" and profile == "Accepted":
+        return True, True, words
+    final = (
+        state in _STUCK or profile in ("Invalid", "NoProfile") or document["reason"] == "Withdrawn"
+    )
+    return False, final, f"{words}; {document['remedy']}"
+
+
+SIMULATE = {"--root": str}
+
+
+def simulate(act: list[str], root: str | None = None) -> int:
+    """Do something to the daemon's simulated host: ``poke PATH TEXT``, ``inject JSON``, ..."""
+    meant: dict[str, Any]
+    match act:
+        case ["poke", path, text]:
+            meant = {"poke": [path, text + "\n"]}
+        case ["inject", fault]:
+            try:
+                meant = {"inject": json.loads(fault)}
+            except ValueError as error:
+                return _say(f"simulate inject: expected a fault as JSON: {error}", USAGE)
+        case ["heal", kind]:
+            meant = {"heal": kind}
+        case ["reboot" | "harm" as word]:
+            meant = {word: True}
+        case _:
+            return _say(
+                "simulate: expected poke PATH TEXT, inject JSON, heal KIND, reboot or harm", USAGE
+            )
+    return order("simulate", root=root, act=meant)
+
+
+def _say(message: str, code: int) -> int:
+    print(f"dsatier: {message}", file=sys.stderr)
+    return code
+
+
+QUICK: dict[str, Callable[[list[str]], int | None]] = {
+    "daemon": daemon_main,
+    "reload": reload_main,
+    "nudge": nudge_main,
+    "wait": wait_main,
+}
+"""The commands that start without the whole command line."""

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A simulated kernel under a real machine's files, for the daemon.
+
+Profiles, state, lock and status are real files below a root; kernel, devices and tools are
+simulated, and their time passes as it does outside.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from dsatier.host import HostDown, LogTail, Missing, Ran
+from dsatier.ownfiles import OwnFiles
+from dsatier.sim.faults import KINDS
+from dsatier.sim.host import SimHost
+from dsatier.tree import Tree
+
+REAL = ("/etc/dsatier.d", "/run/dsatier", "/usr/lib/dsatier.d", "/var/lib/dsatier")
+"""What lies below the root; /run/dsatier.d is covered by /run/dsatier."""
+KERNEL = ("/proc/", "/sys/", "/dev/")
+_LARGEST = 4 << 20
+
+
+class StagedHost(SimHost):
+    """A booted host. ``root`` is the folder that its own files lie below."""
+
+    def __init__(self, name_or_path: str, root: str = "/") -> None:
+        super().__init__(SimHost.host_for(name_or_path).kernel, 1.0)
+        self._tree = Tree(root)
+        self._own = OwnFiles(self._tree)
+        self._at = time.monotonic()
+        # another boot than that of the daemon before: what it did to its kernel is gone
+        self.kernel.state.boot = int(time.time() * 1000)
+
+    @property
+    def root(self) -> str:
+        """The directory that its own files lie below."""
+        return self._tree.root
+
+    def simulate(self, asked: dict[str, Any]) -> str:
+        """Do what somebody asks of the simulation, and return what there is to tell.
+
+        ``asked`` holds one of "poke" ([path, text]), "inject" (a fault as an object), "heal"
+        (a kind of fault), "reboot" or "harm". Raises ValueError, HostError.
+        """
+        self._pass_time()
+        match asked:
+            case {"poke": [str(path), str(text)]}:
+                self.poke(path, text)
+                return f"wrote {text.strip()} to {path}"
+            case {"inject": {"kind": str(kind)} as fault} if kind in KINDS:
+                try:
+                    self.inject(KINDS[kind](**{str(name): v for name, v in fault.items()}))
+                except TypeError as error:
+                    raise ValueError(f"{kind}: {error}") from error
+                return f"{kind} waits to happen"
+            case {"heal": str(kind)}:
+                self.heal(kind)
+                return f"{kind} is taken away"
+            case {"reboot": True}:
+                self.reboot()
+                return "booted"
+            case {"harm": True}:
+                lines = [f"{h.kind}: {h.write}: {h.reason}" for h in self.harm]
+                return "\n".join(lines) or "none"
+        raise ValueError(
+            f"expected poke, inject (one of {', '.join(sorted(KINDS))}), heal, reboot or harm, "
+            f"found {asked}"
+        )
+
+    def _pass_time(self) -> None:
+        now = time.monotonic()
+        passed, self._at = now - self._at, now
+        if not self.down:
+            with suppress(HostDown):  # whoever asks next is told
+                self.advance(passed)
+
+    # what is simulated
+
+    def read(self, path: str) -> str:
+        """Return a file's text. Raises Missing, Rejected, HostDown."""
+        if path.startswith(REAL):
+            return self._read_real(path)
+        self._pass_time()
+        try:
+            return super().read(path)
+        except Missing:
+            if path.startswith(KERNEL):
+                raise
+            return self._read_real(path)
+
+    def entries(self, path: str) -> tuple[str, ...]:
+        """Return the sorted names in a directory; () where there is none."""
+        if not path.startswith(REAL):
+            self._pass_time()
+            return super().entries(path)
+        try:
+            return tuple(sorted(self._tree.names(path)))
+        except OSError:
+            return ()
+
+    def link(self, path: str) -> str | None:
+        """Return the target of a symbolic link as it is written, or None."""
+        if not path.startswith(REAL):
+            return super().link(path)
+        try:
+            return self._tree.link(path)
+        except OSError:
+            return None
+
+    def write(self, path: str, text: str, deadline: float) -> None:
+        """Write to a kernel file. Raises Missing, Rejected, Hung, HostDown."""
+        self._pass_time()
+        super().write(path, text, deadline)
+
+    def run(self, argv: tuple[str, ...], deadline: float) -> Ran:
+        """Run a command. Raises Missing, Hung, HostDown."""
+        self._pass_time()
+        return super().run(argv, deadline)
+
+    def log_mark(self) -> int:
+        """Return a mark behind the newest kernel log line."""
+        self._pass_time()
+        return super().log_mark()
+
+    def log_since(self, mark: int) -> LogTail:
+        """Return the kernel log's lines since ``mark``."""
+        self._pass_time()
+        return super().log_since(mark)
+
+    def wall(self) -> float:
+        """Return seconds since the epoch."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Return seconds since the host booted."""
+        self._pass_time()
+        return super().monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass, here and there."""
+        time.sleep(seconds)
+        self._pass_time()
+
+    # what is real
+
+    def _read_real(self, path: str) -> str:
+        try:
+            descriptor = self._tree.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        except OSError as error:
+            raise Missing(path, "is not there") from error
+        with open(descriptor, errors="backslashreplace", encoding="utf-8") as stream:
+            return stream.read(_LARGEST)
+
+    def keep(self, path: str, text: str, mode: int = 0o600) -> None:
+        """Replace one of dsatier's own files. Raises Rejected."""
+        self._own.keep(path, text, mode)
+        self.kernel.state.files[path] = text  # where the simulated tools find it
+
+    def drop(self, path: str) -> None:
+        """Remove one of dsatier's own files. Raises Rejected."""
+        self._own.drop(path)
+        self.kernel.state.files.pop(path, None)
+
+    @contextmanager
+    def lock(self, path: str, holder: str) -> Iterator[None]:
+        """Hold the lock of the host's writers. Raises Locked."""
+        with self._own.lock(path, f"{holder}, process {os.getpid()}"):
+            yield
