@@ -2,7 +2,9 @@
 # make run          set up, then a tour on a simulated host
 # make test         set up, then all tests that need neither root nor hardware
 # make test-system  (root) what needs Debian packages, mount namespaces and FUSE
-# make bench        ratios against bare Python, in one run
+# make test-long    (root) an hour of faults and drift at random
+# make bench        ratios against bare Python and, as root, against TuneD, in one run
+# make deb          the Debian package, in dist/; make rpm, make wheel
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -10,7 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
-.PHONY: run test test-system bench mutation docs lock clean
+.PHONY: run test test-system test-long bench mutation docs deb rpm wheel lock clean
 
 run: $(STAMP)
 	$(BIN)/dsatier demo
@@ -33,6 +35,19 @@ test: $(STAMP)
 test-system: $(STAMP)
 	VENV=$(abspath $(VENV)) tests/system/run
 
+test-long: $(STAMP)
+	$(BIN)/python -m tests.soak --minutes 60 --report soak-report
+
+deb:
+	packaging/debian/build
+
+rpm:
+	packaging/rpm/build
+
+wheel: $(STAMP)
+	rm -rf build
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench
 
@@ -46,9 +61,11 @@ docs: $(STAMP)
 lock:
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/pip install --quiet pip-tools
-	$(VENV)-lock/bin/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
-	  --no-emit-trusted-host --allow-unsafe --strip-extras --no-header \
-	  -o requirements/test.txt requirements/test.in
+	for name in test runtime; do \
+	  $(VENV)-lock/bin/pip-compile --quiet --generate-hashes --no-emit-index-url \
+	    --no-emit-find-links --no-emit-trusted-host --allow-unsafe --strip-extras --no-header \
+	    -o requirements/$$name.txt requirements/$$name.in || exit 1; \
+	done
 
 clean:
-	rm -rf $(VENV) $(VENV)-lock build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lock build dist soak-report .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -26,6 +26,11 @@ def main(argv: "list[str] | None" = None) -> int:
 
 
 def _main(words: "list[str]") -> int:
+    if words == ["--version"]:
+        from dsatier import __version__
+
+        print(f"dsatier {__version__}")
+        return 0
     if words[:1] == ["status"]:
         from dsatier.statusview import status_main
 
