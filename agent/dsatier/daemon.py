@@ -86,12 +86,14 @@ class Daemon:
         """What is in force: kept when the files ask for something that is wrong."""
         self._facts: Facts | None = None
         """The host at the last look."""
-        self._devices: tuple[str, ...] = ()
-        """The devices that were there when the files were read: a ``match`` may ask for them."""
+        self._shape: tuple[object, ...] = ()
+        """The host's shape when the files were read: a ``match`` may ask for it."""
         self._failures = 0
         self._retry_at: float | None = None
         """Monotonic seconds before which a change that failed is not tried again."""
-        self._tally = NOTHING
+        self._tally = self._tally_kept = NOTHING
+        self._drift = ""
+        """The drift that was told last and is there still."""
         self._doing = "starting"
         self._said = ""
         self._waiting: list[Order] = []
@@ -129,8 +131,9 @@ class Daemon:
 
     def _start(self) -> None:
         """Take in what is there, the profile in force first. Raises Spoilt."""
-        facts = self._driver.look()
         record = self._journal.record()
+        self._aim(record.slow_node)
+        facts = self._driver.look()
         kept = self._journal.accepted()
         if kept is not None:
             try:
@@ -207,8 +210,9 @@ class Daemon:
         for order in orders:
             if order.command != "reload":
                 self._obey(order)
-        reload = bool(self._waiting) or self._reload_asked
-        self._reload_asked = False
+        reload = bool(self._waiting)
+        if self._reload_asked:  # taken back only here: the next one may come at any time
+            self._reload_asked, reload = False, True
         if self._stopping:
             for order in self._waiting:
                 order.answer("refused", FAILED, "the daemon is stopping")
@@ -236,7 +240,7 @@ class Daemon:
             if invalid is not None:
                 self._supervise(facts)
                 return Outcome("refused", str(invalid), None, self._journal.record())
-        elif self._newest is not None and self._ids(facts) != self._devices:
+        elif self._newest is not None and self._shaped(facts) != self._shape:
             self._again(self._newest, facts)
         newest = self._newest
         put_off = self._retry_at is not None and time.monotonic() < self._retry_at
@@ -252,7 +256,9 @@ class Daemon:
     def _supervise(self, facts: Facts) -> Outcome:
         """Keep what is in force as it is."""
         if self._force is None:
+            self._aim(self._journal.record().slow_node)
             return self._driver.watch()
+        self._aim(self._force.slow_node)
         self._doing = "looking after the host"
         outcome = self._driver.reconcile(self._target(self._force, facts))
         if self._same(self._newest, self._force):
@@ -262,10 +268,9 @@ class Daemon:
     def _go(self, wanted: Intent, reload: bool) -> Outcome:
         """Bring the host to what is wanted now."""
         self._doing = "bringing the host to its profile"
-        if wanted.slow_node != self._slow_node:
-            self._slow_node = wanted.slow_node
-            self._driver = self._drive()
+        self._aim(wanted.slow_node)
         if reload:
+            self._driver.take_up()
             given = [order.asked.get("timeout") for order in self._waiting]
             seconds = max(
                 (float(s) for s in given if isinstance(s, int | float)), default=RELOADING
@@ -312,20 +317,23 @@ class Daemon:
 
     def _rest(self, outcome: Outcome) -> None:
         """Publish how things stand, and settle when to look next."""
-        quiet = outcome.result == "unchanged" or (
-            outcome.plan is None or not outcome.plan.steps or outcome.result == "refused"
+        quiet = outcome.result in ("unchanged", "refused", "drifted") or (
+            outcome.plan is None or not outcome.plan.steps
         )
         self._calm = self._calm + 1 if quiet else 0
-        if not quiet:
+        drift = outcome.message if outcome.result == "drifted" else ""
+        if not quiet or drift not in ("", self._drift):  # drift that stays is told once
             record = outcome.record or self._journal.record()
-            self._log.notice(
+            say = self._log.notice if RESULTS[outcome.result] == OK else self._log.error
+            say(
                 outcome.result,
                 message=outcome.message,
                 state=record.state,
                 reason=record.reason,
                 generation=record.generation,
             )
-        self._look_at = time.monotonic() + pace.look_after(self._calm)
+        self._drift = drift
+        self._look_at = time.monotonic() + pace.look_after(self._calm, self._latest())
         if self._retry_at is not None:
             self._look_at = min(self._look_at, max(self._retry_at, time.monotonic() + pace.SOONEST))
         if not self._healthy:
@@ -337,7 +345,9 @@ class Daemon:
             record = self._driver.tell(*self._told())
             self._glance.remember(facts)
             self._journal.publish_metrics(self._metrics(facts))
-            self._journal.keep_tally(self._tally)
+            if self._tally != self._tally_kept:
+                self._journal.keep_tally(self._tally)
+                self._tally_kept = self._tally
         except (*_TROUBLE, Rejected) as error:
             self._log.warning("status not written", message=str(error))
             return
@@ -358,6 +368,7 @@ class Daemon:
 
     def _obey(self, order: Order) -> None:
         """Do what was ordered, but for a reload."""
+        self._aim(self._journal.record().slow_node)
         verbs: dict[str, Callable[[], Outcome]] = {
             "clear": self._driver.clear,
             "rollback": self._driver.rollback,
@@ -399,13 +410,14 @@ class Daemon:
     def _answer(self, outcome: Outcome, took: float) -> None:
         """Answer all who wait for a reload: one pass serves them."""
         record = self._journal.record()
-        result, message, code = outcome.result, outcome.message, RESULTS[outcome.result]
-        if record.profile_status == "Invalid":
+        result_name: str = outcome.result
+        message, code = outcome.message, RESULTS[outcome.result]
+        if not self._healthy:
+            pass  # what is known of the profile is from before
+        elif record.profile_status == "Invalid":
             result_name, code = "invalid", BAD_PROFILE
         elif record.profile_status == "NoProfile":
             result_name, code, message = "no-profile", OK, record.profile_message
-        else:
-            result_name = result
         if code != OK and record.profile_digest:
             message += f" (generation {record.generation} stays in force: {record.state})"
         self._tally = self._tally.with_reload(result_name)
@@ -425,21 +437,23 @@ class Daemon:
 
     def _read(self, facts: Facts) -> Invalid | None:
         """Read the files; what is wrong with them is told, and nothing else changes."""
-        self._devices = self._ids(facts)
-        try:
-            found = apart.call("the profile", lambda: intent.read(self._host, facts), READING)
-        except Invalid as invalid:
-            self._newest = None
-            self._judge("Invalid", str(invalid))
-            return invalid
-        self._noted(found)
-        return None
+        return self._take(facts, lambda: intent.read(self._host, facts))
 
     def _again(self, known: Intent, facts: Facts) -> None:
         """Ask the texts that were read what they want of the host as it is now."""
-        self._devices = self._ids(facts)
         text = intent.text(known)
-        self._noted(apart.call("the profile", lambda: intent.reread(text, facts), READING))
+        self._take(facts, lambda: intent.reread(text, facts))
+
+    def _take(self, facts: Facts, reading: Callable[[], Intent]) -> Invalid | None:
+        try:
+            found = apart.call("the profile", reading, READING)
+        except Invalid as invalid:
+            self._newest, self._shape = None, self._shaped(facts)
+            self._judge("Invalid", str(invalid))
+            return invalid
+        self._shape = self._shaped(facts)
+        self._noted(found)
+        return None
 
     def _noted(self, found: Intent) -> None:
         self._newest = found
@@ -463,6 +477,11 @@ class Daemon:
     def _target(self, wanted: Intent, facts: Facts) -> Target:
         return target(wanted.reads, wanted, facts, self._journal.originals())
 
+    def _latest(self) -> float:
+        """Return the seconds between two looks while all is calm."""
+        profile = self._force.profile if self._force else None
+        return profile.drift.interval if profile and profile.drift else pace.LATEST
+
     def _let_go(self) -> bool:
         record = self._journal.record()
         return record.state == "unmanaged" and record.reason == WITHDRAWN
@@ -476,14 +495,21 @@ class Daemon:
         )
 
     @staticmethod
-    def _ids(facts: Facts) -> tuple[str, ...]:
-        return tuple(device.id for device in facts.devices)
+    def _shaped(facts: Facts) -> tuple[object, ...]:
+        nodes = tuple(node.id for node in facts.nodes)
+        return (*nodes, *(device.id for device in facts.devices))
 
     def _told(self) -> tuple[ProfileStatus, str]:
         record = self._journal.record()
         return record.profile_status, record.profile_message
 
     # -- what it tells -----------------------------------------------------
+
+    def _aim(self, slow_node: int) -> None:
+        """Have a driver whose slow node this is: the interlock holds it to that one."""
+        if slow_node != self._slow_node:
+            self._slow_node = slow_node
+            self._driver = self._drive()
 
     def _drive(self) -> Driver:
         driver = Driver(
@@ -512,7 +538,8 @@ class Daemon:
         if one.outcome == "proven":
             self._log.info("step", seconds=round(one.waited, 3), **fields)
         else:
-            self._log.error("step failed", message=one.outcome, seconds=round(one.waited, 3), **fields)
+            seconds = round(one.waited, 3)
+            self._log.error("step failed", message=one.outcome, seconds=seconds, **fields)
 
     def _about(self) -> dict[str, Any]:
         if self._stopping:
@@ -522,7 +549,7 @@ class Daemon:
                 "pid": os.getpid(),
                 "since": self._started,
                 "looked_at": self._looked or self._started,
-                "look_within": pace.LATEST,
+                "look_within": self._latest(),
                 "doing": self._doing,
             }
         }

@@ -19,6 +19,8 @@ from dsatier.desire import (
     cpu_only,
     engine_off,
     from_originals,
+    not_restored,
+    not_resumed,
     originals,
     released,
     with_cpu_engine,
@@ -233,6 +235,14 @@ class Driver:
             return self.fall_back(record, facts, Target(Desired(), record.profile_digest), broken)
         return Outcome(_result(record.state, changed=False), record.message, None, record)
 
+    def take_up(self) -> None:
+        """Note that a host that dsatier was told to let go of is wanted again."""
+        record = self.journal.record()
+        if record.state == "unmanaged" and record.reason == WITHDRAWN:
+            taken = self._after(record, "clear", "TakenUp", "a profile is wanted here again")
+            with suppress(Rejected):  # whoever asks again asks for it anew
+                self._keep(taken)
+
     def tell(self, status: ProfileStatus, message: str = "") -> Record:
         """Note what became of the profile that the files hold now, and publish the status."""
         record = self.journal.record()
@@ -366,7 +376,8 @@ class Driver:
             words = f"{failed}; going back failed at {again}"
             event = "stuck" if again.hung else "failed"
             return self._end(record, event, "RollbackFailed", words, plan)
-        return self._end(record, "restored", "StepFailed", str(failed), plan)
+        words = "; ".join((str(failed), *not_restored(undo, facts, self._slow_node)))
+        return self._end(record, "restored", "StepFailed", words, plan)
 
     def _withdraw(self, before: Originals | None, wanted: Callable[[Facts], Desired]) -> Outcome:
         record, facts = self._awake()
@@ -387,7 +398,9 @@ class Driver:
             event = "stuck" if failed.hung else "failed"
             return self._end(moving, event, "RollbackFailed", str(failed), plan)
         done = replace(moving, latch="none", latch_reason="", profile_digest="", repairs=())
-        outcome = self._end(done, "proven", WITHDRAWN, "dsatier's hand is off the host", plan)
+        lost = not_restored(before, facts, self._slow_node) if before is not None else ()
+        words = "; ".join(("dsatier's hand is off the host", *lost))
+        outcome = self._end(done, "proven", WITHDRAWN, words, plan)
         if before is not None:
             with suppress(Rejected):  # they are right for as long as nothing is applied
                 self.journal.forget_originals()
@@ -419,7 +432,8 @@ class Driver:
         except StepFailed as failed:
             words = f"{reason}; then {failed}"
             return self._end(guard, "failed", "GuardFailed", words, plan).record or guard
-        return self._end(guard, "proven", "UncleanEnd", reason, plan).record or guard
+        words = "; ".join((reason, *not_resumed(facts, self._slow_node)))
+        return self._end(guard, "proven", "UncleanEnd", words, plan).record or guard
 
     def _drift(self, record: Record, target: Target, plan: Plan, facts: Facts) -> Outcome:
         items = tuple(dict.fromkeys(step.what for step in plan.steps))

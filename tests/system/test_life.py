@@ -1,0 +1,513 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of a host under dsatier, from installation to purge, with all that goes wrong in it.
+
+Real systemd, the Debian package, the units with all of their hardening, the real accel-config;
+only the kernel is simulated, and what it says of unsafe writes is the judge of every test.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.conftest import PROFILES, needs_containers
+from tests.system.container import Container, ContainerError, Ran
+
+pytestmark = [pytest.mark.system, needs_containers]
+PATIENCE = 90.0
+MINE = "/etc/dsatier.d/50-mine.yaml"
+FIRST, SECOND = "dsa.yaml", "multithread.yaml"
+VM = "/proc/sys/vm/"
+UNSEEN = re.compile(r"dsatier\[\d+\]: Traceback")
+SWIFT = """
+[Unit]
+StartLimitIntervalSec=0
+[Service]
+RestartSec=100ms
+"""
+"""A daemon that is killed on purpose again and again is started again at once."""
+
+
+class Host:
+    """A container, with what tests of a life ask of it."""
+
+    def __init__(self, container: Container) -> None:
+        self.container = container
+        self.sim = container.sim
+        self.run, self.ok, self.put = container.run, container.ok, container.put
+        self._view = Path(f"/proc/{container.leader}/root")
+
+    def give(self, profile: str | None) -> None:
+        """Put a profile in place of the one before, by its name or as text; None for none."""
+        if profile is None:
+            self.ok("rm", "-f", MINE)
+        elif profile.endswith(".yaml"):
+            self.put(MINE, (PROFILES / profile).read_text(encoding="utf-8"))
+        else:
+            self.put(MINE, profile)
+
+    def reload(self, profile: str | None, timeout: float = PATIENCE) -> Ran:
+        """Give a profile, and have systemd reload the unit."""
+        self.give(profile)
+        return self.run("systemctl", "reload", "dsatier", timeout=timeout)
+
+    def status(self) -> dict[str, Any]:
+        """Return the status document, read from outside."""
+        found: dict[str, Any] = json.loads((self._view / "run/dsatier/status.json").read_text())
+        return found
+
+    def until(self, what: str, so: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Wait until a status is so, and return it."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                found = self.status()
+            except (FileNotFoundError, ValueError):
+                found = {"state": "", "message": ""}
+            if found["state"] and so(found):
+                return found
+            if time.monotonic() > end:
+                raise ContainerError(f"not in {PATIENCE:g} s: {what}; {found}")
+            time.sleep(0.002)
+
+    def converged(self, profile: str) -> None:
+        """Bring the host to a profile, whatever it was before."""
+        self.ok("dsatier", "clear")
+        ran = self.reload(profile)
+        assert (0, "") == (ran.code, ran.err)
+
+    def knobs(self) -> dict[str, str]:
+        """Return all that a profile changes, as the kernel has it."""
+        paths = [f"{VM}{name}" for name in sorted(os.listdir(self.sim.place / "proc/sys/vm"))]
+        paths += ["/sys/devices/system/cpu/online", "/sys/kernel/mm/numa/demotion_enabled"]
+        paths += ["/proc/sys/kernel/numa_balancing"]
+        names = sorted(os.listdir(self.sim.place / "sys/bus/dsa/devices"))
+        devices = [name for name in names if name.startswith("dsa")]
+        paths += [f"/sys/bus/dsa/devices/{name}/state" for name in devices]
+        return {path: self.sim.read(path) for path in paths}
+
+    def daemon(self) -> int:
+        """Return the daemon's number on this machine."""
+        inner = self.container.main_pid("dsatier")
+        for entry in os.listdir("/proc"):
+            if entry.isdecimal():
+                try:
+                    lines = Path(f"/proc/{entry}/status").read_text().splitlines()
+                    same = os.readlink(f"/proc/{entry}/ns/pid") == os.readlink(
+                        f"/proc/{self.container.leader}/ns/pid"
+                    )
+                except OSError:
+                    continue
+                numbers = next(line for line in lines if line.startswith("NSpid:")).split()
+                if same and numbers[-1] == str(inner):
+                    return int(entry)
+        raise ContainerError("the daemon does not run")
+
+    def said(self, words: str) -> list[str]:
+        """Return the daemon's and its commands' lines in the journal that contain words."""
+        entries = self.container.journal("dsatier")
+        return [str(e["MESSAGE"]) for e in entries if words in str(e["MESSAGE"])]
+
+    def unharmed(self) -> None:
+        """Assert that no write was unsafe, and that the daemon never fell over its own feet."""
+        assert ("", "") == (self.sim.harm, self.sim.down)
+        assert [] == self.said("Traceback")
+
+
+@pytest.fixture(scope="module")
+def booted(debian: Path, package: Path) -> Iterator[Container]:
+    """One host for all tests here: what one test leaves must not trouble the next."""
+    with Container(debian, sim="dsa8") as container:
+        container.put("/etc/systemd/system/dsatier.service.d/swift.conf", SWIFT)
+        container.install(package)
+        yield container
+
+
+@pytest.fixture
+def host(booted: Container) -> Iterator[Host]:
+    """The host, given back as it was before dsatier."""
+    found = Host(booted)
+    yield found
+    found.ok("systemctl", "reset-failed")
+    found.ok("systemctl", "start", "dsatier")
+    found.ok("dsatier", "clear")
+    found.give(None)
+    found.ok("dsatier", "release")
+    found.ok("dsatier", "reload")
+    found.unharmed()
+
+
+# -- profiles ------------------------------------------------------------------------
+
+
+def test_installing_touches_nothing(host: Host) -> None:
+    """The daemon runs, and the host is as it was."""
+    assert "active\n" == host.ok("systemctl", "is-active", "dsatier")
+    assert 1 == host.run("test", "-e", "/var/lib/dsatier/originals.json").code
+    assert "NoProfile" == host.status()["profile"]["status"]
+
+
+def test_profiles_come_and_go(host: Host) -> None:
+    """Good, changed, invalid, unreachable, gone: each answer is true, and nothing is half done."""
+    before = host.knobs()
+    assert 0 == host.reload(FIRST).code
+    first = host.knobs()
+    assert ("1\n", "1\n") == (first[VM + "dsa_state"], first[VM + "use_dsa_copy_pages"])
+    assert "0-15" == first["/sys/devices/system/cpu/online"].strip()
+
+    assert 0 == host.reload(SECOND).code
+    second = host.knobs()
+    assert ("0\n", "1\n") == (second[VM + "dsa_state"], second[VM + "cpu_multi_copy_pages"])
+    generation = host.status()["observed_generation"]
+
+    text = (PROFILES / FIRST).read_text(encoding="utf-8")
+    unreachable = text.replace("devices: 8", "devices: 9")
+    for wrong, status, words in (
+        ("version: 1\nengine: {kind: turtle}\n", "Invalid", "50-mine.yaml:2:16"),
+        (unreachable, "Refused", "found 8 devices"),
+    ):
+        ran = host.reload(wrong)
+        assert 0 != ran.code
+        assert "journalctl" in ran.err  # where systemd sends people for the reason
+        assert second == host.knobs()
+        found = host.status()
+        assert (generation, status, "converged") == (
+            found["observed_generation"],
+            found["profile"]["status"],
+            found["state"],
+        )
+        assert words in found["profile"]["message"]
+        assert [] != host.said(words)
+        assert words in host.ok("systemctl", "show", "--property=StatusText", "dsatier")
+        direct = host.run("dsatier", "reload")  # what a person runs, on a terminal
+        assert direct.code in (1, 65)
+        assert words in direct.err
+
+    assert 0 == host.reload(None).code
+    assert second == host.knobs()
+    host.ok("dsatier", "rollback")
+    assert before == host.knobs()
+
+
+def test_a_step_that_fails_is_undone_and_told(host: Host) -> None:
+    """The kernel refuses one write: everything before it is taken back."""
+    host.converged(SECOND)
+    second = host.knobs()
+    host.sim.inject(kind="rejected-write", path=VM + "dsa_state", errno="EBUSY")
+    ran = host.run("sh", "-c", f"cp /usr/share/dsatier/profiles/{FIRST} {MINE}; dsatier reload")
+    assert (1, True) == (ran.code, "EBUSY" in ran.err)
+    assert second == host.knobs()
+    found = host.until("the old profile is in force", lambda s: s["state"] == "converged")
+    assert "Failed" == found["profile"]["status"]
+    host.sim.heal("rejected-write")
+    assert 0 == host.run("systemctl", "reload", "dsatier").code
+
+
+def test_a_storm_of_a_thousand_reloads(host: Host) -> None:
+    """Each is answered, together they take few passes, and the last profile is in force."""
+    host.converged(FIRST)
+    process = host.container.main_pid("dsatier")
+    script = "seq 1000 | xargs -P 100 -I@ dsatier reload --timeout 600"
+    with ThreadPoolExecutor(1) as pool:
+        storm = pool.submit(host.run, "bash", "-c", script, timeout=900)
+        draw = random.Random(1000)
+        while not storm.done():
+            host.give(draw.choice((FIRST, SECOND)))
+            time.sleep(0.5)
+        ran = storm.result()
+    assert (0, "") == (ran.code, ran.err)
+    assert 1000 == len(ran.out.splitlines())
+    answered = [json.loads(line) for line in host.said('"event": "reload"')]
+    assert 1000 <= sum(entry["waiting"] for entry in answered)
+    assert len(answered) < 500
+    assert 0 == host.reload(SECOND).code
+    assert "1\n" == host.sim.read(VM + "cpu_multi_copy_pages")
+    assert process == host.container.main_pid("dsatier")
+
+
+def test_systemd_reloads_at_once_are_merged_and_all_true(host: Host) -> None:
+    """Two hundred calls of systemctl, half of them while the profile is invalid."""
+    host.converged(SECOND)
+    many = 'for i in $(seq 100); do systemctl reload dsatier & pids="$pids $!"; done; '
+    many += "code=0; for p in $pids; do wait $p || code=1; done; exit $code"
+    assert 0 == host.run("bash", "-c", many, timeout=300).code
+    host.give("version: 1\nengine: {kind: turtle}\n")
+    assert 1 == host.run("bash", "-c", many, timeout=300).code
+
+
+# -- what dies -----------------------------------------------------------------------
+
+
+def test_killed_at_each_step_of_an_apply(host: Host) -> None:
+    """It comes up on CPU copies, says so, and goes on when somebody has looked."""
+    before = host.knobs()
+    host.converged(FIRST)
+    steps = int(host.said('"event": "step"')[-1].split('"steps": ')[1].split(",")[0])
+    assert steps > 10
+    ended = []
+    for step in range(1, steps + 1):
+        host.ok("dsatier", "rollback")
+        assert before == host.knobs()
+        process = host.daemon()
+        host.give(FIRST)
+        with subprocess.Popen(
+            ["nsenter", f"--target={host.container.leader}", "--all", "dsatier", "reload"],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        ) as reload:
+            host.until(f"step {step}", lambda s, n=step: s["message"].startswith(f"step {n} of"))
+            os.kill(process, signal.SIGKILL)
+            _, words = reload.communicate(timeout=PATIENCE)
+        assert (1, True) == (reload.returncode, "the daemon ended" in words)
+        found = host.until(
+            "the crash guard is through", lambda s: s["state"] in ("quarantined", "converged")
+        )
+        ended.append(found["state"])
+        if found["state"] == "quarantined":
+            assert f"step {step} of" in found["message"]
+        assert "0\n" == host.sim.read(VM + "use_dsa_copy_pages")
+        assert 1 == host.run("dsatier", "wait", "--timeout", "30").code
+        host.ok("dsatier", "clear")
+        host.ok("dsatier", "wait", "--timeout", "60")
+        assert "1\n" == host.sim.read(VM + "use_dsa_copy_pages")
+        assert "" == host.sim.harm
+    assert ["quarantined"] * steps == ended
+
+
+def test_power_lost_in_the_middle(debian: Path, package: Path) -> None:
+    """The host boots in quarantine, its workloads wait, and nothing is applied by itself."""
+    with Container(debian, sim="dsa8") as container:
+        container.install(package)
+        host = Host(container)
+        host.give(FIRST)
+        with subprocess.Popen(
+            ["nsenter", f"--target={container.leader}", "--all", "dsatier", "reload"],
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        ) as reload:
+            host.until("half way", lambda s: s["message"].startswith("step 8 of"))
+            container.crash()
+            reload.wait(PATIENCE)
+        again = Host(container)
+        found = again.until("the guard is through", lambda s: s["state"] == "quarantined")
+        assert "the host ended in step" in found["message"]
+        assert "0\n" == again.sim.read(VM + "dsa_state")
+        again.ok("dsatier", "clear")
+        again.ok("dsatier", "wait", "--timeout", "60")
+        # and a boot in order: it converges by itself, and the target is reached
+        container.reboot()
+        third = Host(container)
+        third.ok("systemctl", "start", "dsatier.target", timeout=PATIENCE)
+        assert "1\n" == third.sim.read(VM + "use_dsa_copy_pages")
+        third.unharmed()
+
+
+def test_the_watchdog_ends_a_daemon_that_is_stuck(host: Host) -> None:
+    """A daemon that does not move is killed and started again; the host stays as it is."""
+    drop_in = "/etc/systemd/system/dsatier.service.d/watchdog.conf"
+    host.put(drop_in, "[Service]\nWatchdogSec=3s\n")
+    host.ok("systemctl", "daemon-reload")
+    host.ok("systemctl", "restart", "dsatier")
+    host.converged(FIRST)
+    inner, process = host.container.main_pid("dsatier"), host.daemon()
+    os.kill(process, signal.SIGSTOP)
+    found = host.until(
+        "another daemon", lambda s: bool(s["daemon"]) and s["daemon"]["pid"] != inner
+    )
+    assert [] != host.said("Watchdog timeout") or "watchdog" in host.ok(
+        "journalctl", "-u", "dsatier", "-o", "cat"
+    )
+    host.ok("dsatier", "wait", "--timeout", "60")
+    assert ("converged", "1\n") == (found["state"], host.sim.read(VM + "use_dsa_copy_pages"))
+    host.ok("rm", drop_in)
+    host.ok("systemctl", "daemon-reload")
+    host.ok("systemctl", "restart", "dsatier")
+
+
+def test_a_write_that_hangs(host: Host) -> None:
+    """The status says which step; a reload is answered; the daemon goes on speaking."""
+    host.converged(SECOND)
+    host.sim.inject(kind="hung-write", path=VM + "dsa_state")
+    ran = host.reload(FIRST)
+    assert 0 != ran.code
+    found = host.status()
+    assert ("reboot-required", "RequestHung") == (found["state"], found["reason"])
+    assert "dsa_state" in found["message"]
+    assert 4 == host.run("dsatier", "status").code
+    host.sim.heal("hung-write")
+    host.sim.reboot()
+    host.ok("systemctl", "restart", "dsatier", timeout=PATIENCE)
+
+
+# -- disks and clocks ----------------------------------------------------------------
+
+
+def small_disk(host: Host, options: str) -> None:
+    """Put dsatier's own folder on a file system of its own, while the daemon is stopped."""
+    host.ok("systemctl", "stop", "dsatier")
+    host.ok("mount", "-t", "tmpfs", "-o", "size=64k,mode=0700", "tmpfs", "/var/lib/dsatier")
+    host.ok("sh", "-c", options)
+    host.ok("systemctl", "start", "dsatier")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "mend", "words"),
+    [
+        (
+            "cat /dev/zero >/var/lib/dsatier/filler 2>/dev/null || :",
+            "rm /var/lib/dsatier/filler",
+            "no space left",
+        ),
+        (
+            "mount -o remount,ro /var/lib/dsatier",
+            "mount -o remount,rw /var/lib/dsatier",
+            "read-only",
+        ),
+    ],
+)
+def test_a_disk_that_takes_nothing(host: Host, spoil: str, mend: str, words: str) -> None:
+    """Nothing is changed that could not be undone; the reason is told; it works again after."""
+    before = host.knobs()
+    small_disk(host, spoil)
+    try:
+        ran = host.run("sh", "-c", f"cp /usr/share/dsatier/profiles/{FIRST} {MINE}; dsatier reload")
+        assert (1, True) == (ran.code, words in ran.err)
+        assert before == host.knobs()
+    finally:
+        host.ok("systemctl", "stop", "dsatier")
+        host.ok("sh", "-c", mend)
+        host.ok("systemctl", "start", "dsatier")
+    host.ok("dsatier", "wait", "--timeout", "60")
+    host.ok("dsatier", "rollback")
+    host.ok("systemctl", "stop", "dsatier")
+    host.ok("umount", "/var/lib/dsatier")
+
+
+def test_a_clock_that_jumps(host: Host) -> None:
+    """Months forth and back: nothing is done twice, and status says that a clock jumped."""
+    library = subprocess.run(
+        ["find", "/usr/lib", "-name", "libfaketime.so.1"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert library, "needs Debian's package libfaketime"
+    host.container.copy_in(Path(library[0]), "/usr/local/lib")
+    host.put("/run/faketime", "+0\n")
+    drop_in = "/etc/systemd/system/dsatier.service.d/clock.conf"
+    variables = (
+        "LD_PRELOAD=/usr/local/lib/libfaketime.so.1 FAKETIME_TIMESTAMP_FILE=/run/faketime "
+        "FAKETIME_NO_CACHE=1 DONT_FAKE_MONOTONIC=1"
+    )
+    host.put(drop_in, f"[Service]\nEnvironment={variables}\n")
+    host.ok("systemctl", "daemon-reload")
+    host.ok("systemctl", "restart", "dsatier")
+    host.converged(FIRST)
+    steps = len(host.said('"event": "step"'))
+    for jump in ("+90d", "-90d"):
+        host.put("/run/faketime", f"{jump}\n")
+        host.sim.write(VM + "dsa_copy_threshold", "99\n")
+        days = 90 if jump[0] == "+" else -90
+        host.until(
+            f"it repairs at {jump}",
+            lambda s, days=days: (
+                s["state"] == "converged"
+                and abs(s["written_at"] - time.time() - days * 86400) < 3600
+            ),
+        )
+        assert "12\n" == host.sim.read(VM + "dsa_copy_threshold")
+    assert steps + 2 == len(host.said('"event": "step"'))
+    host.ok("rm", drop_in)
+    host.ok("systemctl", "daemon-reload")
+    host.ok("systemctl", "restart", "dsatier")
+
+
+# -- others --------------------------------------------------------------------------
+
+
+def test_a_device_that_appears_late(host: Host) -> None:
+    """It is out of reach, then it is adopted without anybody's help."""
+    host.sim.inject(kind="late-device", device="dsa7", after=6.0)
+    assert 0 != host.reload(FIRST).code
+    assert "Refused" == host.status()["profile"]["status"]
+    assert "0\n" == host.sim.read(VM + "dsa_state")
+    host.ok("dsatier", "wait", "--timeout", "90", timeout=120)
+    assert "1\n" == host.sim.read(VM + "use_dsa_copy_pages")
+    host.sim.heal("late-device")
+
+
+def test_a_second_writer(host: Host) -> None:
+    """Drift is repaired, a fight is given up and told; another dsatier is told who is there."""
+    host.converged(FIRST)
+    path = VM + "dsa_copy_threshold"
+    repaired = host.status()["repaired"]
+    host.sim.write(path, "99\n")
+    host.until("it is repaired", lambda s: s["repaired"] == repaired + 1)
+    assert "12\n" == host.sim.read(path)
+    host.sim.inject(kind="other-writer", path=path, text="99\n", every=4.0)
+    found = host.until("it gives up", lambda s: s["reason"] == "Contested")
+    assert ("drifted", True) == (found["state"], "dsa_copy_threshold" in found["message"])
+    host.sim.heal("other-writer")
+    ran = host.run("dsatier", "apply", on_sim=True)
+    assert (11, True) == (ran.code, "dsatier daemon" in ran.err)
+    ran = host.run("dsatier", "daemon", on_sim=True)
+    assert (11, True) == (ran.code, "another dsatier is at work" in ran.err)
+
+
+# -- upgrade, removal, purge ---------------------------------------------------------
+
+
+def newer(package: Path, folder: Path) -> Path:
+    """Return the package with a higher version."""
+    subprocess.run(["dpkg-deb", "--raw-extract", package, folder / "raw"], check=True)
+    control = folder / "raw/DEBIAN/control"
+    text = re.sub(r"^Version: (.*)$", r"Version: \1+later", control.read_text(), flags=re.MULTILINE)
+    control.write_text(text)
+    made = folder / "dsatier_later.deb"
+    words = ["dpkg-deb", "--root-owner-group", "--build", folder / "raw", made]
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    return made
+
+
+def test_upgrade_removal_and_purge(host: Host, package: Path, tmp_path: Path) -> None:
+    """None of them disturbs a converged host; purge leaves no file behind."""
+    host.converged(FIRST)
+    knobs, status = host.knobs(), host.status()
+    process = host.container.main_pid("dsatier")
+    host.container.install(newer(package, tmp_path))
+    assert process != host.container.main_pid("dsatier")
+    host.ok("dsatier", "wait", "--timeout", "60")
+    again = host.status()
+    same = ("observed_generation", "profile_digest", "state", "since", "faults", "repaired")
+    assert [status[name] for name in same] == [again[name] for name in same]
+    assert knobs == host.knobs()
+
+    host.ok("dpkg", "--remove", "dsatier")
+    assert knobs == host.knobs()
+    assert 0 == host.run("test", "-e", MINE).code
+    host.container.install(package)
+    host.ok("dsatier", "wait", "--timeout", "60")
+    assert knobs == host.knobs()
+
+    host.ok("dpkg", "--purge", "dsatier")
+    assert knobs == host.knobs()
+    places = "/etc /usr /var /run"
+    left = host.ok("sh", "-c", f"find {places} -xdev -name '*dsatier*' -not -path '/var/log/*'")
+    mine = ("/etc/systemd/system/dsatier.service.d", "/var/tmp/dsatier")
+    assert [] == [path for path in left.splitlines() if not path.startswith(mine)]
+    # for the tests that follow; nobody remembers what was there before
+    host.container.install(package)
+    host.sim.reboot()
+    host.ok("systemctl", "restart", "dsatier")
