@@ -157,8 +157,16 @@ def call(what: str, function: Callable[[], T], deadline: float) -> T:
     """
     import pickle
 
-    ours, its = os.pipe2(os.O_CLOEXEC)
-    child = os.fork()
+    try:
+        ours, its = os.pipe2(os.O_CLOEXEC)
+    except OSError as error:
+        raise _no_process(what, error) from error
+    try:
+        child = os.fork()
+    except OSError as error:
+        os.close(ours)
+        os.close(its)
+        raise _no_process(what, error) from error
     if child == 0:
         _call_and_exit(its, function)
     os.close(its)
@@ -178,6 +186,11 @@ def call(what: str, function: Callable[[], T], deadline: float) -> T:
     if went_well:
         return cast(T, result)
     raise result
+
+
+def _no_process(what: str, error: OSError) -> Rejected:
+    code = error.errno or errno.EIO
+    return Rejected(what, code, f"there is no process to be had for it: {reason(code)}")
 
 
 def _call_and_exit(report: int, function: Callable[[], object]) -> NoReturn:

@@ -20,10 +20,13 @@ SOCKET = "/run/dsatier/control"
 ORDERS = frozenset({"reload", "nudge", "clear", "rollback", "release", "simulate"})
 _LONGEST = 65536
 _BACKLOG = 4096
+_MOST = 256
+"""Peers that are listened to at once: descriptors are few. The others wait to be accepted."""
 _CREDENTIALS = struct.Struct("=iII")
 """Process, user and group of a peer."""
 _GRACE = 120.0
 """Seconds that the daemon gets on top of an order's own time, to turn a change round."""
+_ENDED = "the daemon ended before it answered: `systemctl status dsatier`"
 
 
 class NoDaemon(Exception):
@@ -88,10 +91,14 @@ class Listener:
     def orders(self) -> list[Order]:
         """Return the orders that have come in whole."""
         self._accept()
-        return [order for number in tuple(self._peers) if (order := self._hear(number))]
+        found = [order for number in tuple(self._peers) if (order := self._hear(number))]
+        if len(self._peers) >= _MOST:  # who has been silent for longest makes room
+            peer, _ = self._peers.pop(next(iter(self._peers)))
+            peer.close()
+        return found
 
     def _accept(self) -> None:
-        while True:
+        while len(self._peers) < _MOST:
             try:
                 peer, _ = self._socket.accept()
             except BlockingIOError:
@@ -138,7 +145,7 @@ def _order(heard: bytearray, peer: socket.socket) -> Order | None:
     try:
         asked = json.loads(heard)
         known = asked["command"] in ORDERS
-    except (ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         return None
     return Order(asked, peer) if known else None
 
@@ -165,8 +172,11 @@ def ask(
             raise NoDaemon(f"{folder}: nobody listens there") from error
         finally:
             os.close(number)
-        peer.sendall(json.dumps(asked).encode() + b"\n")
-        return _answer(peer, time.monotonic() + timeout + _GRACE, progress)
+        try:
+            peer.sendall(json.dumps(asked).encode() + b"\n")
+            return _answer(peer, time.monotonic() + timeout + _GRACE, progress)
+        except ConnectionError as error:
+            raise NoAnswer(_ENDED) from error
 
 
 def _answer(peer: socket.socket, until: float, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -188,7 +198,7 @@ def _answer(peer: socket.socket, until: float, progress: Callable[[str], None]) 
             )
         data = peer.recv(_LONGEST)
         if not data:
-            raise NoAnswer("the daemon ended before it answered: `systemctl status dsatier`")
+            raise NoAnswer(_ENDED)
         heard += data
 
 

@@ -135,6 +135,12 @@ class Driver:
         """
         record, motion = self.journal.record(), self.journal.motion()
         facts = facts or self.look()
+        if record != self.journal.kept():
+            try:  # perhaps the disk takes it now
+                self._keep(record)
+                self.journal.forget_late()
+            except Rejected:
+                motion = None  # open, and it stays so until the record is on disk
         if motion is not None and record.state in lifecycle.IN_MOTION:
             return self._guard_crash(record, motion, facts)
         if motion is not None:
@@ -541,6 +547,11 @@ class Driver:
             self.journal.close_motion()
         except Rejected as error:
             message = f"{message}; the journal could not be closed: {error}"
+            with suppress(Rejected):
+                if self.journal.kept() != record:
+                    self.journal.keep_late(record)
+                    message += "; a later run closes it, a boot before that forgets how this ended"
+                self._publish(record)
         return Outcome(_result(record.state, changed=changed), message, plan, record)
 
     def _keep(self, record: Record) -> None:

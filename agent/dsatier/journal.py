@@ -30,6 +30,8 @@ ACCEPTED = f"{FOLDER}/accepted.json"
 TALLY = f"{FOLDER}/tally.json"
 STATUS = "/run/dsatier/status.json"
 METRICS = "/run/dsatier/dsatier.prom"
+LATE = "/run/dsatier/late.json"
+"""The record as it was on disk, and in a second line the one that the disk would not take."""
 LOCK = "/run/dsatier/lock"
 
 
@@ -59,7 +61,11 @@ class Journal:
         self._known: dict[str, tuple[str, object]] = {}
 
     def record(self) -> Record:
-        """Return the record, a fresh one where there is none. Raises Spoilt."""
+        """Return the record, also one that the disk would not take. Raises Spoilt."""
+        return self._late() or self.kept()
+
+    def kept(self) -> Record:
+        """Return the record that is on disk, a fresh one where there is none. Raises Spoilt."""
         return cast(Record, self._load(RECORD, "record")) or Record()
 
     def motion(self) -> Motion | None:
@@ -84,6 +90,16 @@ class Journal:
     def keep_record(self, record: Record) -> None:
         """Keep the record and tell the world of it."""
         self._keep(RECORD, record)
+
+    def keep_late(self, record: Record) -> None:
+        """Keep in memory the record that the disk would not take, in the place of that on it."""
+        text = f"{self._text(RECORD).rstrip()}\n{json.dumps(asdict(record))}\n"
+        self._host.keep(LATE, text)
+        self._known[LATE] = text, record
+
+    def forget_late(self) -> None:
+        """Forget it: the disk has the record, or a newer one."""
+        self._host.drop(LATE)
 
     def keep_originals(self, originals: Originals) -> None:
         """Keep what was found, durably, before the first write."""
@@ -116,6 +132,25 @@ class Journal:
     def publish(self, status: dict[str, Any]) -> None:
         """Write the status file that everybody may read."""
         self._host.keep(STATUS, json.dumps(status, indent=2) + "\n", 0o644)
+
+    def _late(self) -> Record | None:
+        """Return the record that the disk would not take, None where it has taken one since."""
+        text = self._text(LATE)
+        before, _, after = text.partition("\n")
+        if not text or before != self._text(RECORD).rstrip():
+            return None
+        if self._known.get(LATE, ("",))[0] != text:
+            try:
+                self._known[LATE] = text, self._validate("record", after)
+            except Invalid:
+                return None  # another version's, perhaps
+        return cast(Record, self._known[LATE][1])
+
+    def _text(self, path: str) -> str:
+        try:
+            return self._host.read(path)
+        except Missing:
+            return ""
 
     def _load(self, path: str, kind: str) -> object | None:
         try:

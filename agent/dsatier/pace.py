@@ -10,27 +10,31 @@ from __future__ import annotations
 GLANCE = 2.0
 """Seconds between two glances at a host that has a profile."""
 SOONEST, LATEST = 1.0, 30.0
-"""Seconds between two looks, after something happened and when all has been calm."""
+"""Seconds between two looks, after something happened and when all has been calm; the latter
+where no profile in force says otherwise."""
 FLOCK = 0.2
 """Seconds that an event of the kernel waits for others: they come in flocks."""
 TRIES = 5
 FIRST_RETRY = 30.0
 
 
-def look_after(calm: int) -> float:
+def look_after(calm: int, latest: float = LATEST) -> float:
     """Return the seconds to the next look after ``calm`` looks at which nothing was to do.
+
+    ``latest`` is what the profile in force says of it, if one is.
 
     >>> [look_after(calm) for calm in (0, 1, 2, 3, 4, 5, 50)]
     [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    >>> [look_after(calm, 300.0) for calm in (0, 5, 50)]
+    [1.0, 32.0, 300.0]
     """
-    return min(LATEST, SOONEST * 2.0 ** min(calm, 10))
+    return min(latest, SOONEST * 2.0 ** min(calm, 20))
 
 
 def retry_after(failures: int) -> float | None:
     """Return the seconds until a change that failed and was undone is tried again.
 
-    None: no more by itself, for each try disturbs the host. A reload, or something that
-    happens on the host, begins anew.
+    None: no more by itself, for each try disturbs the host. A reload begins anew.
 
     >>> [retry_after(failures) for failures in (1, 2, 3, 4, 5)]
     [30.0, 120.0, 480.0, 1920.0, None]

@@ -230,11 +230,14 @@ def wait(root: str | None = None, timeout: float = WAITING) -> int:
 
 def _judged(document: dict[str, Any]) -> tuple[bool, bool, str]:
     """Return whether a host has converged, whether it will not by itself, and the words."""
+    from dsatier.statusview import alive
+
     state, profile = document["state"], document["profile"]["status"]
     words = f"{state}: {document['message'] or document['reason']}"
     if profile != "Accepted":
         words += f"; profile {profile}: {document['profile']['message']}"
-    if not document.get("daemon"):
+    daemon = document.get("daemon")
+    if not daemon or not alive(daemon["pid"]):  # what a killed one wrote last is old
         return False, False, f"{words}; no daemon is running"
     if state == "converged" and profile == "Accepted":
         return True, True, words

@@ -17,7 +17,15 @@ import pytest
 
 from dsatier import lifecycle, requests
 from dsatier.check import check_text
-from dsatier.desire import ENGINES, from_profile
+from dsatier.desire import (
+    ENGINES,
+    cpu_only,
+    from_originals,
+    from_profile,
+    not_restored,
+    not_resumed,
+    originals,
+)
 from dsatier.drive import Driver
 from dsatier.evidence import CleanLog, Configured, CpusAre, Evidence, Held, Quiet, Watermark
 from dsatier.facts import Facts, OtherWriter, Swap
@@ -60,6 +68,7 @@ from tests.crash.scene import BALANCING, apply, engine_on, look, reconcile, reco
 
 TESTS = Path(__file__).resolve().parents[1]
 CONTRACT, CRASH = "contract/test_contract.py", "crash/test_crash.py"
+DISK, UNFIT = "crash/test_disk.py", "crash/test_unfit.py"
 APART, OWN, FILES = "contract/test_apart.py", "contract/test_ownfiles.py", "facts/test_queuefile.py"
 
 
@@ -84,6 +93,7 @@ HAZARDS: tuple[Hazard, ...] = (
     _row(
         "counts that make a seed kernel drop the last bytes",
         "test_counts_that_a_seed_kernel_cannot_divide_by",
+        f"{UNFIT}::test_a_value_that_spoils_pages_stays_away_and_is_told",
     ),
     _row("asynchronous waiting", "test_asynchronous_mode_is_never_set"),
     _row(
@@ -113,14 +123,24 @@ HAZARDS: tuple[Hazard, ...] = (
     ),
     _row("a device that somebody else uses", "test_a_device_of_others_is_left_to_them"),
     _row("a watermark that is not computed", "test_the_watermark_comes_after_tiering"),
-    _row("tiering over CPUs", "test_tiering_waits_for_a_node_without_cpus"),
+    _row(
+        "tiering over CPUs",
+        "test_tiering_waits_for_a_node_without_cpus",
+        "test_tiering_that_must_not_be_is_not_brought_back",
+        f"{UNFIT}::test_all_but_the_tiering_comes_back",
+    ),
     _row("a CPU of the slow node returns", "test_a_cpu_that_returns_is_drift"),
     _row(
         "CPUs that cannot go, or stop half-way",
         "test_cpus_that_cannot_go",
         "test_cpus_that_stop_half_way_come_back",
     ),
-    _row("swap under tiering", "test_swap_that_returns_is_drift", "test_release_brings_swap_back"),
+    _row(
+        "swap under tiering",
+        "test_swap_that_returns_is_drift",
+        "test_release_brings_swap_back",
+        "test_tiering_that_must_not_be_is_not_brought_back",
+    ),
     _row("more swapped out than memory holds", "test_swap_that_does_not_fit_stays"),
     _row("addresses that the IOMMU translates", "test_the_doctor_names_the_boot_parameters"),
     _row("a device that halted", "test_a_halted_device_is_a_fault_and_needs_a_reset"),
@@ -149,6 +169,9 @@ HAZARDS: tuple[Hazard, ...] = (
         "a full disk, a lost log, a clock that jumps, a kill",
         "test_no_journal_no_write",
         "test_a_lost_log_proves_nothing",
+        f"{DISK}::test_a_disk_that_fills_up_during_apply",
+        f"{DISK}::test_the_breaker_needs_no_disk",
+        f"{DISK}::test_a_quarantine_needs_no_disk",
         f"{OWN}::test_a_full_or_read_only_disk_is_told",
         f"{CRASH}::test_the_agent_dies",
     ),
@@ -500,6 +523,36 @@ def test_tiering_waits_for_a_node_without_cpus(knob: SetKnob) -> None:
     assert {"tiering-conditions"} == names(prepare(OURS, wish))
     plan = prepare(OURS, replace(wish, cpuless=True))
     assert order(plan, SetCpu(23, online=False), knob)
+
+
+@BOTH
+def test_tiering_that_must_not_be_is_not_brought_back(family: str) -> None:
+    area = Swap("/dev/sda3", 8 * GIB, 0, -2)
+    fit = knobs(cpuless(build.facts(family)), numa_balancing=2, demotion_enabled=1)
+    swapping = replace(fit, swaps=(area,))
+    over_cpus = knobs(build.facts(family), numa_balancing=2, demotion_enabled=1)
+    for found, here, wanted_back, lost in (
+        (fit, fit, (2, 1), ()),
+        (fit, knobs(fit, numa_balancing=0, demotion_enabled=0), (2, 1), ()),
+        (swapping, swapping, (0, 0), ("found swap on /dev/sda3",)),
+        # swap and CPUs that are off now and are to come back
+        (swapping, fit, (0, 0), ("found swap on /dev/sda3",)),
+        (over_cpus, cpuless(over_cpus), (0, 0), ("found 8 CPUs online",)),
+        # the host was fit when it was found
+        (fit, swapping, (0, 0), ("found swap on /dev/sda3",)),
+    ):
+        before = originals(found, 1, 0.0)
+        back = from_originals(before, here)
+        assert wanted_back == (back.wants("numa_balancing"), back.wants("demotion_enabled"))
+        assert (before.online_cpus, before.swaps) == (back.cpus_online, back.swap_on)
+        told = not_restored(before, here)
+        assert [True] * len(lost) == [b in a for a, b in zip(told, lost, strict=True)]
+        assert "ready" == prepare(here, back).verdict
+    # the crash guard must pause it to free the DSA, and may not resume it
+    live = knobs(LIVE[family], numa_balancing=2)
+    assert (0, 1) == (cpu_only(live).wants("numa_balancing"), len(not_resumed(live)))
+    for calm in (knobs(cpuless(LIVE[family]), numa_balancing=2), over_cpus):
+        assert (None, ()) == (cpu_only(calm).wants("numa_balancing"), not_resumed(calm))
 
 
 def test_a_cpu_that_returns_is_drift() -> None:

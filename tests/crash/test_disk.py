@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import pytest
 
-from dsatier.drive import Driver
-from dsatier.journal import MOTION
+from dsatier.drive import Driver, Outcome
+from dsatier.host import Rejected
+from dsatier.journal import LATE, MOTION, STATUS
 from dsatier.sim.faults import ClockJump, FullDisk, Halt
 from dsatier.sim.host import SimHost
 from tests.crash.scene import (
@@ -17,6 +20,7 @@ from tests.crash.scene import (
     at_rest,
     crashed,
     engine_on,
+    in_motion,
     look,
     operations,
     reconcile,
@@ -24,17 +28,43 @@ from tests.crash.scene import (
     seen,
     small,
     unsafe,
+    wanted,
 )
 
 KERNELS = pytest.mark.parametrize("kind", ["ours", "tpp"])
 ERRNOS = pytest.mark.parametrize("errno", ["ENOSPC", "EROFS"])
 Errno = Literal["ENOSPC", "EROFS"]
 PROFILE = "tpp-dsa"
+UNCLOSED = "the journal could not be closed"
 
 
 def full(host: SimHost, errno: Errno, keeps: int = 0) -> None:
     """Let the disk be full from now on, but for so many files more."""
     host.inject(FullDisk("disk", errno=errno, keeps=keeps))
+
+
+def each_keep(
+    start: SimHost, errno: Errno, act: Callable[[SimHost], Outcome], first: int = 0
+) -> Iterator[tuple[int, SimHost, Outcome]]:
+    """Do an act on copies of a host whose disk fills up at each keep, and once at none."""
+    for keeps in range(first, 200):
+        host = start.copy()
+        full(host, errno, keeps)
+        outcome = act(host)
+        yield keeps, host, outcome
+        if UNCLOSED not in outcome.message:
+            return
+    raise AssertionError(f"never done in {keeps} keeps")
+
+
+def is_known(host: SimHost, state: str, latch: str) -> None:
+    """Let there be room again, and assert that the next run brings the truth to disk."""
+    host.heal("disk")
+    kept = Driver(host).wake()
+    assert (state, latch) == (kept.state, kept.latch)
+    assert kept == record(host)
+    assert LATE not in host.files
+    at_rest(host)
 
 
 def mended(host: SimHost) -> None:
@@ -67,13 +97,22 @@ def test_nothing_is_written_where_the_journal_cannot_be_opened(kind: str, errno:
 @KERNELS
 @ERRNOS
 def test_a_disk_that_fills_up_during_apply(kind: str, errno: Errno) -> None:
-    """What was begun is finished: stopping half way would be no safer."""
-    for keeps in range(3, 20, 2):
-        host = small(kind)
-        full(host, errno, keeps)
-        outcome = apply(host, PROFILE)
+    """What was begun is finished, and how it ended is known to the next run: it went well."""
+    for keeps, host, outcome in each_keep(small(kind), errno, _up, first=3):
         assert ("changed", keeps) == (outcome.result, keeps)
         assert [] == unsafe(host)
+        told = UNCLOSED in outcome.message
+        assert told == (MOTION in host.files)
+        assert outcome.record is not None
+        assert "converged" == outcome.record.state == json.loads(host.files[STATUS])["state"]
+        files = dict(host.files)
+        for _ in range(2):  # on the disk that is still full
+            assert "converged" == Driver(host).wake().state
+            assert "unchanged" == reconcile(host, PROFILE).result
+            assert engine_on(host)
+        if told:
+            assert files[MOTION] == host.files[MOTION]
+        is_known(host, "converged", "none")
         mended(host)
 
 
@@ -92,9 +131,11 @@ def test_a_disk_that_fills_up_on_the_way_back(kind: str, errno: Errno, verb: str
         if outcome.result == "refused":
             assert keeps < 2
             assert before == seen(host)
+            is_known(host, "converged", "none")
         else:
             assert "changed" == outcome.result
             assert not engine_on(host)
+            is_known(host, "unmanaged", "none")
         assert [] == unsafe(host)
         mended(host)
 
@@ -102,18 +143,132 @@ def test_a_disk_that_fills_up_on_the_way_back(kind: str, errno: Errno, verb: str
 @KERNELS
 @ERRNOS
 def test_the_breaker_needs_no_disk(kind: str, errno: Errno) -> None:
-    """The engine goes off whatever can be noted of it."""
+    """The engine goes off whatever can be noted of it, and stays off."""
     start = small(kind)
     apply(start, PROFILE)
-    for keeps in range(6):
-        host = start.copy()
-        full(host, errno, keeps)
-        host.inject(Halt("halt", "dsa1"))
-        host.advance(1.0)
-        outcome = reconcile(host, PROFILE)
+    start.inject(Halt("halt", "dsa1"))
+    start.advance(1.0)
+    for keeps, host, outcome in each_keep(start, errno, lambda h: reconcile(h, PROFILE)):
         assert ("degraded", keeps) == (outcome.result, keeps)
-        assert not engine_on(host)
+        assert (UNCLOSED in outcome.message) == (LATE in host.files or MOTION in host.files)
+        for verb in (reconcile, apply):
+            verb(host, PROFILE)
+            assert not engine_on(host)
+            kept = Driver(host).wake()
+            assert ("degraded", "fault", 1) == (kept.state, kept.latch, kept.faults)
         assert [] == unsafe(host)
+        is_known(host, "degraded", "fault")
+        host.reboot()
+        assert "degraded" == apply(host, PROFILE).result
+        assert not engine_on(host)
+
+
+@KERNELS
+@ERRNOS
+def test_a_quarantine_needs_no_disk(kind: str, errno: Errno) -> None:
+    """The crash guard does its work once, whatever can be noted of it."""
+    start = crashed(small(kind), _up, 28, performed=False)
+    for keeps, host, outcome in each_keep(start, errno, lambda h: reconcile(h, PROFILE)):
+        assert ("quarantined", keeps) == (outcome.result, keeps)
+        assert not engine_on(host)
+        before = seen(host)
+        for _ in range(2):
+            assert outcome.record == Driver(host).wake()
+            assert "quarantined" == reconcile(host, PROFILE).result
+        assert before == seen(host)
+        is_known(host, "quarantined", "crash")
+        mended(host)
+
+
+@KERNELS
+@ERRNOS
+def test_a_boot_forgets_what_the_disk_would_not_take(kind: str, errno: Errno) -> None:
+    """Then the open journal counts, and the host comes up on CPU copies."""
+    for keeps, host, outcome in each_keep(small(kind), errno, _up, first=3):
+        open_still = "forgets" in outcome.message
+        assert ("changed", keeps) == (outcome.result, keeps)
+        host.heal("disk")
+        host.reboot()
+        assert ("quarantined" if open_still else "unmanaged") == Driver(host).wake().state
+        at_rest(host)
+        mended(host)
+
+
+@KERNELS
+@ERRNOS
+def test_a_disk_that_is_full_for_a_moment(kind: str, errno: Errno) -> None:
+    """One file of the journal is lost, whichever: what came of the change is known."""
+    for keeps in range(operations(small(kind), _up)):
+        host = small(kind)
+        host.inject(FullDisk("disk", errno=errno, keeps=keeps, times=1))
+        result = apply(host, PROFILE).result
+        assert ("refused" if keeps < 3 else "changed") == result
+        # a refused one may have opened the journal, but not begun
+        is_known(host, "unmanaged" if keeps < 3 else "converged", "none")
+
+
+@KERNELS
+def test_what_was_late_is_not_believed_of_a_later_change(kind: str) -> None:
+    """There is room for the next change, which dies half way: that is an unclean end."""
+    host = small(kind)
+    full(host, "ENOSPC", keeps=3)
+    assert UNCLOSED in apply(host, PROFILE).message
+    late = host.files[LATE]
+    host.heal("disk")
+    assert "changed" == Driver(host).rollback().result
+    moved = 0
+    for after in range(12, operations(host, _up), 5):
+        dead = crashed(host, _up, after, performed=True)
+        moving = in_motion(dead)
+        dead.files[LATE] = late  # as though it could not have been removed
+        assert ("quarantined" if moving else "converged") == Driver(dead).wake().state
+        at_rest(dead)
+        moved += moving
+    assert moved > 0
+
+
+@pytest.mark.parametrize("text", ["", "[]", "[1, 2]", "{", '[{"state": "converged"}, {}]'])
+def test_a_late_record_that_is_none_is_ignored(text: str) -> None:
+    """What dsatier did not write, or another version did."""
+    host = crashed(small(), _up, 28, performed=False)
+    host.files[LATE] = text
+    assert "quarantined" == Driver(host).wake().state
+    at_rest(host)
+
+
+def test_a_late_record_of_another_version_is_ignored() -> None:
+    host = small()
+    full(host, "EROFS", keeps=3)
+    apply(host, PROFILE)
+    ended = '"state": "converged"'
+    assert 1 == host.files[LATE].count(ended)
+    host.files[LATE] = host.files[LATE].replace(ended, f'"of_tomorrow": 1, {ended}')
+    host.heal("disk")
+    assert "quarantined" == Driver(host).wake().state
+    at_rest(host)
+
+
+def test_where_nothing_can_be_kept_at_all_nothing_is_promised() -> None:
+    """Not even in memory: then the next run does take it for an unclean end."""
+    host = NoRoom(small().kernel)
+    full(host, "EROFS", keeps=3)
+    outcome = Driver(host).apply(wanted(host, PROFILE))
+    assert "changed" == outcome.result
+    assert UNCLOSED in outcome.message
+    assert "later run" not in outcome.message
+    assert LATE not in host.files
+    host.heal("disk")
+    assert "quarantined" == Driver(host).wake().state
+
+
+class NoRoom(SimHost):
+    """A host whose /run has no room for the late record."""
+
+    def keep(self, path: str, text: str, mode: int = 0o600) -> None:
+        """Keep a file, unless it is the late record."""
+        if path == LATE:
+            raise Rejected(path, 28, "No space left on device")
+        super().keep(path, text, mode)
 
 
 @KERNELS
@@ -155,10 +310,10 @@ def test_the_wall_clock_jumps(kind: str) -> None:
 @KERNELS
 def test_the_breaker_works_with_a_journal_that_cannot_be_closed(kind: str) -> None:
     """On a disk that went read-only, the open journal of a change that ended well stays."""
-    host = small(kind)
-    # the last operation but one is the status, which is in memory
-    host = crashed(host, _up, operations(host, _up) - 1, performed=False)
-    assert MOTION in host.files
+    start = small(kind)
+    # the last file of the journal that a change writes before it closes it is the record
+    deaths = (crashed(start, _up, n, performed=False) for n in range(operations(start, _up))[::-1])
+    host = next(dead for dead in deaths if MOTION in dead.files)
     assert "converged" == record(host).state
     full(host, "EROFS")
     assert "unchanged" == reconcile(host, PROFILE).result
@@ -169,8 +324,8 @@ def test_the_breaker_works_with_a_journal_that_cannot_be_closed(kind: str) -> No
     assert [] == unsafe(host)
 
 
-def _up(host: SimHost) -> None:
-    apply(host, PROFILE)
+def _up(host: SimHost) -> Outcome:
+    return apply(host, PROFILE)
 
 
 @ERRNOS

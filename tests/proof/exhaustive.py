@@ -31,7 +31,7 @@ class Job:
     name: str
     kind: str
     starts: str
-    """clean, drifted, harmed, or eight: a clean host with eight devices."""
+    """clean, drifted, unfit, harmed, or eight: a clean host with eight devices."""
     generated: int
     """How many generated profiles; the shipped ones where it is 0."""
     seed: int
@@ -45,6 +45,8 @@ def jobs(*, large: bool) -> tuple[Job, ...]:
         *(Job("shipped profiles, closed", kind, "clean", 0, 0, NEVER) for kind in hosts.KINDS),
         *(Job("shipped profiles, drifted", kind, "drifted", 0, 0, depth) for kind in hosts.KINDS),
         *(Job("generated profiles", kind, "clean", count, 1, 1) for kind in hosts.KINDS),
+        *(Job("shipped profiles, unfit", kind, "unfit", 0, 0, depth) for kind in hosts.KINDS),
+        *(Job("generated, unfit", kind, "unfit", count // 4, 2, 1) for kind in hosts.KINDS),
         *(Job("shipped profiles, eight devices", kind, "eight", 0, 0, 0) for kind in hosts.KINDS),
         *(Job("shipped profiles, harmed", kind, "harmed", 0, 0, depth) for kind in hosts.KINDS),
     ]
@@ -66,8 +68,10 @@ def run(job: Job) -> tuple[Job, Coverage, float]:
     began = time.monotonic()
     wanted = profiles.generated(job.generated, job.seed) if job.generated else profiles.fitted()
     total = Coverage()
-    if job.starts == "harmed":
-        for start in hosts.harmed_starts(job.kind):
+    if job.starts in ("harmed", "unfit"):
+        # each by itself: others may have led two of them to the same state
+        each = hosts.harmed_starts if job.starts == "harmed" else hosts.unfit_starts
+        for start in each(job.kind):
             total.add(Explorer(wanted, depth=job.depth).explore([start]))
     elif job.starts == "eight":
         total = Explorer(profiles.shipped(), depth=job.depth).explore([hosts.eight(job.kind)])

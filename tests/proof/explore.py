@@ -13,7 +13,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dsatier.desire import Originals, cpu_only, from_originals, from_profile, originals
+from dsatier.desire import (
+    Originals,
+    cpu_only,
+    from_originals,
+    from_profile,
+    not_restored,
+    originals,
+)
 from dsatier.facts import Facts
 from dsatier.gate import Gate, Refused
 from dsatier.host import HostDown, HostError, LogTail
@@ -379,8 +386,22 @@ class Explorer:
             if again.steps or again.verdict != "ready":
                 words = "; ".join([*(s.what for s in again.steps), *map(str, again.findings)])
                 self._violate("not idempotent", node, goal, done, words)
-            elif goal != "rollback":
+            elif goal == "rollback":
+                self._judge_rollback(node, done, end)
+            else:
                 end.at_rest.add(goal)  # rollback leads elsewhere from another start
+
+    def _judge_rollback(self, node: Node, done: Iterable[str], end: Node) -> None:
+        """Judge that all is as at the start, but for what is said, and the same seen from there."""
+        assert node.reached is not None
+        _, before, _, _ = node.reached
+        told = not_restored(before, node.facts)
+        if wrong := unlike(before, end.facts, told):
+            self._violate("not as it was, untold", node, "rollback", done, wrong)
+        elif told and not unlike(before, end.facts, ()):
+            self._violate("as it was, and told otherwise", node, "rollback", done, str(told))
+        elif self.tables.prepare(end.facts, from_originals(before, end.facts)).steps:
+            self._violate("rolled back, and not there", node, "rollback", done, str(told))
 
     def _violate(self, rule: str, node: Node, goal: str, done: Iterable[str], detail: str) -> None:
         assert node.reached is not None
@@ -413,6 +434,25 @@ def unmet(desired: Desired, facts: Facts) -> str:
     factor = desired.wants("demote_scale_factor")
     if factor is not None and live(facts, "numa_balancing") == 2 and facts.demotion_watermark == 0:
         wrong.append("no demotion watermark")
+    return "; ".join(wrong)
+
+
+def unlike(before: Originals, facts: Facts, told: tuple[str, ...]) -> str:
+    """Return what is not as it was and is not among what is told, said without the planner."""
+    found = {name: live(facts, name) for name in before.knobs}
+    if before.knobs.get("numa_balancing") not in (2, 3):
+        # without memory tiering it has no effect, and cannot be written
+        found.pop("demote_scale_factor", None)
+    elif any("numa_balancing was" in words for words in told):
+        found.pop("demote_scale_factor", None)
+    wrong = [
+        f"{name} is {value}, was {before.knobs[name]}"
+        for name, value in found.items()
+        if value != before.knobs[name] and not any(name in words for words in told)
+    ]
+    wrong += [f"cpu {cpu} offline" for cpu in before.online_cpus if cpu in facts.offline_cpus]
+    on = {area.path for area in facts.swaps}
+    wrong += [f"swap {area.path} off" for area in before.swaps if area.path not in on]
     return "; ".join(wrong)
 
 

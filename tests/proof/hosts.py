@@ -225,11 +225,31 @@ CHANGES: tuple[tuple[str, str, Change], ...] = (
 )
 
 
-HARMED: tuple[tuple[str, str, Change], ...] = (
-    # what others have done to the host is their harm; the agent must add none
+_BOTH_MODES = _puts((BALANCING, 3), (DEMOTION, 1))
+
+UNFIT: tuple[tuple[str, str, Change], ...] = (
+    # tiering that others have turned on where it must not be: all but it can be brought back
+    ("tiering on", "ours tpp", _puts((BALANCING, 2), (DEMOTION, 1))),
+    ("demotion on", "ours tpp memtis", _puts((DEMOTION, 1))),
+    ("demotion and balancing on", "ours tpp memtis", _puts((BALANCING, 1), (DEMOTION, 1))),
+    ("both modes on", "tpp", _BOTH_MODES),
+    ("both modes on, copying", "tpp", _all(_COPYING, _BOTH_MODES)),
+    ("tiering on beside CPUs", "ours tpp", _all(_swap_off, _puts((BALANCING, 2)))),
+    ("tiering on beside swap", "ours tpp", _all(_cpus(4, 5), _puts((BALANCING, 2)))),
     ("CPU back under tiering", "ours tpp", _all(_TIERED, _cpu_back)),
     ("swap back under tiering", "ours tpp", _all(_TIERED, _swap_back)),
-    ("tiering on", "ours tpp", _puts((BALANCING, 2), (DEMOTION, 1))),
+    ("swap back, copying", "ours tpp", _all(_COPYING, _TIERED, _swap_back)),
+    ("CPU back, copying with 4", "ours tpp", _all(_FOUR, _TIERED, _cpu_back)),
+    (
+        "tiering on, threads",
+        "ours tpp",
+        _puts((BALANCING, 2), ("limit_mt_num", 2), ("cpu_multi_copy_pages", 1)),
+    ),
+    ("tiering on, unsafe values", "tpp", _puts((BALANCING, 2), ("limit_chans", 3))),
+)
+
+HARMED: tuple[tuple[str, str, Change], ...] = (
+    # what others have done to the host is their harm; the agent must add none
     ("factor too early", "ours tpp", _puts(("demote_scale_factor", 300), (BALANCING, 2))),
     ("fewer channels, live", "tpp memtis", _all(_COPYING, _puts(("limit_chans", 4)))),
     ("queue gone, quiet", "tpp memtis", _all(queues(0, 1), _start, _unbind)),
@@ -248,6 +268,16 @@ def starts(kind: str) -> Iterator[Start]:
         if host.harm:
             raise AssertionError(f"{kind}: {name}: harm on the way to a start: {host.harm}")
         yield Start(name, host, clean=name == "booted")
+
+
+def unfit_starts(kind: str) -> Iterator[Start]:
+    """Yield starts that tier beside swap or beside CPUs. What that has harmed is forgotten."""
+    for name, kinds, change in UNFIT:
+        if kind in kinds.split():
+            host = small(kind)
+            change(host)
+            host.harm.clear()
+            yield Start(name, host)
 
 
 def harmed_starts(kind: str) -> Iterator[Start]:

@@ -8,15 +8,26 @@ from dataclasses import replace
 
 import pytest
 
-from dsatier.desire import cpu_only
+from dsatier.desire import cpu_only, not_restored, originals
 from dsatier.ladder import LADDER
 from dsatier.observe import Observer
 from dsatier.profile import DsaEngine, Profile, QueueShape
 from dsatier.rehearsal import prepare
 from tests.proof import exhaustive, profiles
 from tests.proof.exhaustive import Job
-from tests.proof.explore import Coverage, Explorer, Tables
-from tests.proof.hosts import KINDS, Start, put, queues, small, starts
+from tests.proof.explore import Coverage, Explorer, Tables, unlike
+from tests.proof.hosts import (
+    BALANCING,
+    DEMOTION,
+    KINDS,
+    SWAP,
+    Start,
+    put,
+    queues,
+    small,
+    starts,
+    unfit_starts,
+)
 
 LACKING = {
     # memtis has no demote_scale_factor, and its numa_balancing goes to 1 only
@@ -63,9 +74,20 @@ def test_shipped_profiles_are_never_refused_by_the_interlock(
     explored: list[tuple[Job, Coverage]],
 ) -> None:
     for job, coverage in explored:
-        if not job.generated and job.starts != "harmed":
+        if not job.generated and job.starts not in ("harmed", "unfit"):
             assert 0 == coverage.refusals["interlock"]
             assert 0 == coverage.refusals["no way back"]
+
+
+def test_a_host_that_tiers_where_it_must_not_has_a_way_back_from_everything(
+    explored: list[tuple[Job, Coverage]],
+) -> None:
+    """To all but the tiering, which is told; what is refused is refused for another reason."""
+    unfit = [(job, coverage) for job, coverage in explored if job.starts == "unfit"]
+    assert set(KINDS) == {job.kind for job, _ in unfit}
+    for _, coverage in unfit:
+        assert 0 == coverage.refusals["no way back"]
+        assert coverage.paths > 0
 
 
 def broken(kind: str, tables: Tables) -> set[str]:
@@ -86,6 +108,21 @@ def test_the_exploration_sees_a_plan_that_lies() -> None:
     """With nothing done on the way up to the engine's rung."""
     tables = Tables(ladder=tuple(replace(r, up=()) if r.name == "engine" else r for r in LADDER))
     assert "the plan does not lead there" in broken("ours", tables)
+
+
+def test_the_exploration_sees_what_is_not_brought_back() -> None:
+    """The knobs that are told are let pass, and no others."""
+    start = next(start for start in unfit_starts("tpp") if start.name == "tiering on")
+    before = originals(Observer(start.host).look(), 1, 0.0)
+    assert "" == unlike(before, Observer(start.host).look(), ())
+    for name in (DEMOTION, BALANCING, "limit_chans"):
+        put(start.host, name, 0 if name.startswith("/") else 4)
+    start.host.run(("swapoff", SWAP), 1.0)
+    after = Observer(start.host).look()
+    told = not_restored(before, after)
+    assert 1 == len(told)
+    assert f"limit_chans is 4, was 8; swap {SWAP} off" == unlike(before, after, told)
+    assert "demotion_enabled is 0, was 1" in unlike(before, after, ())
 
 
 @pytest.mark.parametrize("kind", ["tpp", "memtis"])

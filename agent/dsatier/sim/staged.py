@@ -7,6 +7,7 @@ simulated, and their time passes as it does outside.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 
 from dsatier.host import HostDown, LogTail, Missing, Ran
 from dsatier.ownfiles import OwnFiles
+from dsatier.sim import spec
 from dsatier.sim.faults import KINDS
 from dsatier.sim.host import SimHost
 from dsatier.tree import Tree
@@ -53,10 +55,8 @@ class StagedHost(SimHost):
                 self.poke(path, text)
                 return f"wrote {text.strip()} to {path}"
             case {"inject": {"kind": str(kind)} as fault} if kind in KINDS:
-                try:
-                    self.inject(KINDS[kind](**{str(name): v for name, v in fault.items()}))
-                except TypeError as error:
-                    raise ValueError(f"{kind}: {error}") from error
+                whole = json.loads(spec.dump(self.kernel.spec)) | {"faults": [fault]}
+                self.inject(spec.parse(json.dumps(whole)).faults[0])
                 return f"{kind} waits to happen"
             case {"heal": str(kind)}:
                 self.heal(kind)
