@@ -28,6 +28,7 @@ _TRANSFER = struct.Struct("<QQI")
 _DIRENT = struct.Struct("<QQII")
 _STATFS = struct.Struct("<5Q10I")
 _DIRECT_IO = 1
+_STREAM = 1 << 4
 _MS_BIND = 4096
 _MNT_DETACH = 2
 
@@ -74,6 +75,12 @@ class Files(Protocol):
 
     def read(self, path: str) -> bytes:
         """Return a file's content."""
+
+    def is_log(self, path: str) -> bool:
+        """Tell whether a file gives one record to each read, and EAGAIN while there is none."""
+
+    def record(self, path: str, number: int) -> tuple[int, bytes] | None:
+        """Return the first record of a log from ``number`` on with its own number, or None."""
 
     def write(self, path: str, data: bytes) -> None:
         """Take a write. May raise NeverAnswered."""
@@ -134,6 +141,8 @@ class _Server:
         self._inodes = {"/": 1}
         self._paths = {1: "/"}
         self._contents: dict[int, bytes] = {}
+        self._records: dict[int, int] = {}
+        """The number of the record that an open log gives next."""
         self._opened = 0
         self._waiting: set[int] = set()
         self._table: dict[int, Callable[[str, bytes], bytes]] = {
@@ -205,15 +214,25 @@ class _Server:
     def _open(self, path: str, body: bytes) -> bytes:
         self._files.mode(path)
         self._opened += 1
+        if self._files.is_log(path):
+            self._records[self._opened] = 0
+            return _OPENED.pack(self._opened, _DIRECT_IO | _STREAM, 0)
         return _OPENED.pack(self._opened, _DIRECT_IO, 0)
 
     def _release(self, path: str, body: bytes) -> bytes:
         (handle,) = struct.unpack_from("<Q", body)
         self._contents.pop(handle, None)
+        self._records.pop(handle, None)
         return b""
 
     def _read(self, path: str, body: bytes) -> bytes:
         handle, offset, size = _TRANSFER.unpack_from(body)
+        if handle in self._records:
+            found = self._files.record(path, self._records[handle])
+            if found is None:
+                raise BlockingIOError(errno.EAGAIN, "no record yet", path)
+            self._records[handle] = found[0] + 1
+            return found[1][:size]
         if offset == 0 or handle not in self._contents:
             self._contents[handle] = self._files.read(path)
         return self._contents[handle][offset : offset + size]

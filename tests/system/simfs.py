@@ -8,6 +8,8 @@ passes as it does outside. Below ``MOUNTPOINT/sim`` are the simulation's own fil
     down     why the host is down, empty while it is up (read)
     harm     what unsafe writes did to it, one a line (read)
     inject   a fault as JSON, such as {"kind": "halt", "device": "dsa0"} (write)
+    heal     the kind of a fault to take away, such as other-writer (write)
+    kmsg     the kernel log as /dev/kmsg gives it: one record to each read (read)
     reboot   anything: boot again (write)
 """
 
@@ -35,8 +37,13 @@ T = TypeVar("T")
 
 OWN = ("run", "var")
 """Folders that stay the directory's own: dsatier keeps its files there."""
+EMPTY = {"/sys/fs": ("cgroup",), "/sys/fs/cgroup": ()}
+"""Folders that every kernel has, so that something can be mounted there; dsatier never looks."""
+CONSTANT = {"/proc/sys/kernel/domainname": b"(none)\n"}
+"""Files of the same kind: service managers make them read-only."""
 KMSG = "/dev/kmsg"
-CONTROL = ("down", "harm", "inject", "reboot")
+DEVICE = "/sim/kmsg"
+CONTROL = ("down", "harm", "heal", "inject", "kmsg", "reboot")
 _FOREVER = 1.0
 
 
@@ -49,9 +56,9 @@ class SimFiles:
 
     def mode(self, path: str) -> int:
         """Return type and permissions; ENOENT where there is nothing."""
-        if path == "/" or path in ("/dev", "/sim"):
+        if path in ("/", "/dev", "/sim") or path in EMPTY:
             return stat.S_IFDIR | 0o755
-        if path == KMSG:
+        if path == KMSG or path in CONSTANT or self._is_uevent(path):
             return stat.S_IFREG | 0o444
         if path.startswith("/sim/"):
             if path[5:] not in CONTROL:
@@ -71,9 +78,15 @@ class SimFiles:
         """Return the names in a folder."""
         if path == "/sim":
             return CONTROL
+        if path in EMPTY:
+            return EMPTY[path]
         found = set(self.host.kernel.layout.entries(self.host.kernel, path))
         if path == "/":
             found |= {"dev", "sim"}
+        if path == "/sys":
+            found |= {"fs"}
+        if self._is_uevent(f"{path}/uevent"):
+            found |= {"uevent"}
         return ("kmsg",) if path == "/dev" else tuple(sorted(found))
 
     def target(self, path: str) -> str:
@@ -91,12 +104,27 @@ class SimFiles:
             return "".join(f"{h.kind}: {h.write}: {h.reason}\n" for h in self.host.harm).encode()
         if path.startswith("/sim/"):
             return b""
+        if path in CONSTANT or self._is_uevent(path):
+            return CONSTANT.get(path, b"")
         self._pass_time()
         if path == KMSG:
             first = self.host.kernel.state.log_first
             lines = enumerate(self.host.kernel.state.log, first)
-            return "".join(f"6,{n},{n},-;{line}\n" for n, line in lines).encode()
+            return b"".join(_record(n, line) for n, line in lines)
         return self._asked(lambda: self.host.read(path)).encode()
+
+    def is_log(self, path: str) -> bool:
+        """Tell whether reads are of records."""
+        return path == DEVICE
+
+    def record(self, path: str, number: int) -> tuple[int, bytes] | None:
+        """Return the kernel log's first record from ``number`` on, or None."""
+        self._pass_time()
+        state = self.host.kernel.state
+        found = max(number, state.log_first)
+        if found >= state.log_first + len(state.log):
+            return None
+        return found, _record(found, state.log[found - state.log_first])
 
     def write(self, path: str, data: bytes) -> None:
         """Write to a kernel file, or change the simulation."""
@@ -104,6 +132,8 @@ class SimFiles:
         if path == "/sim/inject":
             fault = json.loads(text)
             self.host.inject(KINDS[fault["kind"]](**fault))
+        elif path == "/sim/heal":
+            self.host.heal(text.strip())
         elif path == "/sim/reboot":
             self.host.reboot()
         elif path.startswith("/sim/"):
@@ -111,6 +141,13 @@ class SimFiles:
         else:
             self._pass_time()
             self._asked(lambda: self.host.write(path, text, _FOREVER))
+
+    def _is_uevent(self, path: str) -> bool:
+        """Tell whether it is the file by which udev tells a device from any other folder."""
+        above, _, name = path.rpartition("/")
+        kernel = self.host.kernel
+        subsystem = f"{above}/subsystem"
+        return name == "uevent" and kernel.layout.link(kernel, subsystem) is not None
 
     def _pass_time(self) -> None:
         now = time.monotonic()
@@ -132,6 +169,10 @@ class SimFiles:
             raise fuse.NeverAnswered from error
         except HostDown as error:
             raise OSError(errno.EIO, error.message) from error
+
+
+def _record(number: int, line: str) -> bytes:
+    return f"6,{number},{number},-;{line}\n".encode()
 
 
 @contextmanager

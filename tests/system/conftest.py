@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hosts in containers, with dsatier installed from its Debian package."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.system.container import REPOSITORY, Container
+
+PROFILES = REPOSITORY / "profiles"
+Boot = Callable[..., Container]
+
+
+def lacking() -> str:
+    """Return what this machine lacks for containers, empty for nothing."""
+    if os.geteuid() != 0:
+        return "needs root, for containers"
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return "needs /dev/fuse"
+    return ""
+
+
+needs_containers = pytest.mark.skipif(bool(lacking()), reason=lacking() or "nothing")
+
+
+def built(request: pytest.FixtureRequest, *words: str) -> str:
+    """Run a program that makes something, with its progress shown, and return what it prints."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    assert capture is not None
+    with capture.global_and_fixture_disabled():
+        return subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+@pytest.fixture(scope="session")
+def debian(request: pytest.FixtureRequest) -> Path:
+    """A Debian root; not to be changed."""
+    return Path(built(request, str(REPOSITORY / "tests/system/debianroot")).strip())
+
+
+@pytest.fixture(scope="session")
+def package(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Debian package of the working tree."""
+    folder = tmp_path_factory.mktemp("package")
+    built(request, str(REPOSITORY / "packaging/debian/build"), str(folder))
+    (found,) = folder.glob("dsatier_*.deb")
+    return found
+
+
+@pytest.fixture
+def boot(debian: Path) -> Iterator[Boot]:
+    """Boot hosts, as ``Container`` does, for as long as the test lasts.
+
+    No test may hurt a simulated kernel.
+    """
+    with ExitStack() as stack:
+        hosts: list[Container] = []
+
+        def booted(sim: str | None = None, network: Path | None = None) -> Container:
+            hosts.append(stack.enter_context(Container(debian, sim=sim, network=network)))
+            return hosts[-1]
+
+        yield booted
+        kernels = [host.sim for host in hosts if host.has_sim]
+        assert [("", "")] * len(kernels) == [(kernel.harm, kernel.down) for kernel in kernels]
+
+
+@pytest.fixture
+def host(boot: Boot, package: Path) -> Container:
+    """A host with eight DSA devices on a simulated kernel, dsatier installed, no profile."""
+    found = boot(sim="dsa8")
+    found.install(package)
+    return found
