@@ -68,6 +68,8 @@ class Daemon:
         self._around = around
         self._log = around.log
         self._journal = Journal(host, self._validate)
+        # in one child: each takes as long to come up as it is at work
+        self._journal.remember(apart.call("the journal", lambda: Journal(host).read_all(), READING))
         self._stopping = False
         self._slow_node = 1
         self._driver = self._drive()
@@ -80,6 +82,8 @@ class Daemon:
         """Monotonic seconds of the next look."""
         self._calm = 0
         self._healthy = True
+        self._alive_at = 0.0
+        """Monotonic seconds of the next sign of life."""
         self._newest: Intent | None = None
         """What the files asked for when they were last read and valid."""
         self._force: Intent | None = None
@@ -92,10 +96,12 @@ class Daemon:
         self._retry_at: float | None = None
         """Monotonic seconds before which a change that failed is not tried again."""
         self._tally = self._tally_kept = NOTHING
-        self._drift = ""
-        """The drift that was told last and is there still."""
+        self._ended = "", ""
+        """Result and message of the pass before."""
         self._doing = "starting"
         self._said = ""
+        self._verdict: tuple[ProfileStatus, str] = self._kept_verdict()
+        """What became of the profile: known here also while the disk does not take it."""
         self._waiting: list[Order] = []
         """The reloads that the pass under way will answer."""
 
@@ -116,7 +122,7 @@ class Daemon:
         self._around.notify("STOPPING=1")
         self._say("stopping: the host is left as it is")
         with suppress(Rejected):
-            self._driver.tell(*self._told())
+            self._driver.tell(*self._verdict)
         self._log.notice("stopped", state=self._journal.record().state)
         return OK
 
@@ -135,13 +141,14 @@ class Daemon:
         self._aim(record.slow_node)
         facts = self._driver.look()
         kept = self._journal.accepted()
-        if kept is not None:
-            try:
-                known = apart.call("the kept profile", lambda: intent.reread(kept, facts), READING)
-                self._force = known if known.digest == record.profile_digest else None
-            except (Invalid, HostError, ValueError, LookupError, TypeError) as error:
-                self._log.warning("kept profile unreadable", message=str(error))
-        self._read(facts)
+        was, now = apart.call(
+            "the profile", lambda: intent.at_start(self._host, kept, facts), READING
+        )
+        if isinstance(was, Exception):
+            self._log.warning("kept profile unreadable", message=str(was))
+        elif was is not None and was.digest == record.profile_digest:
+            self._force = was
+        self._took(facts, now)
         self._log.notice(
             "started",
             state=record.state,
@@ -157,12 +164,14 @@ class Daemon:
             now = time.monotonic()
             if now >= self._look_at or self._reload_asked:
                 return []
-            self._poll(min(self._look_at - now, self._nap()))
+            ready = self._poll(min(self._look_at - now, self._nap()))
             self._alive()
-            orders = self._around.listener.orders()
-            if orders:
-                return orders
-            if self._around.events is not None and (found := self._around.events.drain()):
+            if ready.intersection(self._around.listener.filenos()):
+                orders = self._around.listener.orders()
+                if orders:
+                    return orders
+            events = self._around.events
+            if events is not None and events.fileno() in ready and (found := events.drain()):
                 self._log.debug("kernel event", what=sorted(found))
                 self._happened(pace.FLOCK)
             elif self._force is not None and (path := self._changed()):
@@ -175,16 +184,18 @@ class Daemon:
         nap = pace.GLANCE if self._force is not None else pace.LATEST
         return min(nap, self._around.watchdog / 3) if self._around.watchdog else nap
 
-    def _poll(self, seconds: float) -> None:
+    def _poll(self, seconds: float) -> set[int]:
+        """Sleep until something comes in, and return the descriptors that it came on."""
         poll = select.poll()
         for number in (self._wake[0], *self._around.listener.filenos()):
             poll.register(number, select.POLLIN)
         if self._around.events is not None:
             poll.register(self._around.events, select.POLLIN)
-        for number, _ in poll.poll(max(seconds, 0.0) * 1000):
-            if number == self._wake[0]:
-                with suppress(BlockingIOError):
-                    os.read(number, 4096)
+        ready = {number for number, _ in poll.poll(max(seconds, 0.0) * 1000)}
+        if self._wake[0] in ready:
+            with suppress(BlockingIOError):
+                os.read(self._wake[0], 4096)
+        return ready
 
     def _changed(self) -> str | None:
         try:
@@ -198,8 +209,10 @@ class Daemon:
         self._look_at = min(self._look_at, time.monotonic() + after)
 
     def _alive(self) -> None:
-        """Give the service manager a sign of life, if looks go well."""
-        if self._healthy:
+        """Give the service manager a sign of life, if looks go well; it wakes for each."""
+        now = time.monotonic()
+        if self._healthy and now >= self._alive_at:
+            self._alive_at = now + self._around.watchdog / 12
             self._around.notify("WATCHDOG=1")
 
     # -- a turn ------------------------------------------------------------
@@ -225,10 +238,12 @@ class Daemon:
         else:
             self._healthy = True
         self._alive()
-        if reload:
-            self._answer(outcome, time.monotonic() - began)
-        self._waiting = []
+        answer = self._answer(outcome, time.monotonic() - began) if reload else None
         self._rest(outcome)
+        if answer is not None:  # only now, so that the status says the same
+            for order in self._waiting:
+                order.answer(*answer)
+        self._waiting = []
 
     def _pass(self, reload: bool) -> Outcome:
         """Look after what is in force, and go to what is wanted where that is another thing."""
@@ -260,7 +275,13 @@ class Daemon:
             return self._driver.watch()
         self._aim(self._force.slow_node)
         self._doing = "looking after the host"
-        outcome = self._driver.reconcile(self._target(self._force, facts))
+        try:
+            wanted = self._target(self._force, facts)
+        except Invalid as invalid:  # a queue file that is wrong since a single run took it
+            self._driver.watch()
+            outcome = Outcome("refused", str(invalid), None, self._journal.record())
+        else:
+            outcome = self._driver.reconcile(wanted)
         if self._same(self._newest, self._force):
             self._count(outcome)
         return outcome
@@ -283,7 +304,9 @@ class Daemon:
             outcome = Outcome("refused", str(invalid), None, self._journal.record())
         finally:
             self._driver.until = None
-        if self._journal.record().profile_digest == wanted.digest:
+        # another queue file leaves the digest as it is
+        taken = outcome.result in ("changed", "unchanged", "degraded", "quarantined")
+        if taken and self._journal.record().profile_digest == wanted.digest:
             self._force = wanted
             try:
                 self._journal.keep_accepted(intent.text(wanted))
@@ -308,11 +331,11 @@ class Daemon:
                 self._failures, self._retry_at = 0, None
 
     def _judge(self, status: ProfileStatus, message: str) -> None:
-        record = self._journal.record()
-        if (record.profile_status, record.profile_message) != (status, message):
+        if (status, message) != self._verdict:
             fine = status in ("Accepted", "NoProfile")
             say = self._log.notice if fine else self._log.error
-            say("profile", what=status, message=message, state=record.state)
+            say("profile", what=status, message=message, state=self._journal.record().state)
+            self._verdict = status, message
             self._driver.tell(status, message)
 
     def _rest(self, outcome: Outcome) -> None:
@@ -321,10 +344,11 @@ class Daemon:
             outcome.plan is None or not outcome.plan.steps
         )
         self._calm = self._calm + 1 if quiet else 0
-        drift = outcome.message if outcome.result == "drifted" else ""
-        if not quiet or drift not in ("", self._drift):  # drift that stays is told once
+        ended = outcome.result, outcome.message
+        bad = RESULTS[outcome.result] != OK and outcome.result != "refused"
+        if not quiet or (bad and ended != self._ended):  # what stays as it is is told once
             record = outcome.record or self._journal.record()
-            say = self._log.notice if RESULTS[outcome.result] == OK else self._log.error
+            say = self._log.error if RESULTS[outcome.result] != OK else self._log.notice
             say(
                 outcome.result,
                 message=outcome.message,
@@ -332,7 +356,7 @@ class Daemon:
                 reason=record.reason,
                 generation=record.generation,
             )
-        self._drift = drift
+        self._ended = ended
         self._look_at = time.monotonic() + pace.look_after(self._calm, self._latest())
         if self._retry_at is not None:
             self._look_at = min(self._look_at, max(self._retry_at, time.monotonic() + pace.SOONEST))
@@ -342,7 +366,7 @@ class Daemon:
         try:
             facts = self._facts if quiet and self._facts else self._driver.look()
             self._looked = time.time()
-            record = self._driver.tell(*self._told())
+            record = self._driver.tell(*self._verdict)
             self._glance.remember(facts)
             self._journal.publish_metrics(self._metrics(facts))
             if self._tally != self._tally_kept:
@@ -407,17 +431,18 @@ class Daemon:
         else:
             order.answer("changed", OK, said)
 
-    def _answer(self, outcome: Outcome, took: float) -> None:
-        """Answer all who wait for a reload: one pass serves them."""
+    def _answer(self, outcome: Outcome, took: float) -> tuple[str, int, str, str]:
+        """Note how a reload ended, and return the answer for all who wait: one serves them."""
         record = self._journal.record()
+        verdict, words = self._verdict
         result_name: str = outcome.result
         message, code = outcome.message, RESULTS[outcome.result]
         if not self._healthy:
             pass  # what is known of the profile is from before
-        elif record.profile_status == "Invalid":
+        elif verdict == "Invalid":
             result_name, code = "invalid", BAD_PROFILE
-        elif record.profile_status == "NoProfile":
-            result_name, code, message = "no-profile", OK, record.profile_message
+        elif verdict == "NoProfile":
+            result_name, code, message = "no-profile", OK, words
         if code != OK and record.profile_digest:
             message += f" (generation {record.generation} stays in force: {record.state})"
         self._tally = self._tally.with_reload(result_name)
@@ -430,8 +455,7 @@ class Daemon:
             state=record.state,
             waiting=len(self._waiting),
         )
-        for order in self._waiting:
-            order.answer(result_name, code, message, record.state)
+        return result_name, code, message, record.state
 
     # -- what it knows -----------------------------------------------------
 
@@ -446,12 +470,17 @@ class Daemon:
 
     def _take(self, facts: Facts, reading: Callable[[], Intent]) -> Invalid | None:
         try:
-            found = apart.call("the profile", reading, READING)
+            found: Intent | Invalid = apart.call("the profile", reading, READING)
         except Invalid as invalid:
-            self._newest, self._shape = None, self._shaped(facts)
-            self._judge("Invalid", str(invalid))
-            return invalid
+            found = invalid
+        return self._took(facts, found)
+
+    def _took(self, facts: Facts, found: Intent | Invalid) -> Invalid | None:
         self._shape = self._shaped(facts)
+        if isinstance(found, Invalid):
+            self._newest = None
+            self._judge("Invalid", str(found))
+            return found
         self._noted(found)
         return None
 
@@ -461,7 +490,7 @@ class Daemon:
             self._force = found  # put there by a single run of the command, and adopted
         if found.profile is None:
             why = "; ".join(f"{one.path}: {one.reason}" for one in found.skipped)
-            managed = self._force is not None
+            managed = self._journal.record().profile_digest != ""
             self._force = None
             words = "no profile applies to this host" + (f" ({why})" if why else "")
             words += (
@@ -469,10 +498,10 @@ class Daemon:
                 if managed
                 else "; it is left as it is"
             )
-            if self._journal.record().profile_status != "NoProfile":
-                self._judge("NoProfile", words)
-        elif self._journal.record().profile_status in ("NoProfile", "Invalid"):
-            self._driver.tell("Accepted")
+            self._judge("NoProfile", words)
+        elif self._verdict[0] in ("NoProfile", "Invalid"):
+            self._verdict = "Accepted", ""  # until it is tried
+            self._driver.tell(*self._verdict)
 
     def _target(self, wanted: Intent, facts: Facts) -> Target:
         return target(wanted.reads, wanted, facts, self._journal.originals())
@@ -499,7 +528,7 @@ class Daemon:
         nodes = tuple(node.id for node in facts.nodes)
         return (*nodes, *(device.id for device in facts.devices))
 
-    def _told(self) -> tuple[ProfileStatus, str]:
+    def _kept_verdict(self) -> tuple[ProfileStatus, str]:
         record = self._journal.record()
         return record.profile_status, record.profile_message
 

@@ -258,7 +258,9 @@ class Driver:
         record = replace(record, profile_status=status, profile_message=message)
         record = with_conditions(record, self.host.wall())
         with suppress(Rejected):  # it is told again at the next look
-            self._keep(record)
+            self.journal.keep_record(record)
+        with suppress(Rejected):  # the world is told, also where the disk does not take it
+            self._publish(record)
         return record
 
     def fall_back(self, record: Record, facts: Facts, target: Target, reason: str) -> Outcome:

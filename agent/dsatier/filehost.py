@@ -30,6 +30,7 @@ PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _PAGE = 4096
 _CHUNK = 65536
 _KERNEL = ("/sys/", "/proc/")
+_WHOLE = ("/sys/", "/proc/sys/")
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENODEV)
 """ENODEV: the file is of a device that went away while it was open."""
 _MOST_OPEN = 4096
@@ -303,9 +304,9 @@ def _raised_room(wanted: int) -> int:
 
 def _text(descriptor: int, path: str) -> str:
     """Return all that is in an open file. Raises OSError."""
-    # the kernel gives a sysfs attribute whole, or a page of it: less than a page is the end
+    # the kernel gives a sysfs attribute or a sysctl whole, or a page of it: less is the end
     data = os.pread(descriptor, _PAGE, 0)
-    if data and (len(data) >= _PAGE or not path.startswith("/sys/")):
+    if data and (len(data) >= _PAGE or not path.startswith(_WHOLE)):
         parts, size = [data], len(data)
         while data and size <= LARGEST:
             data = os.pread(descriptor, _CHUNK, size)

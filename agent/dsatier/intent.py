@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dsatier.host import HostError
+from dsatier.problem import Invalid
 from dsatier.profile import DsaEngine, Profile, QueueFile
 
 if TYPE_CHECKING:
@@ -62,6 +63,27 @@ def reread(kept: str, facts: Facts) -> Intent:
     sources = tuple((str(path), str(text)) for path, text in whole["sources"])
     queues = whole["queues"]
     return _intent(sources, facts, None, None if queues is None else str(queues))
+
+
+def at_start(
+    host: Host, kept: str | None, facts: Facts
+) -> tuple[Intent | Exception | None, Intent | Invalid]:
+    """Return what ``kept`` says was in force, and what the drop-ins ask for now.
+
+    What cannot be had comes as its error; the first is None where nothing was kept. The same
+    text is read once.
+    """
+    now: Intent | Invalid
+    try:
+        now = read(host, facts)
+    except Invalid as invalid:
+        now = invalid
+    if kept is None or (isinstance(now, Intent) and text(now) == kept):
+        return (now if kept else None), now
+    try:
+        return reread(kept, facts), now
+    except (Invalid, HostError, ValueError, LookupError, TypeError) as error:
+        return error, now
 
 
 def text(intent: Intent) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
@@ -86,6 +87,17 @@ class Journal:
             return self._host.read(ACCEPTED)
         except Missing:
             return None
+
+    def read_all(self) -> dict[str, tuple[str, object]]:
+        """Return text and value of each file that is there and right, for ``remember``."""
+        for load in (self.kept, self.motion, self.originals, self.tally):
+            with suppress(Spoilt):
+                load()
+        return self._known
+
+    def remember(self, known: dict[str, tuple[str, object]]) -> None:
+        """Take what another journal has read: the same texts need no validation again."""
+        self._known.update(known)
 
     def keep_record(self, record: Record) -> None:
         """Keep the record and tell the world of it."""

@@ -73,13 +73,16 @@ class OwnFiles:
         try:
             with self._errors(path):
                 _take(descriptor, path)
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"{os.getpid()}\n{holder}\n".encode()[:_HOLDER], 0)
-            yield
+            try:
+                with self._errors(path):
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, f"{os.getpid()}\n{holder}\n".encode()[:_HOLDER], 0)
+                yield
+            finally:
+                # emptied, so that nobody reads the name of one who let go
+                with suppress(OSError):
+                    os.ftruncate(descriptor, 0)
         finally:
-            # emptied, so that nobody reads the name of one who let go
-            with suppress(OSError):
-                os.ftruncate(descriptor, 0)
             os.close(descriptor)
 
     @contextmanager

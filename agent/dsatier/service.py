@@ -10,7 +10,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dsatier.exits import CONFIGURATION, FAILED, LOCKED, NOT_RUNNING, OK, USAGE
@@ -23,6 +24,9 @@ STATUS = f"{FOLDER}/status.json"
 RELOADING = 900.0
 """Seconds that a reload gets where nobody says."""
 WAITING = 600.0
+DAEMON_NAME = "dsatier daemon"
+IN_KERNEL = 20.0
+"""Seconds that a write gets to come back whose daemon is gone."""
 ORDERING = 900.0
 """Seconds that rollback and release may take."""
 _LOOK = 0.2
@@ -76,7 +80,7 @@ def daemon(root: str | None = None, host: str | None = None, log_level: str = "i
     from dsatier.control import Listener
     from dsatier.daemon import Daemon, Surroundings
     from dsatier.host import HostError, Locked
-    from dsatier.journal import LOCK, Spoilt
+    from dsatier.journal import Spoilt
     from dsatier.uevents import Uevents
 
     try:
@@ -89,7 +93,7 @@ def daemon(root: str | None = None, host: str | None = None, log_level: str = "i
     except (OSError, ValueError) as error:
         return _say(f"{host or root}: {error}", USAGE)
     try:
-        with the_host.lock(LOCK, "dsatier daemon"):
+        with _held(the_host, notify):
             listener = Listener(folder(root))
             events = None
             if simulate is None and root in (None, "/"):
@@ -115,6 +119,37 @@ def daemon(root: str | None = None, host: str | None = None, log_level: str = "i
     logger.error("cannot run", message=words)
     notify(f"STATUS={words}")
     return code
+
+
+@contextmanager
+def _held(host: Host, notify: Callable[[str], None]) -> Iterator[None]:
+    """Hold the host's lock. Raises Locked: at once if another daemon has it.
+
+    A single run of the command ends, and a write of a daemon that was killed mostly does.
+    """
+    from dsatier.host import Locked
+    from dsatier.journal import LOCK
+
+    began = time.monotonic()
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(host.lock(LOCK, DAEMON_NAME))
+                break
+            except Locked as locked:
+                patience = _patience(locked.holder)
+                if time.monotonic() - began >= patience:
+                    raise
+                notify(f"STATUS=waiting for {locked.holder}")
+                time.sleep(_LOOK)
+        yield
+
+
+def _patience(holder: str) -> float:
+    """Return the seconds for which a daemon waits until ``holder`` lets go of the lock."""
+    if not holder.startswith(DAEMON_NAME):
+        return ORDERING
+    return IN_KERNEL if "has ended" in holder else 0.0
 
 
 def _host(
@@ -239,6 +274,8 @@ def _judged(document: dict[str, Any]) -> tuple[bool, bool, str]:
     daemon = document.get("daemon")
     if not daemon or not alive(daemon["pid"]):  # what a killed one wrote last is old
         return False, False, f"{words}; no daemon is running"
+    if daemon["looked_at"] <= daemon["since"]:  # what it knows is from another run or boot
+        return False, False, f"{words}; the daemon has not looked yet"
     if state == "converged" and profile == "Accepted":
         return True, True, words
     final = (

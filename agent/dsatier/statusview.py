@@ -240,6 +240,8 @@ def screen(document: "dict[str, Any]", now: float, late: str = "") -> str:
             f"  daemon    process {daemon['pid']}, looked {_ago(now - daemon['looked_at'])}"
             + (f", doing {daemon['doing']}" if daemon["doing"] else "")
         )
+    elif "daemon" in document:
+        lines.append("  daemon    none: it was stopped, and nobody looks after the host")
     lines.append("")
     width = max((len(c["type"]) for c in document["conditions"]), default=0)
     lines += [

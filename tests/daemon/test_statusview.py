@@ -103,9 +103,11 @@ def test_a_daemon_has_a_line() -> None:
     assert "  daemon    process 812, looked 3 s ago" == idle[6]
 
 
-@pytest.mark.parametrize("keys", [{"daemon": None}, {"daemon": None, "profile": None}])
-def test_one_shot_runs_have_no_such_lines(keys: Document) -> None:
-    assert screen(document(), NOW) == screen(document(**keys), NOW)
+def test_a_daemon_that_was_stopped_is_missed() -> None:
+    plain = screen(document(), NOW).splitlines()
+    stopped = screen(document(daemon=None), NOW).splitlines()
+    added = "  daemon    none: it was stopped, and nobody looks after the host"
+    assert [*plain[:6], added, *plain[6:]] == stopped
 
 
 @pytest.mark.parametrize("word", ["Accepted", "NoProfile"])

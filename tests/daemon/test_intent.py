@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the drop-ins ask of a host, kept as text and read again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from dsatier import intent
+from dsatier.facts import Facts
+from dsatier.host import HostError
+from dsatier.observe import observe
+from dsatier.problem import Invalid
+from dsatier.sim.host import SimHost
+
+FOLDER = "/etc/dsatier.d"
+NODE_TWO = "version: 1\ntiers: {slow_node: 2}\n"
+WITH_FILE = "version: 1\nengine: {kind: dsa, work_queues: {file: /etc/wq.json}}\n"
+
+
+def host(**texts: str) -> SimHost:
+    """Return a host with drop-ins: ``a="..."`` is /etc/dsatier.d/a.yaml."""
+    found = SimHost.host_for("dsa2")
+    for name, text in texts.items():
+        found.keep(f"{FOLDER}/{name}.yaml", text)
+    return found
+
+
+def facts() -> Facts:
+    return observe(SimHost.host_for("dsa2"))
+
+
+def test_no_drop_in_asks_for_nothing() -> None:
+    found = intent.read(host(), facts())
+    assert (None, (), (), (), None, 1) == (
+        found.profile,
+        found.files,
+        found.skipped,
+        found.sources,
+        found.queues,
+        found.slow_node,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "slow_node"),
+    [(NODE_TWO, 2), ("version: 1\ntiers: {cpuless: true}\n", 1), ("version: 1\n", 1)],
+)
+def test_the_slow_node(text: str, slow_node: int) -> None:
+    assert slow_node == intent.read(host(a=text), facts()).slow_node
+
+
+def test_what_was_kept_is_read_again_as_it_was() -> None:
+    sim = host(
+        a=WITH_FILE,
+        b="version: 1\nmatch: {hostname: [db*]}\nengine: {kind: cpu}\n",
+        c="version: 1\n# ünd \U0001f600\nengine: {kind: dsa, limit_chans: 4}\n",
+    )
+    sim.keep("/etc/wq.json", "[ ]\n")
+    found = intent.read(sim, facts())
+    assert ("[ ]\n", "[ ]\n") == (found.queues, found.reads("/etc/wq.json"))
+    assert (f"{FOLDER}/a.yaml", f"{FOLDER}/c.yaml") == found.files
+    assert [f"{FOLDER}/b.yaml"] == [one.path for one in found.skipped]
+    assert found == intent.reread(intent.text(found), facts())
+
+    renamed = intent.reread(intent.text(found), replace(facts(), hostname="db7"))
+    assert 3 == len(renamed.files)
+    assert found.digest != renamed.digest
+
+
+def test_a_queue_file_is_read_once() -> None:
+    sim = host(a=WITH_FILE)
+    missing = intent.read(sim, facts())
+    assert None is missing.queues
+    with pytest.raises(HostError, match=r"/etc/wq\.json: could not be read when the profile was"):
+        missing.reads("/etc/wq.json")
+
+    sim.keep("/etc/wq.json", "[1]")
+    kept = intent.text(intent.read(sim, facts()))
+    sim.keep("/etc/wq.json", "[2]")
+    assert "[1]" == intent.reread(kept, facts()).queues
+    # another file, the same profile
+    assert missing.digest == intent.read(sim, facts()).digest
+
+
+def test_what_is_wrong_has_its_place() -> None:
+    with pytest.raises(Invalid, match=rf"{FOLDER}/a\.yaml:2:1"):
+        intent.read(host(a="version: 1\nengin: {kind: cpu}\n"), facts())
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        "null",
+        '{"sources": [["a"]], "queues": null}',
+        '{"sources": 5, "queues": null}',
+        '{"sources": []}',
+        '{"sources": [["/a.yaml", "version: 9"]], "queues": null}',
+    ],
+)
+def test_a_kept_text_that_is_none(kept: str) -> None:
+    """It raises what the daemon expects: it starts without it."""
+    with pytest.raises((Invalid, ValueError, LookupError, TypeError)):
+        intent.reread(kept, facts())
+
+
+def test_the_kept_text_is_json_of_a_version() -> None:
+    whole = json.loads(intent.text(intent.read(host(a=NODE_TWO), facts())))
+    assert {
+        "schema_version": 1,
+        "sources": [[f"{FOLDER}/a.yaml", NODE_TWO]],
+        "queues": None,
+    } == whole

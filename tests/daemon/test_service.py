@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon's life: start, stop, death and start again, one at a time; and waiting for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dsatier.sim.host import SimHost
+from tests.contract.treehost import Layout
+from tests.daemon.running import PATIENCE, Ran, Running, daemon, environment, folder
+
+COMPACT = "/proc/sys/vm/use_concur_to_compact"
+ONE = "version: 1\nconcurrency: {use_concur_to_compact: true}\n"
+WRONG = "version: 1\nconcurrency: 7\n"
+MANY_CPUS = """version: 1
+hostname: large
+kernel: {release: 6.12.63-dsatier, kind: ours}
+nodes:
+  - {cpus: 0-3, memory: 16, used: 2}
+  - {cpus: 4-131, memory: 16, used: 1}
+"""
+
+
+@pytest.fixture
+def running() -> Iterator[Running]:
+    """A daemon on a simulated host with two devices."""
+    with daemon("sim:dsa2") as found:
+        yield found
+
+
+@pytest.fixture
+def absent() -> Iterator[Running]:
+    """The files of a daemon that has not been started."""
+    with daemon("sim:dsa2", started=False) as found:
+        yield found
+
+
+# -- one at a time -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["apply", "reconcile"])
+def test_who_else_writes_is_told_who_does(running: Running, command: str) -> None:
+    running.profile(ONE)
+    who = f"another dsatier is at work: dsatier daemon, process {running.pid}"
+    ran = running.run(command)
+    assert (11, "", f"dsatier: {who}\n") == (ran.code, ran.out, ran.err)
+
+
+def test_the_holder_is_told_each_time(running: Running) -> None:
+    told = [running.run("apply") for _ in range(2)]
+    assert told[0] == told[1]
+    lock = (running.root / "run/dsatier/lock").read_text(encoding="utf-8")
+    assert f"{running.pid}\n" == lock.partition("dsatier")[0]
+
+
+def test_a_second_daemon_ends_at_once(running: Running) -> None:
+    running.profile(ONE)
+    who = f"another dsatier is at work: dsatier daemon, process {running.pid}"
+    before, first = len(running.notes), running.process
+    second = running.launch()
+    assert 11 == second.wait(PATIENCE)
+    running.process = first
+    assert [who] == [line["message"] for line in running.log("cannot run")]
+    assert (f"STATUS={who}",) == running.notes[before:][-1:]
+    assert 0 == running.reload().code  # its socket is still there
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--log-level", "loud"), "--log-level: expected a level of error"),
+        (("--host", "sim:no-such"), "sim:no-such: "),
+        (("--host", "dsa8"), "dsa8: expected sim:NAME or sim:FILE.yaml"),
+        (("--sim-state", "x"), "--sim-state is for single commands"),
+        (("--no-such",), "--help"),
+    ],
+)
+def test_words_that_are_wrong(absent: Running, words: tuple[str, ...], told: str) -> None:
+    ran = absent.run("daemon", *words)
+    assert (64, True) == (ran.code, told in ran.err)
+
+
+def test_a_root_that_is_not_there(absent: Running) -> None:
+    ran = absent.run("daemon", "--root", "/nowhere/at/all")
+    assert (64, True) == (ran.code, "/nowhere/at/all" in ran.err)
+
+
+# -- stop and start ------------------------------------------------------------------
+
+
+def test_a_stop_leaves_the_host_as_it_is(running: Running) -> None:
+    running.profile(ONE)
+    assert 0 == running.reload().code
+    assert 0 == running.stop()
+    assert "STOPPING=1" in running.notes
+    status = running.status()
+    assert ("converged", None) == (status["state"], status["daemon"])
+    assert {"status.json", "dsatier.prom", "lock"} == set(os.listdir(running.root / "run/dsatier"))
+    assert 1 == len(running.log("step"))
+    assert ["converged"] == [line["state"] for line in running.log("stopped")]
+
+    ran = running.reload()
+    assert (3, True) == (ran.code, "the daemon is not running: " in ran.err)
+    assert 3 == running.run("nudge").code
+
+    running.start()
+    assert 0 == running.reload().code
+    assert ["/etc/dsatier.d/50-host.yaml"] == running.log("started")[-1]["profile"]
+    assert 1 == running.status()["observed_generation"]
+
+
+def test_what_was_counted_goes_on_being_counted(running: Running) -> None:
+    running.profile(ONE)
+    assert 0 == running.reload().code
+    before = running.metrics()
+    running.stop()
+    running.start()
+    running.look()
+    after = running.metrics()
+    # the simulated kernel has booted, so the one step was done again
+    count = 'dsatier_step_duration_seconds_count{rung="parameters"}'
+    assert (1, 2) == (before[count], after[count])
+    reloads = {name: n for name, n in before.items() if name.startswith("dsatier_reloads_total")}
+    assert reloads == {name: after[name] for name in reloads}
+    assert 1 == reloads['dsatier_reloads_total{result="changed"}']
+    assert (
+        after["dsatier_daemon_start_timestamp_seconds"]
+        > (before["dsatier_daemon_start_timestamp_seconds"])
+    )
+
+
+def test_a_killed_daemon_is_told_and_started_again(running: Running) -> None:
+    running.profile(ONE)
+    assert 0 == running.reload().code
+    running.kill()
+    assert (running.root / "run/dsatier/control").is_socket()
+    ran = running.reload()
+    assert (3, True) == (ran.code, "nobody listens there" in ran.err)
+    ran = running.run("status")
+    words = f"STALE: the daemon (process {running.pid}) is gone"
+    assert (3, True) == (ran.code, words in ran.out)
+    ran = running.run("wait", "--timeout", "0")
+    assert (1, True) == (ran.code, "no daemon is running" in ran.err)
+
+    running.start()
+    assert (0, "none") == (running.reload().code, running.harm())
+    running.look()
+    assert (0, "converged") == (running.run("wait").code, running.state())
+
+
+def test_a_stop_in_the_middle_of_a_change_turns_it_round() -> None:
+    with folder() as root:
+        path = root / "host.yaml"
+        path.write_text(MANY_CPUS, encoding="utf-8")
+        with daemon(f"sim:{path}") as running:
+            running.profile("version: 1\ntiers: {cpuless: true}\n" + ONE.partition("\n")[2])
+            running.signal(signal.SIGHUP)
+            running.until(lambda: "step 1 of 2" in running.notes[-1], "the first step")
+            assert 0 == running.stop()
+            assert "motion.json" not in running.own()
+            status = running.status()
+            assert ("reverted", "StepFailed") == (status["state"], status["reason"])
+            assert "interrupted" in status["message"]
+            assert ["cpus 4-131 offline", "cpus 4-131 online"] == [
+                line["what"] for line in running.log("step")
+            ]
+            assert (0, 1) == (status["observed_generation"], len(running.log("stopped")))
+
+            running.start()
+            running.until_state("converged")
+
+
+# -- its own files ---------------------------------------------------------------------
+
+
+def test_a_broken_drop_in_at_the_start_leaves_the_kept_profile_in_force(running: Running) -> None:
+    running.profile(ONE)
+    assert 0 == running.reload().code
+    running.kill()
+    running.profile(WRONG)
+    running.start()  # to a kernel that has booted
+    running.until(lambda: len(running.log("step")) == 2, "the kept profile")
+    running.until_state("converged")
+    status = running.status()
+    assert (1, "Invalid") == (status["observed_generation"], status["profile"]["status"])
+    assert "/etc/dsatier.d/50-host.yaml:2:" in status["profile"]["message"]
+    running.poke(COMPACT, "0")
+    running.until(lambda: running.status()["repaired"] >= 1, "a repair")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("accepted.json", "{"),
+        ("accepted.json", '{"schema_version": 1, "sources": 5, "queues": null}'),
+        ("accepted.json", '{"sources": [["/x.yaml", "version: 9\\n"]], "queues": null}'),
+        ("tally.json", "not what it was"),
+        ("tally.json", '{"schema_version": 1, "durations": {}, "reloads": {"changed": "often"}}'),
+    ],
+)
+def test_a_file_that_it_can_do_without_is_spoilt(running: Running, name: str, text: str) -> None:
+    running.profile(ONE)
+    assert 0 == running.reload().code
+    running.stop()
+    (running.root / "var/lib/dsatier" / name).write_text(text, encoding="utf-8")
+    running.start()
+    assert 0 == running.reload().code
+    unreadable = [line["priority"] for line in running.log("kept profile unreadable")]
+    assert ([4] if name == "accepted.json" else []) == unreadable
+
+
+def test_a_spoilt_record_ends_it_with_a_message(running: Running) -> None:
+    running.stop()
+    path = running.root / "var/lib/dsatier/record.json"
+    path.write_text('{"schema_version": 1, "state": 5}', encoding="utf-8")
+    assert 78 == running.launch().wait(PATIENCE)
+    told = running.log("cannot run")[-1]
+    assert (3, True) == (
+        told["priority"],
+        told["message"].startswith(
+            "/var/lib/dsatier/record.json: expected what dsatier wrote, found something else"
+        ),
+    )
+    assert running.notes[-1].startswith("STATUS=/var/lib/dsatier/record.json: ")
+
+
+# -- the log ---------------------------------------------------------------------------
+
+
+def test_on_a_terminal_the_log_is_for_people() -> None:
+    with daemon("sim:dsa2", journal=False) as running:
+        running.profile(ONE)
+        assert 0 == running.reload().code
+        lines = running.said().splitlines()
+        assert all(re.match(r"\d\d:\d\d:\d\d (notice|info)  ", line) for line in lines), lines
+        step = f'step  step=1 steps=1 what="{COMPACT} = 1" seconds='
+        assert 1 == len([line for line in lines if step in line])
+
+
+def test_the_log_level(absent: Running) -> None:
+    absent.profile(WRONG)
+    absent.start("--log-level", "error")
+    absent.profile(ONE)
+    assert 0 == absent.reload().code
+    assert ["profile"] == [line["event"] for line in absent.log()]
+
+
+# -- waiting -----------------------------------------------------------------------------
+
+
+def wait(running: Running, *words: str) -> Ran:
+    return running.run("wait", *words)
+
+
+def test_waiting_ends_when_the_host_has_converged(running: Running) -> None:
+    assert (1, True) == (
+        (ran := wait(running)).code,
+        "profile NoProfile: no profile applies to this host" in ran.err,
+    )
+    running.inject("late-device", device="dsa1", after=1.5)
+    running.profile(
+        "version: 1\nengine: {kind: dsa, limit_chans: 8, "
+        "work_queues: {devices: 2, engines: 4, queues: 4, size: 32}}\n"
+    )
+    assert 1 == running.reload().code
+    ran = wait(running, "--timeout", "0")  # what may yet come is waited for
+    assert (1, True) == (ran.code, ran.err.startswith("dsatier: not converged in 0 s: unmanaged: "))
+    assert "profile Refused: " in ran.err
+    assert (0, "converged: every step is proven\n", "") == (
+        (ran := wait(running, "--timeout=60")).code,
+        ran.out,
+        ran.err,
+    )
+
+    running.profile(WRONG)
+    running.reload()
+    assert (1, True) == ((ran := wait(running)).code, "profile Invalid: " in ran.err)
+
+    running.inject("self-clear")
+    running.until_state("degraded")
+    assert (1, True) == ((ran := wait(running)).code, "`dsatier clear`" in ran.err)
+
+    running.run("rollback")
+    assert (1, True) == ((ran := wait(running)).code, "unmanaged" in ran.err)
+
+    running.stop()
+    ran = wait(running, "--timeout", "0")
+    assert (1, True) == (ran.code, "no daemon is running" in ran.err)
+
+
+def test_waiting_where_nothing_ever_ran(absent: Running) -> None:
+    expected = "dsatier: not converged in 0 s: dsatier has not run since this host booted\n"
+    assert (1, expected) == ((ran := wait(absent, "--timeout", "0")).code, ran.err)
+    assert 64 == wait(absent, "--timeout", "soon").code
+
+
+def status(**fields: object) -> dict[str, object]:
+    whole: dict[str, object] = {
+        "state": "converged",
+        "reason": "Proven",
+        "message": "every step is proven",
+        "remedy": "nothing to do",
+        "profile": {"status": "Accepted", "message": ""},
+        "daemon": {"pid": os.getpid(), "since": 100.0, "looked_at": 100.5},
+    }
+    return {**whole, **fields}
+
+
+def test_what_a_daemon_says_before_its_first_look_is_not_waited_for(absent: Running) -> None:
+    path = absent.root / "run/dsatier/status.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(status()), encoding="utf-8")
+    assert 0 == wait(absent, "--timeout", "0").code
+    early = {"pid": os.getpid(), "since": 100.0, "looked_at": 100.0}
+    path.write_text(json.dumps(status(daemon=early)), encoding="utf-8")
+    ran = wait(absent, "--timeout", "0")
+    assert (1, True) == (ran.code, "the daemon has not looked yet" in ran.err)
+    path.write_text("{", encoding="utf-8")
+    ran = wait(absent, "--timeout", "0")
+    assert (1, True) == (ran.code, f"{path}: " in ran.err)
+
+
+# -- memory --------------------------------------------------------------------------------
+
+HEAVY = (
+    "pydantic",
+    "pydantic_core",
+    "pydantic_core._pydantic_core",
+    "yaml",
+    "_yaml",
+    "argparse",
+    "asyncio.base_events",  # asyncio itself is a name that loads when it is used
+    "_asyncio",
+    "ssl",
+    "_ssl",
+    "dsatier.commands",
+    "dsatier.loader",
+    "dsatier.cmdline",
+    "dsatier.sim",
+)
+
+
+def test_what_costs_memory_is_never_loaded_into_it() -> None:
+    """Through a profile that is wrong, one that is right, a repair, a way back and a restart."""
+    script = (
+        "import json, sys; from dsatier.cli import main; code = main(sys.argv[1:]);"
+        "print(json.dumps(sorted(sys.modules))); sys.exit(code)"
+    )
+    with daemon(None, started=False) as running:
+        Layout(SimHost.host_for("dsa2"), running.root)
+        knob = running.root / COMPACT[1:]
+        said = ""
+        for _ in range(2):
+            with running.log_file.open("ab") as log:
+                before = len(running.notes)
+                running.process = subprocess.Popen(
+                    [sys.executable, "-c", script, "daemon", "--root", str(running.root)],
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    env=environment(NOTIFY_SOCKET=str(running.root / "notify")),
+                )
+            running.until(lambda: "READY=1" in running.notes[before:], "READY=1")  # noqa: B023
+            running.profile(WRONG)
+            assert 65 == running.reload().code
+            running.profile(ONE)
+            assert 0 == running.reload().code
+            knob.write_text("0\n")
+            running.until(lambda: knob.read_text() == "1\n", "a repair")
+            libraries = Path(f"/proc/{running.pid}/maps").read_text()
+            assert [] == [name for name in ("pydantic", "yaml", "_ssl") if name in libraries]
+            running.signal(signal.SIGTERM)
+            said = running.process.communicate(timeout=PATIENCE)[0].decode()
+            assert 0 == running.process.returncode
+            assert set() == set(HEAVY) & set(json.loads(said))
+        assert "dsatier.daemon" in json.loads(said)
