@@ -74,6 +74,9 @@ def daemon_main(words: list[str]) -> int | None:
 
 def daemon(root: str | None = None, host: str | None = None, log_level: str = "info") -> int:
     """Run the daemon until it is told to end, and return the exit code."""
+    import gc
+
+    gc.disable()  # all that is loaded here stays; looking for rubbish in it takes a seventh of it
     from sdnotify import SystemdNotifier  # type: ignore[import-untyped]
 
     from dsatier import log
@@ -83,6 +86,7 @@ def daemon(root: str | None = None, host: str | None = None, log_level: str = "i
     from dsatier.journal import Spoilt
     from dsatier.uevents import Uevents
 
+    gc.enable()
     try:
         logger = log.logger(sys.stderr, log.is_journal(os.environ, sys.stderr), log_level)
     except ValueError as error:

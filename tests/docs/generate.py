@@ -21,8 +21,8 @@ from typing import Any
 
 from dsatier import completion, manual
 from dsatier.cmdline import COMMANDS
-from dsatier.exits import RESULTS
 from dsatier.evidence import Evidence
+from dsatier.exits import RESULTS
 from dsatier.explain import fields as field_names
 from dsatier.fields import sections
 from dsatier.knobs import KNOBS
@@ -39,7 +39,8 @@ Row = tuple[str, ...]
 LAYERS = (
     ("Command line", "reads the words, opens a host, prints the outcome"),
     ("Service", "starts the daemon, and speaks with it"),
-    ("Daemon", "the loop around the driver"),
+    ("Daemon", "the loop around the keeper"),
+    ("Keeper", "what is wanted, what is in force, and the way between"),
     ("Words", "what people read: help, manuals, plans, status, explanations"),
     ("Back ends", "two hosts behind the port: a machine's files, and one in memory"),
     ("Edges", "look at a host, write to it, remember, drive"),

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from dsatier.check import check_text
-from dsatier.exits import OK, RESULTS
 from dsatier.cmdline import COMMANDS, EXIT_CODES, HOST
+from dsatier.exits import OK, RESULTS
 from dsatier.interlock import GUARDS
 from dsatier.lifecycle import MEANING, STATES
 from dsatier.queuefile import parse

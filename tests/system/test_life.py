@@ -162,6 +162,16 @@ def alone(debian: Path, package: Path) -> Iterator[Host]:
         found.unharmed()
 
 
+def begun(step: int) -> Callable[[dict[str, Any]], bool]:
+    """Return whether a status says that a step has begun."""
+    return lambda status: str(status["message"]).startswith(f"step {step} of")
+
+
+def repaired_so_often(count: int) -> Callable[[dict[str, Any]], bool]:
+    """Return whether a status counts so many repairs."""
+    return lambda status: bool(status["repaired"] == count)
+
+
 # -- profiles ------------------------------------------------------------------------
 
 
@@ -281,7 +291,7 @@ def test_killed_at_each_step_of_an_apply(host: Host) -> None:
             stdout=subprocess.DEVNULL,
             text=True,
         ) as reload:
-            host.until(f"step {step}", lambda s, n=step: s["message"].startswith(f"step {n} of"))
+            host.until(f"step {step}", begun(step))
             os.kill(process, signal.SIGKILL)
             _, words = reload.communicate(timeout=PATIENCE)
         assert (1, True) == (reload.returncode, "the daemon ended" in words)
@@ -425,7 +435,7 @@ def test_a_clock_that_jumps(host: Host, tmp_path: Path) -> None:
     for count, days in enumerate((90, -90), repaired + 1):
         host.put("/run/clock-jump", f"{days * 86400}\n")
         host.sim.write(VM + "dsa_copy_threshold", "99\n")
-        found = host.until(f"it repairs at {days}", lambda s, n=count: s["repaired"] == n)
+        found = host.until(f"it repairs at {days}", repaired_so_often(count))
         assert days == round((found["written_at"] - time.time()) / 86400)
         assert "12\n" == host.sim.read(VM + "dsa_copy_threshold")
     assert steps + 2 == len(host.said('"event": "step"'))
@@ -473,7 +483,7 @@ def newer(package: Path, folder: Path) -> Path:
     text = re.sub(r"^Version: (.*)$", r"Version: \1+later", control.read_text(), flags=re.MULTILINE)
     control.write_text(text)
     made = folder / "dsatier_later.deb"
-    words = ["dpkg-deb", "--root-owner-group", "--build", folder / "raw", made]
+    words = ["dpkg-deb", "--root-owner-group", "--build", str(folder / "raw"), str(made)]
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
     return made
 
