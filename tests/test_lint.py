@@ -200,8 +200,11 @@ def test_doubles_are_values_and_back_ends() -> None:
 
 def test_every_source_names_its_licence() -> None:
     """The SPDX line is on the first lines of every file that can have one."""
-    kinds = {".py", ".yaml", ".toml", ".sh"}
-    folders = ("agent", "tests", "profiles", "docs", "man", "completion")
+    kinds = {".py", ".yaml", ".yml", ".toml", ".sh", ".c", ".service", ".target", ".rules", ".j2"}
+    folders = (
+        *("agent", "tests", "profiles", "docs", "man", "completion"),
+        *("packaging", "systemd"),
+    )
     found = [
         path.relative_to(ROOT).as_posix()
         for folder in folders
