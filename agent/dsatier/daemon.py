@@ -7,6 +7,7 @@ holds the host's lock for as long as it lives, and leaves the host as it is when
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -97,6 +98,8 @@ class Daemon:
         with suppress(Spoilt):  # figures for a graph are no reason not to start
             self._tally = self._journal.tally() or self._tally
         self._start()
+        gc.collect()
+        gc.freeze()  # what is there now stays: looking through it again and again is idle work
         self._around.notify("READY=1")
         while not self._stopping:
             self._turn(self._wait())
@@ -227,6 +230,8 @@ class Daemon:
             outcome.plan is None or not outcome.plan.steps
         )
         self._calm = self._calm + 1 if quiet else 0
+        if not quiet:
+            gc.collect()  # errors that were met hold on to all that they passed through
         ended = outcome.result, outcome.message
         bad = RESULTS[outcome.result] != OK and outcome.result != "refused"
         if not quiet or (bad and ended != self._ended):  # what stays as it is is told once

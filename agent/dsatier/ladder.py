@@ -74,6 +74,7 @@ LADDER: tuple[Rung, ...] = (
 DESCENTS: tuple[tuple[str, str, str], ...] = (
     # change                   highest rung   why
     ("cpus online",            "engine",      "tiering must not run while the slow node has CPUs"),
+    ("watermark",              "engine",      "demotion begins when its watermark is computed"),
     ("cpus under threads",     "evidence",    "a seed kernel's threads lose bytes as CPUs change"),
     ("limit_chans",            "queues",      "the kernel counts its channels by it"),
     ("dsa_state off",          "queues",      "nothing may copy while the descriptors are freed"),

@@ -7,7 +7,7 @@ something happened looks are close together, then ever further apart.
 
 from __future__ import annotations
 
-GLANCE = 2.0
+GLANCE = 1.0
 """Seconds between two glances at a host that has a profile."""
 SOONEST, LATEST = 1.0, 30.0
 """Seconds between two looks, after something happened and when all has been calm; the latter

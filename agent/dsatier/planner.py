@@ -174,6 +174,10 @@ def _changes(facts: Facts, desired: Desired) -> frozenset[str]:
     wanted_state = desired.wants("dsa_state")
     found = {
         "cpus online": bool(coming) and tiering_on(facts),
+        "watermark": desired.wants("numa_balancing") == 2
+        and live(facts, "numa_balancing") != 2
+        and "demote_scale_factor" in facts.knobs
+        and on(facts, "demotion_enabled"),
         "cpus under threads": bool(going_offline or coming)
         and facts.kernel.family == "seed"
         and on(facts, "cpu_multi_copy_pages"),

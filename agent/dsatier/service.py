@@ -151,9 +151,9 @@ def _held(host: Host, notify: Callable[[str], None]) -> Iterator[None]:
 
 def _patience(holder: str) -> float:
     """Return the seconds for which a daemon waits until ``holder`` lets go of the lock."""
-    if not holder.startswith(DAEMON_NAME):
-        return ORDERING
-    return IN_KERNEL if "has ended" in holder else 0.0
+    if "process" not in holder or "has ended" in holder:
+        return IN_KERNEL  # whoever had the lock is gone, and only a write of theirs holds it
+    return 0.0 if holder.startswith(DAEMON_NAME) else ORDERING
 
 
 def _host(

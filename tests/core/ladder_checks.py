@@ -91,6 +91,12 @@ CHANGES: tuple[Change, ...] = (
     Change("CPUs come under tiering", tiered(OURS), Desired(cpus_online=CPUS), "engine"),
     Change("tiering off", tiered(LIVE["ours"]), wants(numa_balancing=0, demotion_enabled=0), None),
     Change("tiering on", cpuless(LIVE["ours"]), wants(numa_balancing=2), None),
+    Change(
+        "tiering back under demotion",
+        knobs(tiered(LIVE["ours"]), numa_balancing=0),
+        wants(numa_balancing=2, demotion_enabled=1),
+        "engine",
+    ),
 )
 
 

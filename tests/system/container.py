@@ -208,7 +208,7 @@ class Container:
     ) -> None:
         try:
             if kind is None and self._nspawn is not None:
-                self.stop()
+                self.stop(2 * PATIENCE)  # a write that hangs holds a shutdown up
         finally:
             self._clear_away()
 
