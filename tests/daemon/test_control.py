@@ -343,7 +343,9 @@ def test_the_daemon_is_killed_before_it_answers() -> None:
         for thread in threads:
             thread.join(PATIENCE)
         said = "dsatier: reload: the daemon ended before it answered: `systemctl status dsatier`\n"
-        assert [(1, said)] * 2 == [(ran.code, ran.err) for ran in ends]
+        told = [(ran.code, ran.err) for ran in ends]
+        # the queue of another daemon on this machine looks the same: then the second came late
+        assert [(1, said)] * 2 == told or {(1, said), (3, told[-1][1])} == set(told)
 
 
 def queued(running: Running) -> bool:
