@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from tests.soak.report import can_mount, written
-from tests.soak.soak import Soak
+from tests.soak.soak import Soak, claimed
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,7 +34,10 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     tree = options.tree or (not options.sim and can_mount())
     options.report.mkdir(parents=True, exist_ok=True)
-    (options.report / "daemon.log").write_text("")
+    try:
+        log = claimed(options.report)
+    except BlockingIOError:
+        parser.error(f"{options.report}: another soak writes there; name another folder")
     work = Path(tempfile.mkdtemp(prefix="dsatier-soak-"))
     print(f"a soak of {options.minutes:g} min, seed {options.seed}, on {work}", flush=True)
     soak = Soak(
@@ -43,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         minutes=options.minutes,
         seed=options.seed,
         report=options.report,
+        log=log,
         work=work,
     )
     try:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tests.soak import acts, judges
 from tests.soak.judges import Check, Sample
@@ -44,10 +45,18 @@ Clock = Callable[[], float]
 
 
 class Soak:
-    """One soak. ``report`` is a folder that takes what was seen."""
+    """One soak. ``report`` is a folder that takes what was seen, ``log`` its list of acts."""
 
     def __init__(
-        self, *, tree: bool, host: str, minutes: float, seed: int, report: Path, work: Path
+        self,
+        *,
+        tree: bool,
+        host: str,
+        minutes: float,
+        seed: int,
+        report: Path,
+        log: TextIO,
+        work: Path,
     ) -> None:
         self._minutes, self._report, self._work = minutes, report, work
         self.seed, self.host, self.tree = seed, host, tree
@@ -76,7 +85,7 @@ class Soak:
             report / "daemon.log",
             self.clock,
         )
-        self._log = (report / "acts.jsonl").open("w", encoding="utf-8")
+        self._log = log
         self.phase = "start"
         self.needs_boot = False
         """Something is broken that only a boot mends."""
@@ -412,6 +421,19 @@ class Soak:
             f"{sum(self.counts.values())} acts, {checks}/{len(self.checks)} converged, "
             f"{len(self._harm)} harm, {len(self.failures)} wrong; {seen}"
         )
+
+
+def claimed(report: Path) -> TextIO:
+    """Return the emptied list of acts of a report folder. Raises BlockingIOError where in use."""
+    log = (report / "acts.jsonl").open("a", encoding="utf-8")
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.close()
+        raise
+    log.truncate(0)
+    (report / "daemon.log").write_text("")
+    return log
 
 
 def frozen(work: Path) -> dict[str, str]:

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +24,8 @@ from dsatier.sim.host import SimHost
 from dsatier.sim.state import Harm
 
 STATE = "var/lib/dsatier"
+LOG_LINES = 100
+"""Lines that the kernel keeps of its log."""
 _PATIENCE = 60.0
 Ran = tuple[int, str]
 """An exit code, and what was said."""
@@ -240,7 +243,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("place", type=Path)
     parser.add_argument("--host", default="dsa8")
     options = parser.parse_args(argv)
-    host = Answerable(SimHost.host_for(options.host).kernel)
+    # in a tree the log is a file that is read whole: one that fills in the course of a soak is
+    # memory that the daemon takes meanwhile, 400 KiB for a thousand lines; so it is soon full
+    description = replace(SimHost.host_for(options.host).kernel.spec, log_lines=LOG_LINES)
+    host = Answerable.of(description)
     with mounted(host, options.place):
         signal.sigwait({signal.SIGINT, signal.SIGTERM})
     return 0

@@ -17,6 +17,7 @@ from tests.soak import acts, judges
 from tests.soak.__main__ import main
 from tests.soak.judges import Check, Sample
 from tests.soak.picture import picture
+from tests.soak.soak import claimed
 from tests.soak.stage import Answerable
 
 SAMPLE = Sample(
@@ -212,6 +213,17 @@ def test_the_picture_shows_every_sample() -> None:
     assert [len(samples)] * 8 == [len(points) for points in lines]
     titles = [title.text for title in root.iter(f"{space}title")]
     assert {"SIGKILL", "converged", "degraded", "why & not"} == set(titles)
+
+
+def test_two_soaks_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    with claimed(tmp_path) as log:
+        log.write("an act\n")
+        log.flush()
+        with pytest.raises(SystemExit):
+            main(["--sim", "--minutes", "0.1", "--report", str(tmp_path)])
+        assert "an act\n" == (tmp_path / "acts.jsonl").read_text()
+    with claimed(tmp_path) as log:
+        assert "" == (tmp_path / "acts.jsonl").read_text()
 
 
 def test_a_very_short_soak_goes_well(tmp_path: Path) -> None:
