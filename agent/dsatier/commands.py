@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dsatier import __version__, catconfig, schema, service, show, statusview
+from dsatier import __version__, catconfig, pace, schema, service, show, statusview
 from dsatier.cmdline import parser
 from dsatier.control import NoAnswer, NoDaemon, ask
 from dsatier.drive import Driver, Outcome, Target
@@ -500,7 +500,7 @@ def _daemon(options: Namespace) -> int:
 
 
 def _reload(options: Namespace) -> int:
-    seconds = _seconds(options.timeout, service.RELOADING)
+    seconds = _seconds(options.timeout, pace.RELOADING)
     return service.order("reload", options.root, options.json, options.quiet, timeout=seconds)
 
 

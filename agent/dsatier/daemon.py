@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from dsatier.log import Logger
     from dsatier.uevents import Uevents
 
-RELOADING = 900.0
-"""Seconds that a reload may take where it does not say."""
 _TROUBLE = (HostError, NotNow, Malformed, Invalid)
 """What a look may raise: it is told, and the next look may go well."""
 
@@ -222,7 +220,7 @@ class Daemon:
     def _given(self) -> float:
         """Return the seconds that those who wait give a reload: those of the most patient."""
         given = (order.asked.get("timeout") for order in self._waiting)
-        return max((float(s) for s in given if isinstance(s, int | float)), default=RELOADING)
+        return max((float(s) for s in given if isinstance(s, int | float)), default=pace.RELOADING)
 
     def _rest(self, outcome: Outcome) -> None:
         """Publish how things stand, and settle when to look next."""

@@ -38,7 +38,7 @@ from dsatier.planner import plan as make_plan
 from dsatier.plans import Desired, Finding, Plan, Step
 from dsatier.profile import DriftPolicy
 from dsatier.readings import on
-from dsatier.records import WITHDRAWN, Motion, ProfileStatus, Record, with_conditions
+from dsatier.records import WITHDRAWN, Motion, ProfileStatus, Record, let_go, with_conditions
 from dsatier.rehearsal import no_way_back, prepare
 from dsatier.status import status
 
@@ -153,7 +153,7 @@ class Driver:
             event = "reboot" if record.latch == "none" else "latched"
             words = "the host booted" if event == "reboot" else record.latch_reason
             reason = "Booted" if event == "reboot" else _LATCHED[record.latch]
-            if record.state == "unmanaged" and record.reason == WITHDRAWN:
+            if let_go(record):
                 reason, words = record.reason, record.message  # let go of is let go of
             record = self._after(record, event, reason, words)
             record = replace(
@@ -175,13 +175,15 @@ class Driver:
             guards=self._guards,
         )
 
-    def apply(self, target: Target, given: Plan | None = None) -> Outcome:
-        """Bring the host to ``target``.
+    def apply(
+        self, target: Target, given: Plan | None = None, facts: Facts | None = None
+    ) -> Outcome:
+        """Bring the host to ``target``. ``facts`` saves a look where one was just taken.
 
         ``given`` is a plan made before: it is refused unless it is still what
         would be planned now.
         """
-        outcome = self._apply(target, *self._awake(), given)
+        outcome = self._apply(target, *self._awake(facts), given)
         if outcome.result in ("changed", "unchanged") and outcome.record is not None:
             return replace(outcome, record=self.tell("Accepted"))
         return outcome
@@ -202,13 +204,15 @@ class Driver:
             return self._stuck(record, plan, facts)
         return self._go(record, target, plan, facts)
 
-    def reconcile(self, target: Target, *, act: bool = True) -> Outcome:
+    def reconcile(self, target: Target, *, act: bool = True, facts: Facts | None = None) -> Outcome:
         """Look once: detect a fault, repair or report drift, or apply what is not in force.
 
         With ``act`` False nothing is written to the kernel: what would be done is told.
+        ``facts`` saves a look where one was just taken.
         """
-        record, facts = self._awake() if act else (self.journal.record(), self.look())
-        if act and record.state == "unmanaged" and record.reason == WITHDRAWN:
+        facts = facts or self.look()
+        record, facts = self._awake(facts) if act else (self.journal.record(), facts)
+        if act and let_go(record):
             return Outcome("unchanged", record.message, None, record)
         tail = self._tail(record, facts)
         in_force = record.profile_digest == target.digest
@@ -233,9 +237,9 @@ class Driver:
             return self._drift(record, target, plan, facts)
         return self._apply(target, record, facts)
 
-    def watch(self) -> Outcome:
+    def watch(self, facts: Facts | None = None) -> Outcome:
         """Look after a host without a profile: an unclean end, a reboot, a fault. Nothing else."""
-        record, facts = self._awake()
+        record, facts = self._awake(facts)
         broken = fault(record, facts, Desired(), self._tail(record, facts).lines)
         if broken is not None and record.latch != "fault":
             return self.fall_back(record, facts, Target(Desired(), record.profile_digest), broken)
@@ -244,7 +248,7 @@ class Driver:
     def take_up(self) -> None:
         """Note that a host that dsatier was told to let go of is wanted again."""
         record = self.journal.record()
-        if record.state == "unmanaged" and record.reason == WITHDRAWN:
+        if let_go(record):
             taken = self._after(record, "clear", "TakenUp", "a profile is wanted here again")
             with suppress(Rejected):  # whoever asks again asks for it anew
                 self._keep(taken)
@@ -314,9 +318,9 @@ class Driver:
 
     # -- how they go about it ----------------------------------------------
 
-    def _awake(self) -> tuple[Record, Facts]:
+    def _awake(self, facts: Facts | None = None) -> tuple[Record, Facts]:
         """Wake, and return record and facts as they are then."""
-        facts = self.look()
+        facts = facts or self.look()
         unclean = self.journal.motion() is not None
         record = self.wake(facts)
         return record, self.look() if unclean else facts  # the crash guard may have changed it

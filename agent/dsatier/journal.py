@@ -15,7 +15,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
 from dsatier import schema
-from dsatier.host import Host, Missing
+from dsatier.host import Host
+from dsatier.observe.reader import optional
 from dsatier.problem import Invalid
 from dsatier.records import Motion, Record
 
@@ -83,10 +84,7 @@ class Journal:
 
     def accepted(self) -> str | None:
         """Return the text of the intent that came into force last, if one did."""
-        try:
-            return self._host.read(ACCEPTED)
-        except Missing:
-            return None
+        return optional(self._host, ACCEPTED)
 
     def read_all(self) -> dict[str, tuple[str, object]]:
         """Return text and value of each file that is there and right, for ``remember``."""
@@ -159,15 +157,11 @@ class Journal:
         return cast(Record, self._known[LATE][1])
 
     def _text(self, path: str) -> str:
-        try:
-            return self._host.read(path)
-        except Missing:
-            return ""
+        return optional(self._host, path) or ""
 
     def _load(self, path: str, kind: str) -> object | None:
-        try:
-            text = self._host.read(path)
-        except Missing:
+        text = optional(self._host, path)
+        if text is None:
             return None
         known = self._known.get(path)
         if known is None or known[0] != text:

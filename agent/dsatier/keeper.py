@@ -19,7 +19,7 @@ from dsatier.intent import Intent
 from dsatier.journal import Journal
 from dsatier.perform import Progress
 from dsatier.problem import Invalid
-from dsatier.records import WITHDRAWN, ProfileStatus, Record
+from dsatier.records import ProfileStatus, Record, let_go
 from dsatier.targets import target
 
 if TYPE_CHECKING:
@@ -119,8 +119,9 @@ class Keeper:
             self.doing = "reading the profile"
             invalid = self._take(facts, lambda: intent.read(self._host, facts))
             if invalid is not None:
-                self._supervise(facts)
+                self._supervise(self.look_only())
                 return Outcome("refused", str(invalid), None, self._journal.record())
+            facts = self.look_only()  # reading took its time
         elif self._newest is not None and _shape(facts) != self._shape:
             # the texts that were read are asked what they want of the host as it is now
             text = intent.text(self._newest)
@@ -128,11 +129,13 @@ class Keeper:
         newest = self._newest
         put_off = self.retry_at is not None and time.monotonic() < self.retry_at
         if put_off and _same(newest, self._force):
-            return self._driver.watch()
+            return self._driver.watch(facts)
         outcome = self._supervise(facts)
         if newest is None or newest.profile is None:
             return outcome
-        if reload is None and (put_off or _same(newest, self._force) or self._let_go()):
+        if reload is None and (
+            put_off or _same(newest, self._force) or let_go(self._journal.record())
+        ):
             return outcome
         return self._go(newest, reload)
 
@@ -160,16 +163,16 @@ class Keeper:
         """Keep what is in force as it is."""
         if self._force is None:
             self._aim(self._journal.record().slow_node)
-            return self._driver.watch()
+            return self._driver.watch(facts)
         self._aim(self._force.slow_node)
         self.doing = "looking after the host"
         try:
             wanted = self._target(self._force, facts)
         except Invalid as invalid:  # a queue file that is wrong since a single run took it
-            self._driver.watch()
+            self._driver.watch(facts)
             outcome = Outcome("refused", str(invalid), None, self._journal.record())
         else:
-            outcome = self._driver.reconcile(wanted)
+            outcome = self._driver.reconcile(wanted, facts=facts)
         if _same(self._newest, self._force):
             self._count(outcome)
         return outcome
@@ -183,7 +186,7 @@ class Keeper:
             self._driver.until = self._host.monotonic() + reload
         facts = self._driver.look()
         try:
-            outcome = self._driver.apply(self._target(wanted, facts))
+            outcome = self._driver.apply(self._target(wanted, facts), facts=facts)
         except Invalid as invalid:  # its queue file
             outcome = Outcome("refused", str(invalid), None, self._journal.record())
         finally:
@@ -252,10 +255,6 @@ class Keeper:
 
     def _target(self, wanted: Intent, facts: Facts) -> Target:
         return target(wanted.reads, wanted, facts, self._journal.originals())
-
-    def _let_go(self) -> bool:
-        record = self._journal.record()
-        return record.state == "unmanaged" and record.reason == WITHDRAWN
 
     # -- its driver --------------------------------------------------------
 

@@ -14,9 +14,7 @@ from dsatier.facts import Facts
 from dsatier.knobs import live
 from dsatier.ladder import LADDER
 from dsatier.lifecycle import STATES
-from dsatier.records import Record
-
-STRICT = {"strict": True, "extra": "forbid", "use_attribute_docstrings": True}
+from dsatier.records import STRICT, Record
 
 STATUSES = ("True", "False", "Unknown")
 _RUNGS = tuple(rung.name for rung in LADDER)

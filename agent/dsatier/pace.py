@@ -14,6 +14,8 @@ SOONEST, LATEST = 1.0, 30.0
 where no profile in force says otherwise."""
 FLOCK = 0.2
 """Seconds that an event of the kernel waits for others: they come in flocks."""
+RELOADING = 900.0
+"""Seconds that a reload may take where nobody says."""
 TRIES = 5
 FIRST_RETRY = 30.0
 

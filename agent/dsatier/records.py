@@ -19,7 +19,6 @@ Truth = Literal["True", "False", "Unknown"]
 ProfileStatus = Literal["Accepted", "NoProfile", "Invalid", "Refused", "Failed"]
 """Refused: out of reach, nothing was written. Failed: tried, and undone."""
 
-
 WITHDRAWN = "Withdrawn"
 """The reason of a host that dsatier was told to let go of: nothing but an apply takes it up."""
 
@@ -106,6 +105,11 @@ class Motion:
     steps: int
     what: str
     """The step's words."""
+
+
+def let_go(record: Record) -> bool:
+    """Tell whether dsatier was told to take its hand off the host, and nobody wanted it back."""
+    return record.state == "unmanaged" and record.reason == WITHDRAWN
 
 
 def with_conditions(record: Record, now: float) -> Record:

@@ -14,15 +14,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from dsatier import pace
 from dsatier.exits import CONFIGURATION, FAILED, LOCKED, NOT_RUNNING, OK, USAGE
 
 if TYPE_CHECKING:
     from dsatier.host import Host
 
 FOLDER = "/run/dsatier"
-STATUS = f"{FOLDER}/status.json"
-RELOADING = 900.0
-"""Seconds that a reload gets where nobody says."""
 WAITING = 600.0
 DAEMON_NAME = "dsatier daemon"
 IN_KERNEL = 20.0
@@ -184,7 +182,7 @@ def reload_main(words: list[str]) -> int | None:
     options = parse(words, RELOAD)
     if options is None:
         return None
-    return order("reload", timeout=options.pop("timeout", RELOADING), **options)
+    return order("reload", timeout=options.pop("timeout", pace.RELOADING), **options)
 
 
 def nudge_main(words: list[str]) -> int | None:
@@ -244,24 +242,25 @@ def wait_main(words: list[str]) -> int | None:
 
 def wait(root: str | None = None, timeout: float = WAITING) -> int:
     """Wait until the host has converged: OK; or until it will not by itself: FAILED."""
+    from dsatier.statusview import read
+
+    path = folder(root) + "/status.json"
     until = time.monotonic() + timeout
-    known: tuple[int, int] | None = None
+    known: tuple[int, ...] = ()
     words = "dsatier has not run since this host booted"
     while True:
         try:
-            found = os.stat(folder(root) + "/status.json")
-            if (found.st_ino, found.st_mtime_ns) != known:
-                known = found.st_ino, found.st_mtime_ns
-                with open(folder(root) + "/status.json", encoding="utf-8") as stream:
-                    converged, final, words = _judged(json.load(stream))
+            mark, text = read(path)
+            if mark not in ((), known):
+                known = mark
+                converged, final, words = _judged(json.loads(text))
                 if converged:
                     print(words)
                     return OK
                 if final:
                     return _say(words, FAILED)
         except (OSError, ValueError, LookupError, TypeError) as error:
-            if not isinstance(error, FileNotFoundError):
-                words = f"{folder(root)}/status.json: {error}"
+            words = f"{path}: {error}"
         if time.monotonic() >= until:
             return _say(f"not converged in {timeout:g} s: {words}", FAILED)
         time.sleep(_LOOK)
@@ -269,6 +268,7 @@ def wait(root: str | None = None, timeout: float = WAITING) -> int:
 
 def _judged(document: dict[str, Any]) -> tuple[bool, bool, str]:
     """Return whether a host has converged, whether it will not by itself, and the words."""
+    from dsatier.records import WITHDRAWN
     from dsatier.statusview import alive
 
     state, profile = document["state"], document["profile"]["status"]
@@ -283,7 +283,7 @@ def _judged(document: dict[str, Any]) -> tuple[bool, bool, str]:
     if state == "converged" and profile == "Accepted":
         return True, True, words
     final = (
-        state in _STUCK or profile in ("Invalid", "NoProfile") or document["reason"] == "Withdrawn"
+        state in _STUCK or profile in ("Invalid", "NoProfile") or document["reason"] == WITHDRAWN
     )
     return False, final, f"{words}; {document['remedy']}"
 

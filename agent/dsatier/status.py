@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from dsatier.lifecycle import IN_MOTION, MEANING
-from dsatier.records import WITHDRAWN, Record
+from dsatier.records import Record, let_go
 
 AGAIN = "`systemctl reload dsatier` (`dsatier apply` where no daemon runs)"
 REMEDIES = {
@@ -52,7 +52,7 @@ def remedy(record: Record) -> str:
     """Return what an operator is to do."""
     if record.state in IN_MOTION:
         return MOVING
-    if record.state == "unmanaged" and record.reason == WITHDRAWN:
+    if let_go(record):
         return BACK
     if record.profile_status not in ("Accepted", "NoProfile") and record.latch == "none":
         return MEND

@@ -43,7 +43,7 @@ def status_main(argv: "list[str]") -> "int | None":
     if follow:
         return watch(path, as_json=as_json)
     try:
-        _, text = _read(path)
+        _, text = read(path)
     except OSError as error:
         print(_unreadable(path, error), file=sys.stderr)
         return FAILED
@@ -84,7 +84,7 @@ def _watch(path: str, *, as_json: bool) -> "NoReturn":
         words = complaint = ""
         code = NOT_RUNNING
         try:
-            seen, text = _read(path)
+            seen, text = read(path)
         except OSError as error:
             seen, text, complaint = None, "", _unreadable(path, error)
         if text:
@@ -107,7 +107,7 @@ def _watch(path: str, *, as_json: bool) -> "NoReturn":
         sleep(POLL)
 
 
-def _read(path: str) -> "tuple[tuple[int, ...], str]":
+def read(path: str) -> "tuple[tuple[int, ...], str]":
     """Return the file's mark and text, both empty where there is none. Raises OSError.
 
     The mark is another for each document: the file is replaced, never written again.
