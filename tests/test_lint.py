@@ -200,10 +200,13 @@ def test_doubles_are_values_and_back_ends() -> None:
 
 def test_every_source_names_its_licence() -> None:
     """The SPDX line is on the first lines of every file that can have one."""
-    kinds = {".py", ".yaml", ".yml", ".toml", ".sh", ".c", ".service", ".target", ".rules", ".j2"}
+    kinds = {
+        *(".py", ".yaml", ".yml", ".toml", ".sh", ".c", ".h", ".config"),
+        *(".service", ".target", ".rules", ".j2"),
+    }
     folders = (
         *("agent", "tests", "profiles", "docs", "man", "completion"),
-        *("packaging", "systemd"),
+        *("packaging", "systemd", "kernel-src"),
     )
     found = [
         path.relative_to(ROOT).as_posix()
