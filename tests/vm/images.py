@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What guests are made of, found or built once and kept outside of the repository.
+
+Everything is in ``${DSATIER_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dsatier}``, under names made of
+all that went in.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from tests.vm.kernel import Kernel, started
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[1]
+BUSYBOX = Path("/bin/busybox")
+SERIES = "linux-image-6.12.*+deb*-amd64-unsigned"
+"""Debian's own prebuilt kernel: the newest package of this name that apt knows."""
+
+
+class Missing(Exception):
+    """Something that guests are made of is not there. The message says what to do."""
+
+
+def cache() -> Path:
+    """Return the folder of what is kept."""
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(os.environ.get("DSATIER_CACHE") or f"{home}/dsatier")
+
+
+def once(name: str, inputs: bytes, build: Callable[[Path], None]) -> Path:
+    """Return the folder that ``build`` fills, from the cache where it is there.
+
+    Two that build the same wait for one another. What failed leaves nothing.
+    """
+    key = hashlib.sha256(inputs).hexdigest()[:16]
+    found = cache() / f"{name}-{key}"
+    if found.is_dir():
+        return found
+    cache().mkdir(parents=True, exist_ok=True)
+    with (cache() / f"{name}-{key}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if found.is_dir():
+            return found
+        print(f"vm: building {found}", file=sys.stderr)
+        work = Path(tempfile.mkdtemp(prefix=f"{name}-{key}.", dir=cache()))
+        try:
+            work.chmod(0o755)
+            build(work)
+            work.rename(found)
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+    return found
+
+
+def output(*words: str | Path, cwd: Path | None = None) -> str:
+    """Return what a program prints. Its errors go where ours go."""
+    ran = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, cwd=cwd)
+    return ran.stdout
+
+
+def agent() -> Path:
+    """Return the agent, built from its source."""
+    source = HERE / "agent.c"
+
+    def build(folder: Path) -> None:
+        words = ["gcc", "-static", "-O2", "-Wall", "-Wextra", "-Werror", "-s"]
+        output(*words, "-o", folder / "vm-agent", source)
+
+    return once("vm-agent", source.read_bytes(), build) / "vm-agent"
+
+
+def busybox() -> Path:
+    """Return busybox. Raises Missing."""
+    if not BUSYBOX.exists() or b"ld-linux" in BUSYBOX.read_bytes()[:4096]:
+        raise Missing(f"{BUSYBOX}: expected a static one: apt install busybox-static")
+    return BUSYBOX
+
+
+def emulator() -> Path:
+    """Return the emulator with the DSA, built where it has to be. Raises Missing."""
+    if given := os.environ.get("DSATIER_EMULATOR"):
+        return Path(given)
+    build = REPOSITORY / "tests/emulator/build"
+    if not build.exists():
+        found = shutil.which("qemu-system-x86_64")
+        if found is None:
+            raise Missing("no emulator: apt install qemu-system-x86, or set DSATIER_EMULATOR")
+        return Path(found)
+    return Path(output(build).splitlines()[-1])
+
+
+def debian_kernel() -> Kernel:
+    """Return the newest kernel 6.12 of Debian that apt knows, without installing it.
+
+    Raises Missing.
+    """
+    package = newest(SERIES)
+
+    def build(folder: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            download(Path(place), package)
+            for archive in Path(place).glob("*.deb"):
+                output("dpkg-deb", "-x", archive, folder)
+        (release,) = (path.name for path in (folder / "lib/modules").iterdir())
+        output("depmod", "-b", folder, release)
+        started(Kernel(folder / f"boot/vmlinuz-{release}"), folder / "boot")
+
+    folder = once("kernel", package.encode() + b"\n2", build)
+    (modules,) = (folder / "lib/modules").iterdir()
+    return Kernel(folder / f"boot/vmlinuz-{modules.name}", modules)
+
+
+def newest(pattern: str) -> str:
+    """Return ``NAME=VERSION`` of the newest package whose name fits. Raises Missing."""
+    words = ("apt-cache", "show", "--no-all-versions", *_names(pattern))
+    found: list[tuple[str, str]] = []
+    name = ""
+    for line in output(*words).splitlines() if len(words) > 3 else ():
+        key, _, value = line.partition(": ")
+        name = value if key == "Package" else name
+        if key == "Version":
+            found.append((value, name))
+    if not found:
+        raise Missing(f"{pattern}: apt knows no such package: apt-get update")
+    best = found[0]
+    for other in found[1:]:
+        compare = ["dpkg", "--compare-versions", other[0], "gt", best[0]]
+        if subprocess.run(compare, check=False).returncode == 0:
+            best = other
+    return f"{best[1]}={best[0]}"
+
+
+def _names(pattern: str) -> list[str]:
+    names = output("apt-cache", "pkgnames", pattern.partition("*")[0]).split()
+    return sorted(name for name in names if fnmatchcase(name, pattern))
+
+
+def download(folder: Path, *packages: str) -> None:
+    """Fetch packages into a folder by apt, from this machine's own sources."""
+    subprocess.run(
+        ["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", *packages],
+        cwd=folder,
+        check=True,
+        stdout=sys.stderr,
+    )
+
+
+def debian_root() -> Path:
+    """Return the image of a Debian with systemd, python3 and accel-config. Needs root."""
+    tree = Path(output(REPOSITORY / "tests/system/debianroot").strip())
+
+    def build(folder: Path) -> None:
+        words = ["mke2fs", "-q", "-t", "ext4", "-m", "0", "-O", "^has_journal", "-d", str(tree)]
+        output(*words, folder / "root.ext4", "2G")
+
+    return once("root", tree.name.encode(), build) / "root.ext4"
