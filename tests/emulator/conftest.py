@@ -15,12 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.emulator.dsa import Dsa
+from tests.emulator.dsa import SLOT, Dsa
 from tests.emulator.qtest import Machine
 
 HERE = Path(__file__).parent
-#: Where the tests put devices: slots of the root bus.
-SLOTS = range(4, 20)
+SLOTS = range(SLOT, 20)
 
 Bench = Callable[..., list[Dsa]]
 

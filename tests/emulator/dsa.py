@@ -17,10 +17,12 @@ from tests.emulator.qtest import Machine, Pci
 from tests.emulator.reference import Limits
 
 VENDOR, DEVICE = 0x8086, 0x0B25
+#: Where the first device of a machine is; the next ones follow.
+SLOT = 4
 
 #: Guest memory that the driver itself uses: records, what interrupts write, descriptor lists.
 RECORDS = 0x10_0000
-RECORD_COUNT = 4096
+RECORD_COUNT = 1024  # of each device
 VECTORS = 0x18_0000
 LISTS = 0x1C_0000
 #: Guest memory from here on is the test's.
@@ -420,7 +422,7 @@ class Dsa:
     def slot(self) -> int:
         """Return the address of a record that nobody else uses for a while, cleared."""
         self._slot = (self._slot + 1) % RECORD_COUNT
-        address = RECORDS + self._slot * RECORD
+        address = RECORDS + ((self.pci.slot - SLOT) * RECORD_COUNT + self._slot) * RECORD
         self.machine.write(address, bytes(RECORD))
         return address
 
@@ -430,9 +432,7 @@ class Dsa:
 
     def submit(self, descriptor: Descriptor, queue: int = 0, page: int = 0) -> None:
         """Hand a descriptor in, as MOVDIR64B does."""
-        portal = self.portal(queue, page)
-        for at, (word,) in enumerate(struct.iter_unpack("<Q", descriptor.encode())):
-            self.machine.write64(portal + 8 * at, word)
+        self.machine.write_block(self.portal(queue, page), descriptor.encode())
 
     def post(self, descriptor: Descriptor, queue: int = 0) -> int:
         """Hand a descriptor in with a record of its own; returns the record's address."""
@@ -444,7 +444,7 @@ class Dsa:
         """Return a record as it is now."""
         return Record.decode(self.machine.read(address, RECORD))
 
-    def wait(self, address: int, seconds: float = 30.0) -> Record:
+    def wait(self, address: int, seconds: float = 20.0) -> Record:
         """Wait for a record."""
         self.machine.until(
             f"completion record at {address:#x}",

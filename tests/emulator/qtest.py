@@ -114,7 +114,7 @@ class Machine:
         try:
             self._hear()  # the greeting
             self.qmp("qmp_capabilities")
-            self._config_space()
+            self.show_configuration()
         except BaseException:
             self.close(kill=True)
             raise
@@ -236,6 +236,11 @@ class Machine:
             text = base64.b64encode(data).decode()
             self.order("b64write", hex(address), hex(len(data)), text)
 
+    def write_block(self, address: int, data: bytes) -> None:
+        """Write 64 bytes in one access, as MOVDIR64B does."""
+        assert (len(data), address % 64) == (64, 0)
+        self.order("write", hex(address), "0x40", f"0x{data.hex()}")
+
     def clear(self, address: int, length: int, byte: int = 0) -> None:
         """Fill guest memory with one byte."""
         self.order("memset", hex(address), hex(length), hex(byte))
@@ -279,7 +284,7 @@ class Machine:
         words = () if nanoseconds is None else (nanoseconds,)
         return int(self.order("clock_step", *words)[0])
 
-    def until(self, what: str, met: Callable[[], bool], seconds: float = 30.0) -> None:
+    def until(self, what: str, met: Callable[[], bool], seconds: float = 20.0) -> None:
         """Wait, in real time, for something that QEMU's threads do; ``what`` is for the error."""
         end = time.monotonic() + seconds
         pause = 0.0002
@@ -291,8 +296,8 @@ class Machine:
 
     # -- PCI -------------------------------------------------------------------
 
-    def _config_space(self) -> None:
-        """Show the configuration space in memory, as firmware would."""
+    def show_configuration(self) -> None:
+        """Show the configuration space in memory, as firmware would; again after a reset."""
         for offset, value in ((_PCIEXBAR + 4, 0), (_PCIEXBAR, ECAM | 1)):
             self.order("outl", hex(_CONFIG_ADDRESS), hex(0x8000_0000 | offset))
             self.order("outl", hex(_CONFIG_DATA), hex(value))
