@@ -3,13 +3,18 @@
  * What a DSA says of itself and makes of a fixed set of descriptors, as JSON.
  *
  *     dsa-dump 0000:6a:01.0             registers, and the descriptors by VFIO
- *     dsa-dump --registers 0000:6a:01.0 registers only, from sysfs; changes nothing
+ *     dsa-dump --physical 0000:6a:01.0  the same by physical addresses
+ *     dsa-dump --registers 0000:6a:01.0 registers only; changes nothing
  *
- * For the descriptors the device must be bound to vfio-pci and belong to
- * nobody: it is reset, configured with one queue, and reset again. Behind an
- * IOMMU the addresses are the IOMMU's, and two descriptors meet a page that is
- * not mapped. Without one (vfio's no-IOMMU mode) the memory is one huge page:
- * echo 1 > /proc/sys/vm/nr_hugepages. The CPU needs MOVDIR64B.
+ * For the descriptors the device must belong to nobody: it is reset, configured
+ * with one queue, and reset again. The CPU needs MOVDIR64B.
+ *
+ * VFIO: bind it to vfio-pci (modprobe vfio_pci disable_denylist=1: the kernel
+ * keeps DSA from it otherwise). Some descriptors meet pages that the IOMMU does
+ * not map; the kernel's log tells of them.
+ *
+ * Physical: bind it to nothing. Its IOMMU must be off or in passthrough, and
+ * the memory is one huge page: echo 1 > /proc/sys/vm/nr_hugepages.
  *
  * Two dumps are compared by diff.py. Layouts are those of Linux's idxd.h.
  */
@@ -97,7 +102,9 @@ static uint64_t get64(struct device *d, uint32_t at)
 
 static void put32(struct device *d, uint32_t at, uint32_t value)
 {
-	if (pwrite(d->fd, &value, 4, d->bar0 + at) != 4)
+	if (d->regs)
+		*(volatile uint32_t *)(d->regs + at) = value;
+	else if (pwrite(d->fd, &value, 4, d->bar0 + at) != 4)
 		die("cannot write register %#x: %s", at, strerror(errno));
 }
 
@@ -240,19 +247,27 @@ static void show_tables(struct device *d, const char *when)
 
 /* ---- opening ---- */
 
-static void open_sysfs(struct device *d)
+/* map a BAR, from sysfs */
+static volatile uint8_t *resource(struct device *d, int number, size_t length, bool write)
 {
 	char path[256];
+	void *found;
 	int fd;
 
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource0", d->address);
-	fd = open(path, O_RDONLY);
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource%d", d->address, number);
+	fd = open(path, write ? O_RDWR : O_RDONLY);
 	if (fd < 0)
 		die("%s: %s", path, strerror(errno));
-	d->regs = mmap(NULL, 0x8000, PROT_READ, MAP_SHARED, fd, 0);
-	if (d->regs == MAP_FAILED)
+	found = mmap(NULL, length, PROT_READ | (write ? PROT_WRITE : 0), MAP_SHARED, fd, 0);
+	if (found == MAP_FAILED)
 		die("%s: cannot be mapped: %s", path, strerror(errno));
 	close(fd);
+	return found;
+}
+
+static void open_registers(struct device *d, bool write)
+{
+	d->regs = resource(d, 0, 0x8000, write);
 	if (*(volatile uint32_t *)d->regs == 0xffffffff)
 		die("%s does not answer: is its memory enabled?", d->address);
 }
@@ -269,29 +284,52 @@ static uint64_t physical(void *page)
 	return (entry & ((1ull << 55) - 1)) * 4096;
 }
 
+static void get_memory(struct device *d, int how)
+{
+	d->memory = mmap(NULL, MEMORY, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | how,
+			 -1, 0);
+	if (d->memory == MAP_FAILED)
+		die("no memory: %s%s", strerror(errno),
+		    how ? "; echo 1 > /proc/sys/vm/nr_hugepages" : "");
+	memset(d->memory, 1, MEMORY);
+}
+
+static void open_physical(struct device *d)
+{
+	uint16_t pci_command = 0x6; /* memory and bus mastering */
+	char path[256];
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver", d->address);
+	if (!access(path, F_OK))
+		die("%s has a driver: unbind it", d->address);
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", d->address);
+	fd = open(path, O_RDWR);
+	if (fd < 0 || pwrite(fd, &pci_command, 2, 4) != 2)
+		die("%s: %s", path, strerror(errno));
+	close(fd);
+	open_registers(d, true);
+	d->portal = resource(d, 2, 4096, true);
+	get_memory(d, MAP_HUGETLB);
+	d->bus = physical(d->memory);
+}
+
 static int open_group(struct device *d)
 {
 	char path[256], target[256];
-	const char *group;
 	ssize_t length;
 	int fd;
 
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group", d->address);
 	length = readlink(path, target, sizeof(target) - 1);
 	if (length < 0)
-		die("%s is in no IOMMU group: bind it to vfio-pci", d->address);
+		die("%s is not there, or in no IOMMU group: bind it to vfio-pci, or use --physical",
+		    d->address);
 	target[length] = 0;
-	group = strrchr(target, '/') + 1;
-	snprintf(path, sizeof(path), "/dev/vfio/%.200s", group);
-	d->translated = true;
+	snprintf(path, sizeof(path), "/dev/vfio/%.200s", strrchr(target, '/') + 1);
 	fd = open(path, O_RDWR);
-	if (fd < 0 && errno == ENOENT) {
-		snprintf(path, sizeof(path), "/dev/vfio/noiommu-%.200s", group);
-		d->translated = false;
-		fd = open(path, O_RDWR);
-	}
 	if (fd < 0)
-		die("%s: %s", path, strerror(errno));
+		die("%s: %s; is %s bound to vfio-pci?", path, strerror(errno), d->address);
 	return fd;
 }
 
@@ -308,32 +346,22 @@ static void open_vfio(struct device *d)
 {
 	int container = open("/dev/vfio/vfio", O_RDWR), group = open_group(d);
 	uint16_t pci_command = 0x6; /* memory and bus mastering */
+	struct vfio_iommu_type1_dma_map map = {
+		.argsz = sizeof(map), .iova = IOVA, .size = MEMORY,
+		.flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE,
+	};
 
 	if (container < 0)
 		die("/dev/vfio/vfio: %s", strerror(errno));
 	if (ioctl(group, VFIO_GROUP_SET_CONTAINER, &container) ||
-	    ioctl(container, VFIO_SET_IOMMU,
-		  d->translated ? VFIO_TYPE1v2_IOMMU : VFIO_NOIOMMU_IOMMU))
+	    ioctl(container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU))
 		die("VFIO does not give %s away: %s", d->address, strerror(errno));
-	d->memory = mmap(NULL, MEMORY, PROT_READ | PROT_WRITE,
-			 MAP_SHARED | MAP_ANONYMOUS | (d->translated ? 0 : MAP_HUGETLB), -1, 0);
-	if (d->memory == MAP_FAILED)
-		die("no memory: %s%s", strerror(errno),
-		    d->translated ? "" : "; echo 1 > /proc/sys/vm/nr_hugepages");
-	memset(d->memory, 1, MEMORY);
-	if (d->translated) {
-		struct vfio_iommu_type1_dma_map map = {
-			.argsz = sizeof(map), .vaddr = (uintptr_t)d->memory,
-			.flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE,
-			.iova = IOVA, .size = MEMORY,
-		};
-
-		if (ioctl(container, VFIO_IOMMU_MAP_DMA, &map))
-			die("cannot map memory for the device: %s", strerror(errno));
-		d->bus = IOVA;
-	} else {
-		d->bus = physical(d->memory);
-	}
+	get_memory(d, 0);
+	map.vaddr = (uintptr_t)d->memory;
+	if (ioctl(container, VFIO_IOMMU_MAP_DMA, &map))
+		die("cannot map memory for the device: %s", strerror(errno));
+	d->bus = IOVA;
+	d->translated = true;
 	d->fd = ioctl(group, VFIO_GROUP_GET_DEVICE_FD, d->address);
 	if (d->fd < 0)
 		die("%s cannot be had of VFIO: %s", d->address, strerror(errno));
@@ -662,18 +690,23 @@ static void show_descriptors(struct device *d)
 int main(int argc, char **argv)
 {
 	bool registers = argc == 3 && !strcmp(argv[1], "--registers");
+	bool by_physical = argc == 3 && !strcmp(argv[1], "--physical");
 	struct device d = { .fd = -1 };
 
-	if (argc != 2 + registers || argv[argc - 1][0] == '-') {
-		fprintf(stderr, "usage: dsa-dump [--registers] DOMAIN:BUS:SLOT.FUNCTION\n");
+	if (argc != 2 + registers + by_physical || argv[argc - 1][0] == '-') {
+		fprintf(stderr, "usage: dsa-dump [--physical | --registers] "
+			"DOMAIN:BUS:SLOT.FUNCTION\n");
 		return 64;
 	}
 	d.address = argv[argc - 1];
 	if (registers) {
-		open_sysfs(&d);
+		open_registers(&d, false);
 	} else {
 		need_movdir64b();
-		open_vfio(&d);
+		if (by_physical)
+			open_physical(&d);
+		else
+			open_vfio(&d);
 		if (command(&d, RESET_DEVICE, 0) & 0xff)
 			die("the device cannot be reset");
 	}
