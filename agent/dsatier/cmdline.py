@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from typing import NoReturn
+
+from dsatier.frozen import dataclass
 
 USAGE = 64
 

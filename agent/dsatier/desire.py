@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 from dsatier.facts import DsaDevice, Facts, Swap
+from dsatier.frozen import dataclass, replace
 from dsatier.knobs import KNOBS, live, value_refusal
 from dsatier.plans import Desired
 from dsatier.profile import (

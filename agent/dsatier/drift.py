@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 from dsatier.facts import Facts
+from dsatier.frozen import dataclass, replace
 from dsatier.profile import DriftPolicy
 from dsatier.records import Record, Repair
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from dsatier import lifecycle
@@ -28,6 +27,7 @@ from dsatier.desire import (
 from dsatier.drift import Fight, contested, noted
 from dsatier.facts import Facts
 from dsatier.faults import fault
+from dsatier.frozen import dataclass, replace
 from dsatier.gate import Gate
 from dsatier.host import Host, LogTail, Rejected
 from dsatier.interlock import GUARDS, Guard

@@ -9,9 +9,9 @@ ordered by name, whatever its folder.
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dsatier.frozen import dataclass
 from dsatier.host import Host, HostError
 from dsatier.problem import Invalid, Problem
 

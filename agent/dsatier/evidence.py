@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from dsatier.facts import Facts
+from dsatier.frozen import dataclass
 from dsatier.host import LogTail
 from dsatier.knobs import live
 from dsatier.profile import Tagged

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from dsatier.facts import Facts
+from dsatier.frozen import dataclass
 from dsatier.knobs import KNOBS, live
 from dsatier.ladder import DESCENTS
 from dsatier.loader import Loaded

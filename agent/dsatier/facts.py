@@ -7,8 +7,9 @@ argument, so that a fleet can be planned from captured facts without its hosts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from dsatier.frozen import dataclass
 
 STRICT = {"strict": True, "extra": "forbid", "use_attribute_docstrings": True}
 

@@ -7,10 +7,10 @@ The pages that people read are made from it, so none can say other than ``check`
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from dsatier.desire import ENGINES
+from dsatier.frozen import dataclass
 from dsatier.knobs import KNOBS
 
 REQUIRED = "required"

@@ -8,9 +8,9 @@ request and at the host as it is at that moment. ``GUARDS`` is the whole list.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from dsatier.facts import Facts
+from dsatier.frozen import dataclass
 from dsatier.knobs import KNOBS, SEED_BATCH_CHANS, SEED_SETTLE, live, value_refusal
 from dsatier.projection import project
 from dsatier.readings import (

@@ -11,9 +11,9 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 
+from dsatier.frozen import dataclass
 from dsatier.host import LogTail
 
 KMSG = "/dev/kmsg"

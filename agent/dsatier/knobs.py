@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from dsatier.frozen import dataclass
 
 if TYPE_CHECKING:
     from dsatier.facts import Facts

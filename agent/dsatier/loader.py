@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from dsatier import rules, schema, yamltext
 from dsatier.check import check_tree
 from dsatier.dropins import Found, Source, Unused
 from dsatier.facts import Facts
+from dsatier.frozen import dataclass
 from dsatier.match import mismatches
 from dsatier.merge import Layer, Origin, layer, merge
 from dsatier.problem import Invalid, Problem, dotted

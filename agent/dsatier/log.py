@@ -15,10 +15,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
-from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import LazyLoader
+from importlib import import_module
+from importlib.machinery import PathFinder
 from math import isfinite
-from typing import Any, TextIO
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TextIO
 
 LEVELS = {"error": 3, "warning": 4, "notice": 5, "info": 6, "debug": 7}
 """Names of the levels, with the priorities of sd-daemon(3)."""
@@ -37,38 +38,40 @@ _ODD = {
 }
 
 
-class _Later:
-    """Finds modules that structlog imports and dsatier does not use, so that they load when used.
+def _parts_of_structlog() -> tuple[ModuleType, ModuleType, ModuleType]:
+    """Return the three modules of structlog that a logger of ours stands on.
 
-    They cost 3.5 MB otherwise, asyncio and ssl most of it; rich takes as much again where it
-    is installed, to colour tracebacks that nobody prints.
+    The package loads all others with them: asyncio, ssl, tracebacks, colours, 12 MB and a
+    quarter of the daemon's start. So they are loaded by themselves, under their own names:
+    whoever imports the package later gets the same ones.
     """
+    names = "structlog._base", "structlog._log_levels", "structlog.exceptions"
+    whole = sys.modules.get("structlog")
+    spec = None if whole else PathFinder.find_spec("structlog")
+    if spec is not None:
+        shell = ModuleType("structlog")
+        shell.__path__ = list(spec.submodule_search_locations or ())
+        sys.modules["structlog"] = shell
+    try:
+        base, levels, exceptions = map(import_module, names)
+    finally:
+        if spec is not None:
+            del sys.modules["structlog"]
+    return base, levels, exceptions
 
-    later = frozenset({"asyncio", "logging", "structlog.stdlib", "structlog.threadlocal"})
-    unused = frozenset({"rich", "better_exceptions", "colorama", "greenlet", "twisted"})
 
-    def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        if name in self.unused:
-            raise ModuleNotFoundError(f"dsatier's log does without {name}", name=name)
-        if name not in self.later:
-            return None
-        spec = PathFinder.find_spec(name, path, target)
-        if spec is not None and spec.loader is not None:
-            spec.loader = LazyLoader(spec.loader)
-        return spec
-
-
-_finder = _Later()
-sys.meta_path.insert(0, _finder)
-try:
-    import structlog
-finally:
-    sys.meta_path.remove(_finder)
+if TYPE_CHECKING:
+    from structlog import BoundLoggerBase, DropEvent
+    from structlog.processors import add_log_level
+else:
+    _base, _levels, _exceptions = _parts_of_structlog()
+    BoundLoggerBase, DropEvent = _base.BoundLoggerBase, _exceptions.DropEvent
+    add_log_level = _levels.add_log_level
 
 Event = MutableMapping[str, Any]
 
 
-class Logger(structlog.BoundLoggerBase):
+class Logger(BoundLoggerBase):
     """A bound logger: one method a level, and ``bind`` for fields that stay. Never raises."""
 
     def error(self, event: str, /, **fields: object) -> None:
@@ -114,7 +117,7 @@ def logger(
 
     def enough(_: object, name: str, event: Event) -> Event:
         if LEVELS[name] > LEVELS[level]:
-            raise structlog.DropEvent
+            raise DropEvent
         return event
 
     def in_order(_: object, name: str, event: Event) -> Event:
@@ -131,7 +134,7 @@ def logger(
         sink,
         [
             enough,
-            structlog.processors.add_log_level,
+            add_log_level,
             in_order,
             for_journal if journal else for_people,
         ],

@@ -8,9 +8,9 @@ copied nothing. The host's name is no label, Prometheus adds ``instance``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
 from dsatier.facts import Facts
+from dsatier.frozen import dataclass
 from dsatier.knobs import live
 from dsatier.ladder import LADDER
 from dsatier.lifecycle import STATES
@@ -46,7 +46,7 @@ class Running:
     """Seconds since the epoch."""
     looked: float | None = None
     """Seconds since the epoch at the last look at the host, None before the first."""
-    reloads: Mapping[str, int] = field(default_factory=dict)
+    reloads: Mapping[str, int] | None = None
     """How many ended with each result. A result that is named from the start, with 0, can be
     alerted on when it first happens."""
 
@@ -202,7 +202,7 @@ def _daemon(running: Running) -> Iterator[_Family]:
         "counter",
         "Reloads of the profile, by how they ended.",
         "result",
-        dict(sorted(running.reloads.items())),
+        dict(sorted((running.reloads or {}).items())),
     )
     yield _by(
         "dsatier_build_info", "gauge", "The version of dsatier.", "version", {running.version: 1}

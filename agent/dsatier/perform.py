@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from dsatier.frozen import dataclass
 from dsatier.gate import Gate, Refused
 from dsatier.host import Host, HostDown, HostError, Hung
 from dsatier.plans import Plan, Step

@@ -9,7 +9,6 @@ state, also one that a crash left behind, gives the way from there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
 from dsatier.evidence import (
     CleanLog,
@@ -49,15 +48,19 @@ SWAP_DEADLINE = 600.0
 """Seconds that a request of each kind may take before it counts as hung."""
 
 
-@dataclass(slots=True)
 class _Way:
     """The way walked so far: the foretold host, and the steps that lead there."""
 
-    origin: Facts
-    desired: Desired
-    facts: Facts
-    reasons: dict[str, str]
-    steps: list[Step] = field(default_factory=list)
+    __slots__ = ("desired", "facts", "origin", "reasons", "steps")
+
+    def __init__(
+        self, origin: Facts, desired: Desired, facts: Facts, reasons: dict[str, str]
+    ) -> None:
+        self.origin = origin
+        self.desired = desired
+        self.facts = facts
+        self.reasons = reasons
+        self.steps: list[Step] = []
 
     def step(
         self,

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from dsatier.evidence import Evidence
 from dsatier.facts import Swap
+from dsatier.frozen import dataclass
 from dsatier.queuefile import DeviceConfig
 from dsatier.requests import Request
 

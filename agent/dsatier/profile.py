@@ -10,10 +10,10 @@ agent does not touch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Interval, Len
+from dsatier.bounds import Interval, Len
+from dsatier.frozen import dataclass
 
 
 class Tagged:
@@ -128,9 +128,7 @@ class QueueShape:
 
     __pydantic_config__ = STRICT
 
-    devices: (
-        Annotated[int, Interval(ge=1, le=64)] | Annotated[tuple[DeviceName, ...], Len(1, 64)]
-    )
+    devices: Annotated[int, Interval(ge=1, le=64)] | Annotated[tuple[DeviceName, ...], Len(1, 64)]
     """How many devices, counted from the first by name, or their names (``[dsa0, dsa2]``)."""
     engines: Annotated[int, Interval(ge=1, le=64)] = 4
     """Engines of each device, all in its group 0."""

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import replace
 
 from dsatier.facts import Channel, DsaDevice, Facts, WorkQueue
+from dsatier.frozen import replace
 from dsatier.knobs import live
 from dsatier.queuefile import DeviceConfig, QueueConfig
 from dsatier.readings import free, held

@@ -12,13 +12,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
-from annotated_types import Interval, Len
-
+from dsatier.bounds import Interval, Len
 from dsatier.facts import DsaDevice, WorkQueue
+from dsatier.frozen import asdict, dataclass, replace
 from dsatier.jsontext import Member, Value
 from dsatier.jsontext import parse as parse_json
 from dsatier.problem import Invalid, Problem, show
@@ -308,7 +307,7 @@ def _device_json(config: DeviceConfig) -> dict[str, Any]:
 def _group_json(config: DeviceConfig, name: str, settings: GroupConfig | None) -> dict[str, Any]:
     group: dict[str, Any] = {"dev": name}
     if settings is not None:
-        group |= _named({f.name: getattr(settings, f.name) for f in fields(settings)[1:]})
+        group |= _named(dict(list(asdict(settings).items())[1:]))
     number = int(name.partition(".")[2])
     queues = [_queue_json(queue) for queue in config.queues if queue.group == number]
     if queues:

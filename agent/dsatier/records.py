@@ -7,9 +7,9 @@ crash guard, for latches, and to tell people since when.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Literal
 
+from dsatier.frozen import dataclass, replace
 from dsatier.lifecycle import IN_MOTION
 
 STRICT = {"strict": True, "extra": "forbid", "use_attribute_docstrings": True}

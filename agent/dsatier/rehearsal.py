@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from dsatier.desire import Originals, from_originals
 from dsatier.facts import Facts
+from dsatier.frozen import replace
 from dsatier.interlock import GUARDS, Circumstances, Guard, Refusal, refusals
 from dsatier.ladder import DESCENTS, LADDER, Rung
 from dsatier.planner import plan as make_plan

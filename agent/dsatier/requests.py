@@ -7,10 +7,10 @@ carries requests out, the interlock judges them, the projection foretells them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from dsatier.facts import Swap
+from dsatier.frozen import dataclass
 from dsatier.profile import Tagged
 from dsatier.queuefile import DeviceConfig
 

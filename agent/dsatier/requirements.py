@@ -8,9 +8,9 @@ is checked before the first write, not after a failed start.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 from dsatier.facts import DsaDevice, Facts
+from dsatier.frozen import replace
 from dsatier.knobs import KNOBS, SEED_BATCH_CHANS, live, thread_counts, value_refusal
 from dsatier.plans import Desired, Finding
 from dsatier.projection import project, switched

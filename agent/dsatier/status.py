@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
+from dsatier.frozen import asdict
 from dsatier.lifecycle import IN_MOTION, MEANING
 from dsatier.records import Record, let_go
 

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
+from dsatier.frozen import dataclass, replace
 from dsatier.metrics import Duration, with_step
 from dsatier.records import STRICT
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from dsatier.facts import Channel, DsaDevice, WorkQueue
@@ -24,28 +23,39 @@ _NUMBERS = (
 )
 
 
-@dataclass(slots=True)
 class _Queue:
     """A queue's files, and what they said last."""
 
-    id: str
-    paths: tuple[str, ...]
-    names: tuple[str, ...]
-    said: tuple[str, ...] = ()
-    value: WorkQueue | None = None
+    __slots__ = ("id", "names", "paths", "said", "value")
+
+    def __init__(self, name: str, paths: tuple[str, ...], names: tuple[str, ...]) -> None:
+        self.id = name
+        self.paths = paths
+        self.names = names
+        self.said: tuple[str, ...] = ()
+        self.value: WorkQueue | None = None
 
 
-@dataclass(slots=True)
 class _Device:
     """What does not change while a device is there, and what was seen last."""
 
-    link: str
-    fixed: dict[str, Any]
-    changing: tuple[str, ...]
-    engines: tuple[str, ...]
-    queues: tuple[_Queue, ...]
-    said: tuple[Any, ...] = ()
-    value: DsaDevice | None = None
+    __slots__ = ("changing", "engines", "fixed", "link", "queues", "said", "value")
+
+    def __init__(
+        self,
+        link: str,
+        fixed: dict[str, Any],
+        changing: tuple[str, ...],
+        engines: tuple[str, ...],
+        queues: tuple[_Queue, ...],
+    ) -> None:
+        self.link = link
+        self.fixed = fixed
+        self.changing = changing
+        self.engines = engines
+        self.queues = queues
+        self.said: tuple[Any, ...] = ()
+        self.value: DsaDevice | None = None
 
 
 class DsaEyes:

@@ -7,11 +7,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from annotated_types import Ge
 
+from dsatier.frozen import dataclass
 from dsatier.profile import STRICT, Tagged
 
 After = Annotated[float, Ge(0)]

@@ -6,9 +6,9 @@ Everything in it is immutable but a few flat dicts and lists, so a copy is shall
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any, NamedTuple
 
+from dsatier.frozen import asdict
 from dsatier.sim.faults import KINDS, AnyFault
 
 GONE = "gone"
