@@ -13,13 +13,15 @@ import os
 import select
 import signal
 import struct
-import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar, cast
 
 from dsatier.host import Hung, Ran, Rejected
+
+if TYPE_CHECKING:
+    import subprocess
 
 T = TypeVar("T")
 
@@ -149,43 +151,62 @@ def _died(status: int) -> str:
     return f"signal {-code}; where the kernel killed it, the kernel log says why"
 
 
-def call(what: str, function: Callable[[], T], deadline: float) -> T:
-    """Return what ``function`` does, called in a child: what it imports stays there.
+class Begun(Generic[T]):
+    """A call that a child is at: what it imports stays there.
 
-    Raises what it raises, Rejected where the child died, and Hung after ``deadline`` seconds.
-    Values and exceptions must be of the sort that can be pickled.
+    Values and exceptions must be of the sort that can be pickled. Raises Rejected where there
+    is no child to be had.
     """
-    import pickle
 
-    try:
-        ours, its = os.pipe2(os.O_CLOEXEC)
-    except OSError as error:
-        raise _no_process(what, error) from error
-    try:
-        child = os.fork()
-    except OSError as error:
-        os.close(ours)
+    def __init__(self, what: str, function: Callable[[], T], deadline: float) -> None:
+        self._what = what
+        self._deadline = deadline
+        self._end = time.monotonic() + deadline
+        try:
+            ours, its = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:
+            raise _no_process(what, error) from error
+        try:
+            self._child = os.fork()
+        except OSError as error:
+            os.close(ours)
+            os.close(its)
+            raise _no_process(what, error) from error
+        if self._child == 0:
+            _call_and_exit(its, function)
         os.close(its)
-        raise _no_process(what, error) from error
-    if child == 0:
-        _call_and_exit(its, function)
-    os.close(its)
-    data, end = bytearray(), time.monotonic() + deadline
-    try:
-        while (part := _read_within(ours, end - time.monotonic())) != b"":
-            if part is None:
-                os.kill(child, signal.SIGKILL)
-                raise Hung(what, f"has taken more than {deadline:g} s and was killed")
-            data += part
-    finally:
-        os.close(ours)
-        _, status = os.waitpid(child, 0)
-    if not data:
-        raise Rejected(what, errno.EIO, f"the process that does it died: {_died(status)}")
-    went_well, result = pickle.loads(data)  # noqa: S301  of our own child
-    if went_well:
-        return cast(T, result)
-    raise result
+        self._pipe = ours
+
+    def result(self) -> T:
+        """Return what the function does; to be asked once.
+
+        Raises what it raises, Rejected where the child died, and Hung after the deadline.
+        """
+        import pickle
+
+        data = bytearray()
+        try:
+            while (part := _read_within(self._pipe, self._end - time.monotonic())) != b"":
+                if part is None:
+                    os.kill(self._child, signal.SIGKILL)
+                    message = f"has taken more than {self._deadline:g} s and was killed"
+                    raise Hung(self._what, message)
+                data += part
+        finally:
+            os.close(self._pipe)
+            _, status = os.waitpid(self._child, 0)
+        if not data:
+            message = f"the process that does it died: {_died(status)}"
+            raise Rejected(self._what, errno.EIO, message)
+        went_well, result = pickle.loads(data)  # noqa: S301  of our own child
+        if went_well:
+            return cast(T, result)
+        raise result
+
+
+def call(what: str, function: Callable[[], T], deadline: float) -> T:
+    """Return what ``function`` does, called in a child. Raises as ``Begun`` and its result."""
+    return Begun(what, function, deadline).result()
 
 
 def _no_process(what: str, error: OSError) -> Rejected:
@@ -223,6 +244,8 @@ def run(
     It gets its own process group, which is killed at the deadline. Raises OSError where
     it cannot be started, and Hung.
     """
+    import subprocess  # few hosts ever run a program, and it brings much along
+
     with subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
@@ -244,6 +267,8 @@ def run(
 def _followed(
     process: subprocess.Popen[bytes], deadline: float, name: str, waiting: Callable[[], None]
 ) -> Ran:
+    from subprocess import TimeoutExpired
+
     assert process.stdout is not None
     assert process.stderr is not None
     said = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
@@ -258,7 +283,7 @@ def _followed(
         if left <= 0:
             raise Hung(name, _killed(process, deadline))
         if not open_ends:
-            with suppress(subprocess.TimeoutExpired):
+            with suppress(TimeoutExpired):
                 process.wait(min(left, _TURN))
             waiting()
             continue
@@ -284,10 +309,12 @@ def _followed(
 
 def _kill(process: subprocess.Popen[bytes]) -> bool:
     """Kill a process and all of its group; tell whether it is gone."""
+    from subprocess import TimeoutExpired
+
     if process.poll() is None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        with suppress(subprocess.TimeoutExpired):
+        with suppress(TimeoutExpired):
             process.wait(_LAST_BREATH)
     return process.poll() is not None
 

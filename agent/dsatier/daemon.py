@@ -14,7 +14,6 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dsatier import __version__, apart, metrics, pace, schema
@@ -22,10 +21,11 @@ from dsatier.control import Listener, Order
 from dsatier.drive import Outcome
 from dsatier.exits import BAD_PROFILE, FAILED, OK, RESULTS
 from dsatier.facts import Facts
-from dsatier.glance import Glance
+from dsatier.frozen import dataclass
+from dsatier.glance import TOLD, Glance
 from dsatier.host import Host, HostError, Rejected
 from dsatier.journal import Journal, Spoilt
-from dsatier.keeper import READING, Keeper
+from dsatier.keeper import Keeper
 from dsatier.lifecycle import NotNow
 from dsatier.observe.text import Malformed
 from dsatier.perform import Progress
@@ -33,8 +33,10 @@ from dsatier.problem import Invalid
 from dsatier.tally import NOTHING, RELOADS
 
 if TYPE_CHECKING:
+    from dsatier.intent import AtStart
     from dsatier.log import Logger
     from dsatier.uevents import Uevents
+    from dsatier.watch import Watch
 
 _TROUBLE = (HostError, NotNow, Malformed, Invalid)
 """What a look may raise: it is told, and the next look may go well."""
@@ -49,6 +51,8 @@ class Surroundings:
     notify: Callable[[str], None]
     """Tells the service manager: ``READY=1``, ``STATUS=...``, ``WATCHDOG=1``."""
     events: Uevents | None = None
+    watch: Watch | None = None
+    """Tells of writes to files; None where there is nobody to tell."""
     watchdog: float = 0.0
     """Seconds between two signs of life that the service manager asks for; 0 for none."""
     simulate: Callable[[dict[str, Any]], str] | None = None
@@ -58,16 +62,20 @@ class Surroundings:
 class Daemon:
     """Keeps one host as its profile says. Its user holds the host's lock."""
 
-    def __init__(self, host: Host, around: Surroundings) -> None:
+    def __init__(self, host: Host, around: Surroundings, reading: apart.Begun[AtStart]) -> None:
+        """``reading`` is the process apart that finds out what there is at the start."""
         self._host = host
         self._around = around
         self._log = around.log
         self._journal = Journal(host, self._validate)
-        # in one child: each takes as long to come up as it is at work
-        self._journal.remember(apart.call("the journal", lambda: Journal(host).read_all(), READING))
+        self._found = reading.result()
+        self._journal.remember(self._found.known)
         self._stopping = False
         self._keeper = Keeper(host, self._journal, self._log, self._progress, self._about)
         self._glance = Glance(host)
+        self._watch = around.watch
+        self._glance_at = self._glance_all_at = self._listen_at = 0.0
+        """Monotonic seconds of the next glances, and from which on writes are listened to."""
         self._reload_asked = False
         self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._started = time.time()
@@ -81,6 +89,8 @@ class Daemon:
         self._tally = self._tally_kept = NOTHING
         self._ended = "", ""
         """Result and message of the look before."""
+        self._unwritten = ""
+        """Why the status could not be written at the look before."""
         self._said = ""
         self._waiting: list[Order] = []
         """Those who are told of progress now."""
@@ -96,9 +106,10 @@ class Daemon:
         with suppress(Spoilt):  # figures for a graph are no reason not to start
             self._tally = self._journal.tally() or self._tally
         self._start()
+        self._around.notify("READY=1")
+        self._turn([])
         gc.collect()
         gc.freeze()  # what is there now stays: looking through it again and again is idle work
-        self._around.notify("READY=1")
         while not self._stopping:
             self._turn(self._wait())
         self._around.notify("STOPPING=1")
@@ -118,7 +129,7 @@ class Daemon:
         self._reload_asked = True
 
     def _start(self) -> None:
-        record = self._keeper.start()
+        record = self._keeper.start(self._found)
         self._log.notice(
             "started",
             state=record.state,
@@ -144,14 +155,21 @@ class Daemon:
             if events is not None and events.fileno() in ready and (found := events.drain()):
                 self._log.debug("kernel event", what=sorted(found))
                 self._happened(pace.FLOCK)
-            elif self._keeper.managed and (path := self._changed()):
+            elif self._keeper.managed and (path := self._changed(ready)):
                 self._log.debug("changed", what=path)
-                self._happened(0.0)
+                self._happened(pace.WRITTEN)
         return []
 
     def _nap(self) -> float:
         """Return how long it may sleep without a glance or a sign of life."""
-        nap = pace.GLANCE if self._keeper.managed else pace.LATEST
+        nap = pace.LATEST
+        if self._keeper.managed:
+            now = time.monotonic()
+            nap = min(nap, self._glance_all_at - now)
+            if self._glance.restless:
+                nap = min(nap, self._glance_at - now)
+            if self._listen_at > now:
+                nap = min(nap, self._listen_at - now)
         return min(nap, self._around.watchdog / 3) if self._around.watchdog else nap
 
     def _poll(self, seconds: float) -> set[int]:
@@ -161,17 +179,61 @@ class Daemon:
             poll.register(number, select.POLLIN)
         if self._around.events is not None:
             poll.register(self._around.events, select.POLLIN)
-        ready = {number for number, _ in poll.poll(max(seconds, 0.0) * 1000)}
+            poll.register(self._around.events.swaps, select.POLLPRI)
+        listening = self._keeper.managed and time.monotonic() >= self._listen_at
+        if self._watch is not None and listening:
+            poll.register(self._watch, select.POLLIN)
+        # rounded up: a millisecond early is nothing to do, again and again
+        ready = {number for number, _ in poll.poll(int(max(seconds, 0.0) * 1000) + 1)}
         if self._wake[0] in ready:
             with suppress(BlockingIOError):
                 os.read(self._wake[0], 4096)
         return ready
 
-    def _changed(self) -> str | None:
+    def _changed(self, ready: set[int]) -> str | None:
+        """Glance at what is due, and return what is not as it was."""
+        now = time.monotonic()
+        told = self._told(ready)
+        if told:  # a writer that never stops must not be followed at each write
+            self._listen_at = now + pace.FLOCK / 2
+        everything = told or now >= self._glance_all_at
+        if not everything and not (self._glance.restless and now >= self._glance_at):
+            return None
+        self._glance_at = now + pace.GLANCE
         try:
-            return self._glance.changed()
+            if not everything:
+                return self._glance.restless_changed()
+            self._glance_all_at = now + pace.GLANCE_ALL
+            path = self._glance.changed()
         except HostError as error:
             return str(error)  # a look will tell what it is
+        if path is not None and not told and self._glance.watched(path):
+            self._deaf(path)
+        return path
+
+    def _told(self, ready: set[int]) -> bool:
+        """Tell whether somebody has said that files were written to, or swap has changed."""
+        events = self._around.events
+        swaps = events is not None and events.swaps in ready
+        written = self._watch is not None and self._watch.fileno() in ready and self._watch.drain()
+        return bool(swaps or written)
+
+    def _deaf(self, path: str) -> None:
+        """Believe no more that writes are told of: one was not."""
+        self._log.debug("not told of a write", what=path)
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+    def _remember(self, facts: Facts) -> None:
+        """Have the next glances compare with what is there now."""
+        self._glance_at = time.monotonic() + pace.GLANCE
+        self._glance_all_at = time.monotonic() + pace.GLANCE_ALL
+        told = () if self._around.events is None else TOLD
+        if self._watch is None:
+            self._glance.remember(facts, told=told)
+        else:
+            self._glance.remember(facts, self._watch.follow, told)
 
     def _happened(self, after: float) -> None:
         """Look soon: something changed on the host."""
@@ -203,7 +265,7 @@ class Daemon:
         began = time.monotonic()
         try:
             if self._keeper.facts is not None:  # what changes from now on is seen or glanced at
-                self._glance.remember(self._keeper.facts)
+                self._remember(self._keeper.facts)
             outcome = self._keeper.look(self._given() if reload else None)
         except _TROUBLE as trouble:
             outcome = self._in_trouble(trouble)
@@ -254,7 +316,7 @@ class Daemon:
             facts = self._keeper.facts
             if facts is None or not quiet:
                 facts = self._keeper.look_only()
-                self._glance.remember(facts)
+                self._remember(facts)
             self._looked = time.time()
             record = self._keeper.tell()
             self._journal.publish_metrics(self._metrics(facts))
@@ -262,8 +324,11 @@ class Daemon:
                 self._journal.keep_tally(self._tally)
                 self._tally_kept = self._tally
         except (*_TROUBLE, Rejected) as error:
-            self._log.warning("status not written", message=str(error))
+            if str(error) != self._unwritten:  # what stays as it is is told once
+                self._unwritten = str(error)
+                self._log.warning("status not written", message=self._unwritten)
             return
+        self._unwritten = ""
         if self._around.events is not None:
             self._around.events.drain()  # what the pass itself did
         words = f"{record.state}: {record.message or record.reason}"
@@ -381,4 +446,4 @@ class Daemon:
     @staticmethod
     def _validate(kind: str, text: str) -> Any:
         # the validators stay in memory where they have once been used
-        return apart.call(kind, lambda: schema.validate(kind, text), READING)
+        return apart.call(kind, lambda: schema.validate(kind, text), pace.READING)

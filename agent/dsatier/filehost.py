@@ -10,12 +10,10 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import shutil
 import stat
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 
 from dsatier import apart
 from dsatier.host import HostError, LogTail, Missing, Ran, Rejected
@@ -171,7 +169,7 @@ class FileHost:
         name = argv[0] if argv else ""
         if name not in PROGRAMS:
             raise ValueError(f"expected one of {', '.join(sorted(PROGRAMS))}, found {name!r}")
-        program = shutil.which(name, path=self._path)
+        program = _program(name, self._path)
         if program is None:
             raise Missing(name, f"is not installed in {self._path}")
         command = (program, *argv[1:])
@@ -192,7 +190,7 @@ class FileHost:
             raise Rejected(
                 name, errno.EPERM, f"{self.root} is a tree, not a machine: its swap stays as it is"
             )
-        tools = [shutil.which(tool, path=PATH) for tool in ("unshare", "sh")]
+        tools = [_program(tool, PATH) for tool in ("unshare", "sh")]
         if None in tools:
             raise Missing("unshare", f"is not installed in {PATH}, or sh is not")
         unshare, shell = map(str, tools)
@@ -212,6 +210,10 @@ class FileHost:
             return self._tree.real(path)
         except OSError as error:
             raise _host_error(path, error, "cannot be found") from error
+
+    def place(self, path: str) -> str:
+        """Return the machine's own path of ``path``. May raise OSError."""
+        return path if self._tree.whole else self._tree.real(path)
 
     # the log, the clocks and the name
 
@@ -283,8 +285,14 @@ class FileHost:
 
     def lock(self, path: str, holder: str) -> AbstractContextManager[None]:
         """Hold the lock of the host's writers; whoever else asks for it is told ``holder``."""
-        since = datetime.fromtimestamp(self.wall(), UTC).isoformat(timespec="seconds")
+        since = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(self.wall()))
         return self._own.lock(path, f"{holder}, process {os.getpid()}, since {since}")
+
+
+def _program(name: str, path: str) -> str | None:
+    """Return where a program is, as ``shutil.which`` does; that module brings five others."""
+    found = (os.path.join(folder, name) for folder in path.split(":"))
+    return next((one for one in found if os.path.isfile(one) and os.access(one, os.X_OK)), None)
 
 
 def _room(limit: int) -> int:

@@ -8,9 +8,9 @@ broken drop-in still knows what the host is to be.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dsatier.frozen import dataclass
 from dsatier.host import HostError
 from dsatier.problem import Invalid
 from dsatier.profile import DsaEngine, Profile, QueueFile
@@ -48,6 +48,19 @@ class Intent:
         return self.queues
 
 
+@dataclass(frozen=True, slots=True)
+class AtStart:
+    """What there is when a daemon starts: its own files, the host, what is and what is asked."""
+
+    known: dict[str, tuple[str, object]]
+    """What the journal's files say, as ``Journal.remember`` takes it."""
+    facts: Facts
+    was: Intent | Exception | None
+    """What was in force, an error where that cannot be had; None where nothing was kept."""
+    now: Intent | Invalid
+    """What the drop-ins ask for."""
+
+
 def read(host: Host, facts: Facts) -> Intent:
     """Read the drop-ins of a host. Raises Invalid."""
     from dsatier.dropins import find
@@ -65,25 +78,27 @@ def reread(kept: str, facts: Facts) -> Intent:
     return _intent(sources, facts, None, None if queues is None else str(queues))
 
 
-def at_start(
-    host: Host, kept: str | None, facts: Facts
-) -> tuple[Intent | Exception | None, Intent | Invalid]:
-    """Return what ``kept`` says was in force, and what the drop-ins ask for now.
+def at_start(host: Host) -> AtStart:
+    """Return what there is when a daemon starts. Raises HostError.
 
-    What cannot be had comes as its error; the first is None where nothing was kept. The same
-    text is read once.
+    The same text is read once.
     """
+    from dsatier.journal import Journal
+    from dsatier.observe import observe
+
+    journal = Journal(host)
+    known, kept, facts = journal.read_all(), journal.accepted(), observe(host)
     now: Intent | Invalid
     try:
         now = read(host, facts)
     except Invalid as invalid:
         now = invalid
     if kept is None or (isinstance(now, Intent) and text(now) == kept):
-        return (now if kept else None), now
+        return AtStart(known, facts, now if kept else None, now)
     try:
-        return reread(kept, facts), now
+        return AtStart(known, facts, reread(kept, facts), now)
     except (Invalid, HostError, ValueError, LookupError, TypeError) as error:
-        return error, now
+        return AtStart(known, facts, error, now)
 
 
 def text(intent: Intent) -> str:

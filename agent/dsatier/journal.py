@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
 from dsatier import schema
+from dsatier.frozen import asdict
 from dsatier.host import Host
 from dsatier.observe.reader import optional
 from dsatier.problem import Invalid
@@ -126,6 +126,10 @@ class Journal:
     def keep_accepted(self, text: str) -> None:
         """Keep the intent that came into force."""
         self._host.keep(ACCEPTED, text)
+
+    def forget_accepted(self) -> None:
+        """Forget the intent that came into force: the files ask for nothing any more."""
+        self._host.drop(ACCEPTED)
 
     def publish_metrics(self, text: str) -> None:
         """Write the metrics that everybody may read."""

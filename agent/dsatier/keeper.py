@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dsatier import apart, intent, pace
 from dsatier.drive import Driver, Outcome, Target
 from dsatier.facts import Facts
 from dsatier.host import Host, Rejected
-from dsatier.intent import Intent
+from dsatier.intent import AtStart, Intent
 from dsatier.journal import Journal
 from dsatier.perform import Progress
 from dsatier.problem import Invalid
@@ -24,9 +25,6 @@ from dsatier.targets import target
 
 if TYPE_CHECKING:
     from dsatier.log import Logger
-
-READING = 30.0
-"""Seconds that reading the profile may take."""
 
 
 class Keeper:
@@ -92,20 +90,16 @@ class Keeper:
 
     # -- what is done ------------------------------------------------------
 
-    def start(self) -> Record:
+    def start(self, found: AtStart) -> Record:
         """Take in what is there, the profile in force first. Raises Spoilt."""
         record = self._journal.record()
         self._aim(record.slow_node)
-        facts = self._driver.look()
-        kept = self._journal.accepted()
-        was, now = apart.call(
-            "the profile", lambda: intent.at_start(self._host, kept, facts), READING
-        )
+        was = found.was
         if isinstance(was, Exception):
             self._log.warning("kept profile unreadable", message=str(was))
         elif was is not None and was.digest == record.profile_digest:
             self._force = was
-        self._took(facts, now)
+        self._took(found.facts, found.now)
         return record
 
     def look(self, reload: float | None = None) -> Outcome:
@@ -230,7 +224,7 @@ class Keeper:
     def _take(self, facts: Facts, reading: Callable[[], Intent]) -> Invalid | None:
         """Take what is read; what is wrong with it is told, and nothing else changes."""
         try:
-            found: Intent | Invalid = apart.call("the profile", reading, READING)
+            found: Intent | Invalid = apart.call("the profile", reading, pace.READING)
         except Invalid as invalid:
             found = invalid
         return self._took(facts, found)
@@ -247,6 +241,9 @@ class Keeper:
             self._force = found  # put there by a single run of the command, and adopted
         if found.profile is None:
             self._force = None
+            if self._journal.accepted() is not None:  # a later start must not take it up again
+                with suppress(Rejected):
+                    self._journal.forget_accepted()
             self._judge("NoProfile", _none(found, managed=digest != ""))
         elif self.verdict[0] in ("NoProfile", "Invalid"):
             self.verdict = "Accepted", ""  # until it is tried

@@ -8,12 +8,18 @@ something happened looks are close together, then ever further apart.
 from __future__ import annotations
 
 GLANCE = 1.0
-"""Seconds between two glances at a host that has a profile."""
+"""Seconds between two glances at what may change with nobody telling, where a profile is."""
+GLANCE_ALL = 5.0
+"""Seconds between two glances at everything: whoever should tell may be deaf."""
 SOONEST, LATEST = 1.0, 30.0
 """Seconds between two looks, after something happened and when all has been calm; the latter
 where no profile in force says otherwise."""
+WRITTEN = 0.01
+"""Seconds that somebody who writes to a kernel file is given to finish."""
 FLOCK = 0.2
 """Seconds that an event of the kernel waits for others: they come in flocks."""
+READING = 30.0
+"""Seconds that reading the profile may take."""
 RELOADING = 900.0
 """Seconds that a reload may take where nobody says."""
 TRIES = 5

@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from dsatier import pace
+from dsatier import apart, pace
 from dsatier.exits import CONFIGURATION, FAILED, LOCKED, NOT_RUNNING, OK, USAGE
 
 if TYPE_CHECKING:
     from dsatier.host import Host
+    from dsatier.intent import AtStart
+    from dsatier.watch import Watch
 
 FOLDER = "/run/dsatier"
 WAITING = 600.0
@@ -78,13 +80,9 @@ def daemon(root: str | None = None, host: str | None = None, log_level: str = "i
     from sdnotify import SystemdNotifier  # type: ignore[import-untyped]
 
     from dsatier import log
-    from dsatier.control import Listener
-    from dsatier.daemon import Daemon, Surroundings
     from dsatier.host import HostError, Locked
     from dsatier.journal import Spoilt
-    from dsatier.uevents import Uevents
 
-    gc.enable()
     try:
         logger = log.logger(sys.stderr, log.is_journal(os.environ, sys.stderr), log_level)
     except ValueError as error:
@@ -96,6 +94,13 @@ def daemon(root: str | None = None, host: str | None = None, log_level: str = "i
         return _say(f"{host or root}: {error}", USAGE)
     try:
         with _held(the_host, notify):
+            # it reads while what follows is imported
+            reading = apart.Begun("the profile", lambda: _at_start(the_host), pace.READING)
+            from dsatier.control import Listener
+            from dsatier.daemon import Daemon, Surroundings
+            from dsatier.uevents import Uevents
+
+            gc.enable()
             listener = Listener(folder(root))
             events = None
             if simulate is None and root in (None, "/"):
@@ -105,11 +110,12 @@ def daemon(root: str | None = None, host: str | None = None, log_level: str = "i
                 log=logger,
                 notify=notify,
                 events=events,
+                watch=_watch(the_host) if simulate is None else None,
                 watchdog=int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6,
                 simulate=simulate,
             )
             try:
-                return Daemon(the_host, around).run()
+                return Daemon(the_host, around, reading).run()
             finally:
                 listener.close()
     except Locked as locked:
@@ -121,6 +127,22 @@ def daemon(root: str | None = None, host: str | None = None, log_level: str = "i
     logger.error("cannot run", message=words)
     notify(f"STATUS={words}")
     return code
+
+
+def _at_start(host: Host) -> AtStart:
+    from dsatier.intent import at_start
+
+    return at_start(host)
+
+
+def _watch(host: Any) -> Watch | None:
+    """Return what tells of writes to a host's files, None where the kernel has no more."""
+    from dsatier.watch import Watch
+
+    try:
+        return Watch(host.place)
+    except OSError:
+        return None
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 SUBSYSTEMS = frozenset({"dsa", "cpu", "node", "dma", "memory"})
@@ -20,6 +21,8 @@ class Uevents:
         kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, _KOBJECT_UEVENT)
         self._socket.bind((0, _KERNEL))
+        self.swaps = os.open("/proc/swaps", os.O_RDONLY | os.O_CLOEXEC)
+        """To poll for POLLPRI: a swap area was turned on or off since the last time."""
 
     def fileno(self) -> int:
         """Return the descriptor to poll."""
@@ -41,6 +44,7 @@ class Uevents:
     def close(self) -> None:
         """Stop listening."""
         self._socket.close()
+        os.close(self.swaps)
 
 
 def subsystem(message: bytes) -> str:

@@ -20,11 +20,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic as now
 
+from dsatier.apart import Begun
 from dsatier.control import Listener, ask
 from dsatier.daemon import Daemon, Surroundings
 from dsatier.host import LogTail, Ran
+from dsatier.intent import at_start
 from dsatier.journal import LOCK
 from dsatier.log import logger
+from dsatier.pace import READING
 from dsatier.sim.staged import REAL, StagedHost
 from tests.bench.hosts import PROFILE, PROFILES
 
@@ -138,7 +141,8 @@ def _serve(root: str, name: str, ready: int, sums: memoryview[float]) -> None:
                 os.write(ready, b"!")
 
         around = Surroundings(listener, logger(log, True, "info"), notify)
-        Daemon(host, around).run()
+        reading = Begun("the profile", lambda: at_start(host), READING)
+        Daemon(host, around, reading).run()
         listener.close()
 
 

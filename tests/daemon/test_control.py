@@ -26,7 +26,7 @@ from tests.daemon.running import PATIENCE, Running, daemon, environment
 
 NOBODY = pwd.getpwnam("nobody").pw_uid
 AS_NOBODY = """
-import os, sys
+import os, shutil, sys
 from dsatier.cli import main
 import dsatier.commands  # nobody may not read a folder of root's
 import dsatier.control, dsatier.service

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -371,6 +372,40 @@ def test_the_slow_node_is_known_after_a_restart() -> None:
             assert 0 == running.run("rollback").code
             assert "cpus 6-7 online" == steps(running)[-1]
             assert [] == running.log("step failed")
+
+
+def test_a_profile_that_was_taken_away_is_not_taken_up_again(running: Running) -> None:
+    path = running.profile(ONE)
+    assert 0 == running.reload().code
+    assert "accepted.json" in running.own()
+    path.unlink()
+    assert 0 == running.reload().code
+    assert "accepted.json" not in running.own()
+    running.stop()
+    running.profile("version: 2\n")
+    running.start()
+    running.poke(COMPACT, "0")
+    running.look()
+    running.look()
+    assert ("Invalid", 0) == (running.status()["profile"]["status"], running.status()["repaired"])
+
+
+def test_a_status_that_cannot_be_written_is_told_once() -> None:
+    with daemon(None, started=False) as running:
+        Layout(SimHost.host_for("dsa2"), running.root)
+        running.start()
+        running.profile(ONE)
+        status = running.root / "run/dsatier/status.json"
+        for times in (1, 2):
+            assert 0 == running.reload().code
+            assert "converged" == running.state()
+            status.unlink()
+            status.mkdir()
+            for _ in range(3):
+                assert 0 == running.run("nudge").code
+                time.sleep(0.3)  # nothing tells that it has looked
+            assert times == len(running.log("status not written"))
+            status.rmdir()
 
 
 # -- drift ---------------------------------------------------------------------------

@@ -242,7 +242,9 @@ class Container:
         """Let the service, and whatever ``on-sim`` runs, see the simulated kernel."""
         drop_in = self.layer / _DROP_IN
         drop_in.parent.mkdir(parents=True)
-        lines = [f"BindPaths={source}:{target}" for source, target in sim.binds()]
+        # the unit's own bindings are of the real kernel's files
+        lines = ["BindPaths="]
+        lines += [f"BindPaths={source}:{target}" for source, target in sim.binds()]
         drop_in.write_text("\n".join(("[Service]", *lines, "")), encoding="utf-8")
         script = self.layer / "usr/local/sbin/on-sim"
         script.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dsatier import apart, control, keeper, pace, planner
+from dsatier import apart, control, pace, planner
 from tests.system.conftest import PROFILES, Boot, needs_containers
 from tests.system.container import REPOSITORY, Container
 
@@ -126,7 +126,7 @@ def test_every_line_of_the_hardening_has_its_reason() -> None:
 def test_time_spans_fit_the_program() -> None:
     unit = settings("dsatier.service")
     # a sign of life comes at least twice in the watchdog's time, whatever is waited for
-    longest = max(apart._TURN, keeper.READING, pace.LATEST)
+    longest = max(apart._TURN, pace.READING, pace.LATEST)
     assert seconds(unit["WatchdogSec"][0]) >= 2 * longest
     # a request that is in the kernel may be waited for before a change is turned round
     deadlines = (planner.KNOB_DEADLINE, planner.CPU_DEADLINE, planner.DEVICE_DEADLINE)
