@@ -440,6 +440,12 @@ class Dsa:
         self.submit(descriptor.but(completion=address), queue)
         return address
 
+    def taken(self, *queues: int) -> None:
+        """Wait until engines have taken all that was handed in: injected times begin then."""
+        self.machine.until(
+            "engines to take it", lambda: not any(map(self.occupancy, queues or [0]))
+        )
+
     def record(self, address: int) -> Record:
         """Return a record as it is now."""
         return Record.decode(self.machine.read(address, RECORD))

@@ -239,7 +239,7 @@ def test_a_queue_that_is_full(dsa: Dsa) -> None:
     dsa.start([Queue(size=4)], [0, None, None, None])
     dsa.faults("stuck:nth=1")
     slots = [dsa.post(noop()) for _ in range(1)]
-    dsa.machine.until("the engine to take it", lambda: dsa.occupancy(0) == 0)
+    dsa.taken()
     slots += [dsa.post(noop()) for _ in range(4)]
     assert 4 == dsa.occupancy(0)
     assert not dsa.software_error().valid
@@ -318,6 +318,7 @@ def test_what_waits_for_descriptors(dsa: Dsa, command: Command) -> None:
     dsa.start([Queue()])
     dsa.faults("late:ms=10")
     slot = dsa.post(fill(ARENA, 8, 1))
+    dsa.taken()
     dsa.begin(command, 1)
     assert dsa.active()
     dsa.machine.step(10 * MS)
@@ -363,6 +364,7 @@ def test_an_abort_spares_other_queues(dsa: Dsa) -> None:
     dsa.start([Queue(), Queue(), Queue()])
     dsa.faults("late:ms=10")
     slots = [dsa.post(noop(), queue) for queue in range(3)]
+    dsa.taken(0, 1, 2)
     dsa.order(Command.ABORT_WQ, 0b101)
     dsa.machine.step(10 * MS)
     assert Status.SUCCESS == dsa.wait(slots[1]).status

@@ -181,6 +181,7 @@ def test_late(started: Dsa) -> None:
     """Nothing is written before its time."""
     started.faults("late:ms=7")
     slot = started.post(COPY)
+    started.taken()
     started.machine.step(7 * MS - 1000)
     assert left(started, slot)
     assert copied(started) < 2
@@ -193,6 +194,7 @@ def test_late_and_rogue(started: Dsa) -> None:
     """It is executed although it was given up: what a driver must be prepared for."""
     started.faults("late:ms=7:rogue")
     slot = started.post(COPY)
+    started.taken()
     started.order(Command.ABORT_WQ, 1)
     assert copied(started) < 2
     started.machine.step(7 * MS)
@@ -344,7 +346,7 @@ def test_a_wild_mixture(started: Dsa) -> None:
         slots.append(started.post(fill(ARENA + 4096 * n, 4096, n), n % 2))
         if n % 10 == 9:
             started.machine.step(4 * MS)
-            started.machine.until("empty queues", lambda: not any(map(started.occupancy, (0, 1))))
+            started.taken(0, 1)
     started.machine.step(1000 * MS)
     started.order(Command.DRAIN_ALL)
     found = [started.record(slot) for slot in slots]
