@@ -3,6 +3,7 @@
 # make test         set up, then all tests that need neither root nor hardware
 # make test-system  (root) what needs Debian packages, mount namespaces and FUSE
 # make test-long    (root) an hour of faults and drift at random
+# make vm           (root) a shell in a guest with two tiers and eight emulated DSA devices
 # make bench        ratios against bare Python and, as root, against TuneD, in one run
 # make deb          the Debian package, in dist/; make rpm, make wheel
 
@@ -12,7 +13,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
-.PHONY: run test test-system test-long bench mutation docs deb rpm wheel lock clean
+.PHONY: run test test-system test-long vm bench mutation docs deb rpm wheel lock clean
 
 run: $(STAMP)
 	$(BIN)/dsatier demo
@@ -37,6 +38,9 @@ test-system: $(STAMP)
 
 test-long: $(STAMP)
 	$(BIN)/python -m tests.soak --minutes 60 --report soak-report
+
+vm: $(STAMP)
+	@$(BIN)/python -m tests.vm
 
 deb:
 	packaging/debian/build

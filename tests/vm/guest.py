@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from typing import Any, Self
 
 from tests.vm import initramfs, kernellog, wire
 from tests.vm.kernel import Kernel, started
-from tests.vm.machine import Machine, Places, command
+from tests.vm.machine import DSA, Machine, Places, command
 from tests.vm.qmp import Qmp, QmpError
 
 PATIENCE = 60.0
@@ -226,6 +227,7 @@ class Guest:
             rooted=root is not None,
         )
         self._timeout = timeout
+        self._on_terminal = False
         self._folder = Path()
         self._places = Places("", "", "", "")
         self._process: subprocess.Popen[bytes] | None = None
@@ -245,6 +247,21 @@ class Guest:
         self._life_at = 0
 
     # its life
+
+    @contextmanager
+    def on_terminal(self) -> Iterator[Self]:
+        """Boot with the emulator's own input and output on this terminal, and leave it as it was.
+
+        What shows there is said by the machine's ``extra``.
+        """
+        kept = termios.tcgetattr(0) if os.isatty(0) else None
+        self._on_terminal = True
+        try:
+            with self:
+                yield self
+        finally:
+            if kept is not None:
+                termios.tcsetattr(0, termios.TCSADRAIN, kept)
 
     def __enter__(self) -> Self:
         self._folder = Path(tempfile.mkdtemp(prefix="dsatier-vm-"))
@@ -285,8 +302,8 @@ class Guest:
             self._process = _STARTER.submit(
                 subprocess.Popen,
                 words,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdin=None if self._on_terminal else subprocess.DEVNULL,
+                stdout=None if self._on_terminal else log,
                 stderr=log,
                 env={**os.environ, "TMPDIR": folder},
                 start_new_session=True,
@@ -526,6 +543,12 @@ class Guest:
         path = f"/machine/peripheral/{name}"
         self.qmp.execute("qom-set", path=path, property=key, value=value)
 
+    def plug(self, name: str) -> None:
+        """Put back a removable device that was unplugged."""
+        number = int(name.removeprefix("dsa"))
+        properties = self.machine.dsa[number].properties
+        self.qmp.execute("device_add", driver=DSA, id=name, bus=f"port{number}", **properties)
+
     def unplug(self, name: str, timeout: float = PATIENCE) -> None:
         """Ask the guest to give a removable device back, and wait until it is gone."""
         self.qmp.execute("device_del", id=name)
@@ -578,26 +601,46 @@ class Guest:
             return (self._folder / name).read_text(encoding="utf-8", errors="replace")
         return ""
 
-    def log(self, timeout: float = PATIENCE) -> list[str]:
-        """Return what the kernel has printed since the last look, and wait until all of it is here.
+    def mark(self, timeout: float = PATIENCE) -> int:
+        """Return a place in the kernel's log behind all that it has said so far.
 
-        A guest that cannot be asked any more gives what there is.
+        A guest that cannot be asked any more gives the end of what there is.
         """
         mark = f"vm: mark {next(self._marks)} of {self.name}"
+        before = len(self.console)
         until = time.monotonic() + timeout
         asked = None
         with suppress(GuestError):
             asked = self.start("sh", "-c", 'echo "$1" >/dev/kmsg', "mark", mark)
-        while mark not in (text := self.console[self._judged :]):
+        while mark not in (text := self.console[before:]):
             if asked is None or self.death() or time.monotonic() > until:
                 break
             time.sleep(0.01)
-        self._judged += len(text)
+        return before + len(text)
+
+    def lines(self, since: int) -> list[str]:
+        """Return what the kernel has said since a mark."""
+        text = self.console[since : self.mark()]
         return [line for line in text.splitlines() if "vm: mark " not in line]
+
+    def wait_for_log(self, pattern: str, since: int, timeout: float = PATIENCE) -> str:
+        """Return the first line since a mark that a pattern is found in. Raises GuestError."""
+        wanted = re.compile(pattern)
+        until = time.monotonic() + timeout
+        while True:
+            for line in self.console[since:].splitlines():
+                if wanted.search(line):
+                    return line
+            if (death := self.death()) or time.monotonic() > until:
+                why = death or f"the kernel has not said {pattern!r} in {timeout:g} s"
+                raise GuestError(f"{self.name}: {why}\n{self.doing(not death)}")
+            time.sleep(0.05)
 
     def complaints(self) -> list[kernellog.Complaint]:
         """Return what harm the kernel has told of since the last look. Nobody is told again."""
-        return kernellog.complaints(self.log(), {})
+        since, self._judged = self._judged, self.mark()
+        lines = self.console[since : self._judged].splitlines()
+        return kernellog.complaints(lines, {})
 
     def allow(self, pattern: str, reason: str) -> None:
         """Let lines of harm pass that a pattern is found in, until the next check."""
@@ -606,7 +649,8 @@ class Guest:
     def check(self) -> None:
         """Raise Complained where the kernel told of harm since the last look."""
         allowed, self._allowed = self._allowed, {}
-        lines = self.log()
+        since, self._judged = self._judged, self.mark()
+        lines = self.console[since : self._judged].splitlines()
         found = kernellog.complaints(lines, allowed)
         if found:
             told = "\n".join(map(str, found[:5]))

@@ -8,6 +8,7 @@ all that went in.
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import os
 import shutil
@@ -69,6 +70,7 @@ def output(*words: str | Path, cwd: Path | None = None) -> str:
     return ran.stdout
 
 
+@functools.cache
 def agent() -> Path:
     """Return the agent, built from its source."""
     source = HERE / "agent.c"
@@ -87,6 +89,7 @@ def busybox() -> Path:
     return BUSYBOX
 
 
+@functools.cache
 def emulator() -> Path:
     """Return the emulator with the DSA, built where it has to be. Raises Missing."""
     if given := os.environ.get("DSATIER_EMULATOR"):
@@ -100,6 +103,7 @@ def emulator() -> Path:
     return Path(output(build).splitlines()[-1])
 
 
+@functools.cache
 def debian_kernel() -> Kernel:
     """Return the newest kernel 6.12 of Debian that apt knows, without installing it.
 
@@ -119,6 +123,38 @@ def debian_kernel() -> Kernel:
     folder = once("kernel", package.encode() + b"\n2", build)
     (modules,) = (folder / "lib/modules").iterdir()
     return Kernel(folder / f"boot/vmlinuz-{modules.name}", modules)
+
+
+@functools.cache
+def dmatest(kernel: Kernel) -> Path:
+    """Return the module dmatest for one of Debian's kernels, which are built without it.
+
+    It is the kernel's own source, compiled against the headers of that kernel's package. Needs
+    gcc-12, as that kernel does. Raises Missing.
+    """
+    source = Path(output(REPOSITORY / "kernel-src/scripts/source").strip(), "drivers/dma/dmatest.c")
+    release = kernel.release
+    abi = release.removesuffix("-amd64")
+    names = (f"linux-headers-{release}", f"linux-headers-{abi}-common", f"linux-kbuild-{abi}")
+    packages = [newest(name) for name in names]
+
+    def build(folder: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            download(Path(place), *packages)
+            for archive in Path(place).glob("*.deb"):
+                output("dpkg-deb", "-x", archive, place)
+            top = Path(place, "usr/src")
+            makefile = top / names[0] / "Makefile"
+            makefile.write_text(f"include {top}/{names[1]}/Makefile\n")
+            (Path(place) / "module").mkdir()
+            shutil.copy(source, Path(place, "module"))
+            Path(place, "module/Makefile").write_text("obj-m := dmatest.o\n")
+            output("make", "-s", "-C", makefile.parent, f"M={place}/module", "modules")
+            output("strip", "--strip-debug", f"{place}/module/dmatest.ko")
+            shutil.copy(f"{place}/module/dmatest.ko", folder)
+
+    inputs = "\n".join([*packages, "1"]).encode() + source.read_bytes()
+    return once("dmatest", inputs, build) / "dmatest.ko"
 
 
 def newest(pattern: str) -> str:
@@ -156,6 +192,7 @@ def download(folder: Path, *packages: str) -> None:
     )
 
 
+@functools.cache
 def debian_root() -> Path:
     """Return the image of a Debian with systemd, python3 and accel-config. Needs root."""
     tree = Path(output(REPOSITORY / "tests/system/debianroot").strip())

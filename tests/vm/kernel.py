@@ -33,6 +33,12 @@ class Kernel:
         at = int.from_bytes(head[0x20E:0x210], "little") + 0x200
         return head[at : head.index(b"\0", at)].split()[0].decode()
 
+    @classmethod
+    def built(cls, folder: Path) -> Kernel:
+        """Return what kernel-src/scripts/build left in ``folder``."""
+        (modules,) = (folder / "modules/lib/modules").iterdir()
+        return cls(folder / "bzImage", modules)
+
 
 def name(path: str) -> str:
     """Return a module's name from its path: what lsmod shows."""

@@ -215,18 +215,19 @@ def _channels(places: Places) -> Iterator[str]:
 
 
 def _devices(machine: Machine) -> Iterator[str]:
-    # a bridge tells the guest which node its devices are on; numbers leave room for ports
-    nodes = sorted({dsa.node for dsa in machine.dsa if dsa.node is not None})
+    # a bridge tells the guest which node its devices are on; numbers leave room for ports.
+    # the guest finds the bridge that came last first
+    nodes = sorted({dsa.node for dsa in machine.dsa if dsa.node is not None}, reverse=True)
     for node in nodes:
         number = 32 + 32 * node
         yield "-device"
         yield f"pxb-pcie,id=pxb{node},bus=pcie.0,bus_nr={number},numa_node={node}"
     for number, dsa in enumerate(machine.dsa):
         bus = "pcie.0" if dsa.node is None else f"pxb{dsa.node}"
-        if dsa.removable:
+        if dsa.removable or dsa.node is not None:  # such a bridge takes ports only
             port = f"port{number}"
             yield "-device"
             yield f"pcie-root-port,id={port},bus={bus},chassis={number + 1},slot={number + 1}"
             bus = port
         yield "-device"
-        yield ",".join([DSA, f"id=dsa{number}", f"bus={bus}", *_pairs(dsa.properties)])
+        yield ",".join([DSA, *_pairs({"id": f"dsa{number}", "bus": bus, **dsa.properties})])

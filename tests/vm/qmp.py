@@ -48,11 +48,12 @@ class Qmp:
         found: dict[str, Any] = json.loads(line)
         return found
 
-    def execute(self, command: str, timeout: float = PATIENCE, **arguments: Any) -> Any:
+    def execute(self, command: str, /, **arguments: Any) -> Any:
         """Return what the emulator answers. ``_`` in the name of an argument stands for ``-``.
 
         Raises QmpError.
         """
+        timeout = PATIENCE
         request: dict[str, Any] = {"execute": command}
         if arguments:
             request["arguments"] = {k.replace("_", "-"): v for k, v in arguments.items()}

@@ -61,15 +61,16 @@ def test_a_node_may_have_no_memory() -> None:
 
 
 def test_devices_in_order() -> None:
-    devices = (Dsa(properties={"engines": 4, "event-log": True}), Dsa(node=1), Dsa(1, True))
+    devices = (Dsa(properties={"engines": 4, "event-log": True}), Dsa(node=1), Dsa(removable=True))
     words = given(command(Machine(dsa=devices), PLACES), "-device")
     assert [
         "pxb-pcie,id=pxb1,bus=pcie.0,bus_nr=64,numa_node=1",
         "intel-dsa,id=dsa0,bus=pcie.0,engines=4,event-log=on",
-        "intel-dsa,id=dsa1,bus=pxb1",
-        "pcie-root-port,id=port2,bus=pxb1,chassis=3,slot=3",
+        "pcie-root-port,id=port1,bus=pxb1,chassis=2,slot=2",
+        "intel-dsa,id=dsa1,bus=port1",
+        "pcie-root-port,id=port2,bus=pcie.0,chassis=3,slot=3",
         "intel-dsa,id=dsa2,bus=port2",
-    ] == words[-5:]
+    ] == words[-6:]
 
 
 @pytest.mark.parametrize(
