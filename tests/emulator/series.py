@@ -6,7 +6,9 @@
     tests/emulator/series import DIR               unpacked source → commits, a tag for each group
     tests/emulator/series export GROUP DIR [FROM]  commits → the patches of a group
     tests/emulator/series check [DIR]              form of the patches; in a tree of import, too:
-                                                   each applies, QEMU's checkpatch.pl is content
+                                                   each applies, its checkpatch.pl is content
+
+kernel-src/scripts/series does the same for the kernel, whose checkpatch.pl is asked ``--strict``.
 
 Groups are the folders under ``patches``. ``export`` takes the commits after FROM, by default the
 tag of the group before. A patch file depends on the commit's author, message and change alone.
@@ -43,8 +45,10 @@ _FORMAT = (
     *("format-patch", "--quiet", "--zero-commit", "--no-signature", "--no-numbered"),
     *("--no-renames", "--no-stat", "--patch", "--diff-algorithm=myers", "--abbrev=12"),
 )
-# checkpatch.pl asks for names of people, which a series outside of QEMU does not have
-_CHECKPATCH = ("scripts/checkpatch.pl", "--no-signoff", "--terse", "--no-summary")
+_CHECKPATCH = ("scripts/checkpatch.pl", "--terse", "--no-summary")
+# it asks for names of people, which a series outside of QEMU does not have
+LENIENT = ("--no-signoff",)
+STRICT = ("--strict",)
 _NO_MAINTAINERS = "does MAINTAINERS need updating?"
 
 
@@ -74,14 +78,22 @@ def groups(paths: Iterable[str]) -> list[str]:
 def relisted(text: str, group: str, names: Sequence[str]) -> str:
     """Return a series file in which a group has other patches.
 
-    They take the place of the group's old ones; a group that was not there comes last.
+    They take the place of the group's old ones, or come below the comment that begins with the
+    group's name; a group that has neither comes last.
 
     >>> relisted("# c\\na/1.patch\\n# d\\nb/1.patch\\n", "a", ["2.patch", "3.patch"])
     '# c\\na/2.patch\\na/3.patch\\n# d\\nb/1.patch\\n'
+    >>> relisted("# a: why\\n\\n# b: why\\nb/1.patch\\n", "a", ["2.patch"])
+    '# a: why\\na/2.patch\\n\\n# b: why\\nb/1.patch\\n'
     """
     new = [f"{group}/{name}" for name in names]
     lines: list[str] = []
+    there = any(line.startswith(f"{group}/") for line in text.splitlines())
     for line in text.splitlines():
+        if line.startswith(f"# {group}:") and not there:
+            lines += [line, *new]
+            new = []
+            continue
         if line.startswith(f"{group}/"):
             lines += new
             new = []
@@ -196,7 +208,7 @@ def bring_in(tree: Path, patches: Path) -> None:
         exclude = tree / ".git/info/exclude"
         exclude.write_text("/build-*\n/configs/devices/x86_64-softmmu/dsatier.mak\n")
         _git(tree, "add", "--all", "--force")
-        _git(tree, "commit", "--quiet", "--message=QEMU as Debian has it", more=_BASE_AUTHOR)
+        _git(tree, "commit", "--quiet", "--message=the source as Debian has it", more=_BASE_AUTHOR)
         _git(tree, "tag", BASE)
     _git(tree, "checkout", "--quiet", "-B", "dsatier", BASE)
     listed = entries((patches / "series").read_text(encoding="utf-8"))
@@ -236,9 +248,9 @@ def take_out(group: str, tree: Path, patches: Path, start: str | None) -> None:
     print(f"{group}: {len(made)} patches, the commits after {start}")
 
 
-def _criticised(tree: Path, patch: Path) -> list[str]:
-    """Return what QEMU's own script says of a patch."""
-    words = ("perl", *_CHECKPATCH, str(patch))
+def _criticised(tree: Path, patch: Path, manner: Sequence[str]) -> list[str]:
+    """Return what the source's own script says of a patch."""
+    words = ("perl", *_CHECKPATCH, *manner, str(patch))
     ran = subprocess.run(words, cwd=tree, capture_output=True, text=True, check=False)
     said = [line for line in ran.stdout.splitlines() if line and _NO_MAINTAINERS not in line]
     if not said and ran.returncode not in {0, 1}:
@@ -247,7 +259,7 @@ def _criticised(tree: Path, patch: Path) -> list[str]:
     return [f"{name}: {line.removeprefix(f'{patch}:')}" for line in said]
 
 
-def applied(tree: Path, patches: Path) -> list[str]:
+def applied(tree: Path, patches: Path, manner: Sequence[str] = LENIENT) -> list[str]:
     """Return what is wrong with the series on the base of a tree, which stays as it is."""
     found: list[str] = []
     listed = entries((patches / "series").read_text(encoding="utf-8"))
@@ -257,7 +269,7 @@ def applied(tree: Path, patches: Path) -> list[str]:
         try:
             for path in listed:
                 _apply(copy, patches, path)
-                found += _criticised(copy, patches / path)
+                found += _criticised(copy, patches / path, manner)
                 again = formatted(copy, "HEAD~..HEAD", Path(folder, path))[0]
                 if again.read_text() != (patches / path).read_text():
                     found.append(f"{path}: not as export writes it")
@@ -289,7 +301,9 @@ def main() -> int:
     export.add_argument("group")
     export.add_argument("tree", type=Path)
     export.add_argument("start", nargs="?")
-    verbs.add_parser("check").add_argument("tree", type=Path, nargs="?")
+    check = verbs.add_parser("check")
+    check.add_argument("--strict", action="store_const", const=STRICT, default=LENIENT)
+    check.add_argument("tree", type=Path, nargs="?")
     asked = words.parse_args()
     try:
         if asked.verb == "import":
@@ -299,7 +313,7 @@ def main() -> int:
         else:
             found = checked(asked.patches)
             if not found and asked.tree is not None:
-                found = applied(asked.tree.resolve(), asked.patches)
+                found = applied(asked.tree.resolve(), asked.patches, asked.strict)
             for line in found:
                 print(f"series: {line}", file=sys.stderr)
             return 1 if found else 0

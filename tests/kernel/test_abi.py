@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel's package says of its interface, and what the agent takes it for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dsatier.knobs import KNOBS
+
+MANIFEST = Path(__file__).parents[2] / "kernel-src/abi/abi.json"
+SHIPPED = json.loads(MANIFEST.read_text(encoding="utf-8"))
+KNOWN = {knob["name"]: knob for knob in SHIPPED["knobs"]}
+ELSEWHERE = {"numa_balancing", "dsa_async_mode", "dsa_sync_mode"}
+"""Mainline's, and those that only a seed kernel has."""
+
+
+def test_each_knob_is_told_once() -> None:
+    assert len(SHIPPED["knobs"]) == len(KNOWN)
+
+
+def test_every_knob_of_the_agent_is_in_the_manifest() -> None:
+    assert ELSEWHERE == KNOBS.keys() - KNOWN.keys()
+
+
+@pytest.mark.parametrize("name", sorted(KNOBS.keys() & KNOWN.keys()))
+def test_agent_and_kernel_mean_the_same(name: str) -> None:
+    """Place, range and default are what the agent has in its table."""
+    knob, told = KNOBS[name], KNOWN[name]
+    assert (knob.path, knob.low, knob.high, knob.default) == (
+        told["path"],
+        told["min"],
+        told["max"],
+        told["default"],
+    )
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN))
+def test_what_is_told_makes_sense(name: str) -> None:
+    told = KNOWN[name]
+    assert told["path"].endswith(f"/{name}")
+    assert told["min"] <= told["default"] <= told["max"]
+    assert "EINVAL" in told["errors"], "out of range"
