@@ -23,3 +23,6 @@ CONFIG_PVPANIC_PCI=y
 
 # a way out for programs without an operating system
 CONFIG_ISA_DEBUG=y
+
+# the emulated Data Streaming Accelerator
+CONFIG_DSA=y
