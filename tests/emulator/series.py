@@ -49,7 +49,7 @@ _CHECKPATCH = ("scripts/checkpatch.pl", "--terse", "--no-summary")
 # it asks for names of people, which a series outside of QEMU does not have
 LENIENT = ("--no-signoff",)
 STRICT = ("--strict",)
-_NO_MAINTAINERS = "does MAINTAINERS need updating?"
+_NOT_OURS = ("does MAINTAINERS need updating?", "note 'GPL-2.0-or-later' is preferred")
 
 
 class SeriesError(Exception):
@@ -252,7 +252,8 @@ def _criticised(tree: Path, patch: Path, manner: Sequence[str]) -> list[str]:
     """Return what the source's own script says of a patch."""
     words = ("perl", *_CHECKPATCH, *manner, str(patch))
     ran = subprocess.run(words, cwd=tree, capture_output=True, text=True, check=False)
-    said = [line for line in ran.stdout.splitlines() if line and _NO_MAINTAINERS not in line]
+    lines = [line for line in ran.stdout.splitlines() if line]
+    said = [line for line in lines if not any(words in line for words in _NOT_OURS)]
     if not said and ran.returncode not in {0, 1}:
         said = [ran.stderr.strip()]
     name = f"{patch.parent.name}/{patch.name}"
