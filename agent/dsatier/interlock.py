@@ -25,6 +25,7 @@ from dsatier.readings import (
     on,
     oopsed,
     releasable,
+    stranded,
     tiering_on,
 )
 from dsatier.requests import (
@@ -340,6 +341,8 @@ def _device_unheld(request: Request, at: Circumstances) -> str | None:
         return "there is no such device"
     if on(at.facts, "dsa_state"):
         return "dsa_state is 1: the kernel may hold its queues"
+    if stranded(at.facts, found):
+        return f"it is {found.state}, and who held it when it halted holds it still: reboot"
     if found.clients or any(q.clients for q in found.queues):
         return "it has clients: somebody else uses it"
     if found.state not in ("enabled", "disabled"):

@@ -271,8 +271,11 @@ def _watermark_stale(way: _Way) -> bool:
         return False
     if any(SetKnob("numa_balancing", 2) in step.requests for step in way.steps):
         return True
-    named = way.desired.wants("demote_scale_factor") is not None
-    return named and way.facts.demotion_watermark == 0
+    wanted = way.desired.wants
+    tiers = wanted("numa_balancing") == 2 or wanted("demotion_enabled") == 1
+    named = wanted("demote_scale_factor") is not None
+    # others may have written the factor before memory tiering came on
+    return (tiers or named) and way.facts.demotion_watermark == 0
 
 
 def _write(

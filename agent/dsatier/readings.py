@@ -113,6 +113,18 @@ def halted(facts: Facts) -> tuple[str, ...]:
     return tuple(d.id for d in facts.devices if d.state not in ("enabled", "disabled"))
 
 
+def stranded(facts: Facts, device: DsaDevice) -> bool:
+    """Tell whether the kernel still holds channels that the device no longer serves.
+
+    It halted, or a queue was taken from it, while they were held: what is off has clients,
+    and there are channels in use that belong to no queue. A program that has such a queue
+    open is a client, too, but of no channel; it can be stopped.
+    """
+    lost = any(queue.clients for queue in device.queues if queue.state != "enabled")
+    orphans = any(channel.in_use and channel.queue is None for channel in facts.channels)
+    return orphans and (lost or (device.state != "enabled" and device.clients > 0))
+
+
 def oopsed(facts: Facts) -> bool:
     """Tell whether the kernel has oopsed since it booted."""
     return bool(facts.boot_taint & OOPSED)

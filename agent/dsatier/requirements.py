@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from dsatier.facts import DsaDevice, Facts
+from dsatier.facts import DsaDevice, Facts, NumaNode, Swap
 from dsatier.frozen import replace
 from dsatier.knobs import KNOBS, SEED_BATCH_CHANS, live, thread_counts, value_refusal
+from dsatier.planner import descent
 from dsatier.plans import Desired, Finding
 from dsatier.projection import project, switched
 from dsatier.queuefile import QueueConfig, differences, excess
@@ -26,6 +27,7 @@ from dsatier.readings import (
     on,
     oopsed,
     releasable,
+    stranded,
     unfit,
 )
 from dsatier.requests import LoadDevice, StopDevice
@@ -93,6 +95,13 @@ def _with_cpus(facts: Facts, desired: Desired) -> Facts:
         online=desired.cpus_online,
         slow_node=desired.slow_node,
     )
+
+
+def _with_swaps(facts: Facts, desired: Desired) -> tuple[Swap, ...]:
+    """Return the swap areas that will be on."""
+    staying = () if desired.swap_off else facts.swaps
+    there = {area.path for area in facts.swaps}
+    return (*staying, *(area for area in desired.swap_on if area.path not in there))
 
 
 def _changing_devices(facts: Facts, desired: Desired) -> tuple[DsaDevice, ...]:
@@ -214,25 +223,37 @@ def tiering_conditions(facts: Facts, desired: Desired) -> Iterator[Finding]:
     """Tiering needs a slow node without CPUs and a host without swap."""
     if not _turns_tiering_on(desired):
         return
-    slow = node(facts, desired.slow_node)
-    if slow is not None and slow.cpus and not desired.cpuless:
+    slow = node(_with_cpus(facts, desired), desired.slow_node)
+    if slow is not None and slow.cpus:
         yield Finding(
             "blocker",
             "tiering-conditions",
             f"node {desired.slow_node}",
             "no CPU online",
-            f"{len(slow.cpus)} CPUs online",
-            "add `tiers: {cpuless: true}` to the profile",
+            _cpus_found(slow, facts),
+            "set `tiers: {cpuless: true}` in the profile",
         )
-    if facts.swaps and not desired.swap_off:
+    if swaps := _with_swaps(facts, desired):
         yield Finding(
             "blocker",
             "tiering-conditions",
             "/proc/swaps",
             "no swap",
-            f"swap on {facts.swaps[0].path}",
-            "add `swap: off` to the profile's tiering",
+            _swap_found(swaps[0], facts),
+            "set `swap: off` in the profile's tiering",
         )
+
+
+def _cpus_found(then: NumaNode, facts: Facts) -> str:
+    """Return in words which CPUs of the slow node are online, or are to be."""
+    coming = len(set(then.cpus) & set(facts.offline_cpus))
+    return f"{len(then.cpus)} CPUs online" + (f", {coming} of them to come back" if coming else "")
+
+
+def _swap_found(area: Swap, facts: Facts) -> str:
+    """Return in words which swap is on, or is to be."""
+    there = any(found.path == area.path for found in facts.swaps)
+    return f"swap on {area.path}" + ("" if there else ", which is to come back")
 
 
 def watermark_order(facts: Facts, desired: Desired) -> Iterator[Finding]:
@@ -297,14 +318,25 @@ def devices_there(facts: Facts, desired: Desired) -> Iterator[Finding]:
         device = found.get(config.id)
         if device is None:
             continue
-        if device.state not in ("enabled", "disabled"):
+        if stranded(facts, device):
+            yield Finding(
+                "reboot",
+                "devices-there",
+                config.id,
+                "a device that serves who holds it",
+                f"{device.state}, with {device.clients or 'some'} clients: it halted, or lost a "
+                "queue, while they held it",
+                "reboot: neither `dsatier release` nor a reset of the device takes it back from "
+                "them; or name other devices; `dmesg` has the reason",
+            )
+        elif device.state not in ("enabled", "disabled"):
             yield Finding(
                 "reboot",
                 "devices-there",
                 config.id,
                 "enabled or disabled",
                 device.state,
-                "reset the device (FLR) or reboot; `dmesg` has the reason",
+                f"{_reset(device)}; `dmesg` has the reason",
             )
         elif reasons := excess(config, device):
             yield Finding(
@@ -324,6 +356,16 @@ def devices_there(facts: Facts, desired: Desired) -> Iterator[Finding]:
                 f"{device.clients or 'some'} clients",
                 "stop its user (`accel-config list`), or name other devices",
             )
+
+
+def _reset(device: DsaDevice) -> str:
+    """Return how a halted device that nobody holds comes back."""
+    if not device.pci:
+        return "reset the device (FLR) or reboot"
+    return (
+        f"reset it (unbind {device.pci} from idxd, write 1 to "
+        f"/sys/bus/pci/devices/{device.pci}/reset, bind it again) or reboot"
+    )
 
 
 def _others_hold(facts: Facts, device: DsaDevice) -> bool:
@@ -470,10 +512,15 @@ def dsa_healthy(facts: Facts, desired: Desired) -> Iterator[Finding]:
             "write 0 to /proc/sys/vm/dsa_async_mode",
         )
     named = {config.id for config in desired.queues}
-    for device in halted(facts):
-        if device not in named:
+    for device in facts.devices:
+        if device.id in halted(facts) and device.id not in named:
             yield Finding(
-                "reboot", "dsa-healthy", device, "no halted device", "halted", "reset it or reboot"
+                "reboot",
+                "dsa-healthy",
+                device.id,
+                "no halted device",
+                device.state,
+                "reboot" if stranded(facts, device) else _reset(device),
             )
 
 
@@ -516,14 +563,19 @@ def channels_ours_alone(facts: Facts, desired: Desired) -> Iterator[Finding]:
         return
     found = foreign(_when_starting(facts, desired))
     if found:
+        left = bool(halted(facts)) and not any(channel.queue for channel in found)
         yield Finding(
-            "blocker",
+            "reboot" if left else "blocker",
             "channels-ours-alone",
             "/sys/class/dma",
             "no free channel but of queues that the engine can use",
             ", ".join(channel.queue or channel.id for channel in found[:4]),
-            "unload the other DMA device's driver (rmmod ioatdma), disable queues that are shared "
-            "or too small, or name their devices in engine.work_queues",
+            f"reset {', '.join(halted(facts))}, whose halt may have left them behind, or reboot; "
+            "if they stay, unload the other DMA device's driver (rmmod ioatdma)"
+            if left
+            else "unload the other DMA device's driver (rmmod ioatdma), disable queues that are "
+            "shared or too small, or name their devices in engine.work_queues; where `dmesg` has "
+            "a DSA device that halted, reset it or reboot",
         )
 
 
@@ -582,32 +634,37 @@ def dsa_can_be_freed(facts: Facts, desired: Desired) -> Iterator[Finding]:
 
 
 def quiet_can_be_had(facts: Facts, desired: Desired) -> Iterator[Finding]:
-    """What pauses tiering for the way down must be able to bring it back."""
-    if not _frees_dsa(facts, desired):
+    """What pauses tiering for the way down must be able to bring it back.
+
+    The same for tiering that goes on: CPUs and swap that come back must not get in its way.
+    """
+    swaps = _with_swaps(facts, desired)
+    comes_back = any(area not in facts.swaps for area in swaps)
+    if not (_frees_dsa(facts, desired) or comes_back or descent(facts, desired)):
         return
     resumes = [
         knob
         for knob, values in (("numa_balancing", (2, 3)), ("demotion_enabled", (1,)))
         if desired.wants(knob) is None and live(facts, knob) in values
     ]
-    slow = node(facts, desired.slow_node)
-    if resumes and slow is not None and slow.cpus and not desired.cpuless:
+    slow = node(_with_cpus(facts, desired), desired.slow_node)
+    if resumes and slow is not None and slow.cpus:
         yield Finding(
             "blocker",
             "quiet-can-be-had",
             ", ".join(resumes),
             f"a slow node {desired.slow_node} without CPUs, so that tiering can resume",
-            f"{len(slow.cpus)} CPUs online",
-            "add `tiers: {cpuless: true}` to the profile, or turn tiering off in it",
+            _cpus_found(slow, facts),
+            "set `tiers: {cpuless: true}` in the profile, or turn tiering off in it",
         )
-    if resumes and facts.swaps and not desired.swap_off:
+    if resumes and swaps:
         yield Finding(
             "blocker",
             "quiet-can-be-had",
             ", ".join(resumes),
             "no swap, so that tiering can resume",
-            f"swap on {facts.swaps[0].path}",
-            "add `swap: off` to the profile's tiering",
+            _swap_found(swaps[0], facts),
+            "set `swap: off` in the profile's tiering, or turn tiering off in it",
         )
 
 

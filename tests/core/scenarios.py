@@ -66,6 +66,20 @@ def halted(host: Facts, state: str = "halted") -> Facts:
     return replace(host, devices=(replace(host.devices[0], state=state), *host.devices[1:]))
 
 
+def stranded(host: Facts) -> Facts:
+    """A live host whose first device halted while the kernel held its channels."""
+    first = host.devices[0]
+    gone = {queue.id for queue in first.queues}
+    queues = tuple(replace(queue, state="disabled", group=-1) for queue in first.queues)
+    state = "halted" if host.kernel.family == "seed" else "disabled"
+    lost = replace(first, state=state, queues=queues)
+    return replace(
+        knobs(host, use_dsa_copy_pages=0),
+        devices=(lost, *host.devices[1:]),
+        channels=tuple(replace(c, queue=None) if c.queue in gone else c for c in host.channels),
+    )
+
+
 def unheld(host: Facts) -> Facts:
     """The host with no channel held."""
     return replace(host, channels=tuple(replace(c, in_use=0) for c in host.channels))
@@ -362,6 +376,7 @@ def _scenarios() -> tuple[Scenario, ...]:
             row("device-unheld", held, StopDevice("dsa0"), ready),
             row("device-unheld", queues(ready, clients=1), StopDevice("dsa0"), ready),
             row("device-unheld", halted(plain), config, plain),
+            row("device-unheld", stranded(knobs(LIVE[family], dsa_state=0)), config, plain),
             row("device-unheld", plain, StopDevice("dsa9"), StopDevice("dsa1")),
             row("device-off-before-load", ready, config, plain),
         ]

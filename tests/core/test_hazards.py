@@ -143,7 +143,11 @@ HAZARDS: tuple[Hazard, ...] = (
     ),
     _row("more swapped out than memory holds", "test_swap_that_does_not_fit_stays"),
     _row("addresses that the IOMMU translates", "test_the_doctor_names_the_boot_parameters"),
-    _row("a device that halted", "test_a_halted_device_is_a_fault_and_needs_a_reset"),
+    _row(
+        "a device that halted",
+        "test_a_halted_device_is_a_fault_and_needs_a_reset",
+        "test_what_a_halt_left_held_needs_a_reboot_and_says_so",
+    ),
     _row(
         "a crash while the DSA comes up, at every boot",
         "test_a_crash_on_the_way_up_is_quarantined",
@@ -661,6 +665,23 @@ def test_a_halted_device_is_a_fault_and_needs_a_reset(kind: str) -> None:
     assert "reboot-required" == plan.verdict
     assert "reset" in plan.findings[0].remedy
     assert "engine-needs-health" in refused(USE, scenarios.halted(initialised("ours")))
+
+
+@KERNELS
+def test_what_a_halt_left_held_needs_a_reboot_and_says_so(kind: str) -> None:
+    """Neither a release nor a reset of the device gives back the channels that it had."""
+    host = small(kind)
+    assert "changed" == apply(host, "dsa").result
+    host.inject(Halt("halt", "dsa1"))
+    host.sleep(0.1)
+    assert "degraded" == reconcile(host, "dsa").result
+    plan = prepare(look(host), wanted(host, "dsa").desired)
+    assert "reboot-required" == plan.verdict
+    assert "interlock" not in names(plan)
+    first = plan.findings[0]
+    assert ("devices-there", "dsa1") == (first.name, first.where)
+    assert first.remedy.startswith("reboot: ")
+    assert not any("stop its user" in finding.remedy for finding in plan.findings)
 
 
 @KERNELS

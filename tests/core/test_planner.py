@@ -154,6 +154,42 @@ def test_the_factor_is_written_again_where_the_watermark_is_missing() -> None:
 
 
 @pytest.mark.parametrize("family", ["ours", "seed"])
+@pytest.mark.parametrize(
+    "desired",
+    [
+        wants(demotion_enabled=1),
+        wants(numa_balancing=2),
+        wants(numa_balancing=2, demotion_enabled=1),
+    ],
+    ids=str,
+)
+def test_a_factor_that_others_wrote_too_early_is_written_again(
+    family: str, desired: Desired
+) -> None:
+    """The profile does not name the factor: it stays as it is, and the watermark is computed."""
+    host = knobs(cpuless(build.facts(family)), demote_scale_factor=300, numa_balancing=2)
+    way = plan(host, desired)
+    demotes = ["demotion_enabled = 1"] if desired.wants("demotion_enabled") else []
+    assert ["demote_scale_factor = 300", *demotes] == written(way)
+    then = after(way, host)
+    assert "300" == then.knobs["demote_scale_factor"]
+    assert then.demotion_watermark
+    assert () == plan(then, desired).steps
+
+
+def test_a_watermark_that_serves_nothing_wanted_is_left_alone() -> None:
+    early = knobs(cpuless(OURS), demote_scale_factor=300, numa_balancing=2)
+    for host, desired in (
+        (early, wants(dsa_copy_threshold=12)),
+        (early, wants(demotion_enabled=0)),
+        (knobs(early, numa_balancing=0), wants(demotion_enabled=1)),
+        (replace(early, demotion_watermark=None), wants(demotion_enabled=1)),
+        (replace(early, demotion_watermark=900), wants(demotion_enabled=1)),
+    ):
+        assert "demote_scale_factor = 300" not in written(plan(host, desired))
+
+
+@pytest.mark.parametrize("family", ["ours", "seed"])
 @pytest.mark.parametrize("start", ["cpu", "multithread", "dsa"])
 @pytest.mark.parametrize("goal", ["cpu", "multithread", "dsa"])
 def test_engines_change_without_two_at_a_time(family: str, start: str, goal: str) -> None:

@@ -179,6 +179,20 @@ def _rows() -> tuple[Row, ...]:
             "tiering-conditions", cpuless(SWAPPING), demote, replace(demote, swap_off=True), "sda3"
         ),
         row(
+            "tiering-conditions",
+            cpuless(OURS),
+            replace(tier, cpus_online=(16, 17)),
+            tier,
+            "2 CPUs online, 2 of them to come back",
+        ),
+        row(
+            "tiering-conditions",
+            cpuless(OURS),
+            replace(tier, swap_on=(SWAP,)),
+            replace(wish({"numa_balancing": 1}), swap_on=(SWAP,)),
+            "swap on /dev/sda3, which is to come back",
+        ),
+        row(
             "watermark-order",
             OURS,
             wish({"demote_scale_factor": 300}),
@@ -212,6 +226,22 @@ def _rows() -> tuple[Row, ...]:
             "at most 128 queue entries",
         ),
         row("devices-there", busy, dsa(*narrow), dsa(*usual), "1 clients"),
+        row(
+            "devices-there",
+            scenarios.stranded(LIVE["ours"]),
+            dsa(*usual),
+            OURS,
+            "1 clients",
+            "reboot",
+        ),
+        row(
+            "devices-there",
+            scenarios.stranded(LIVE["seed"]),
+            dsa(*usual),
+            SEED,
+            "clients",
+            "reboot",
+        ),
         row("devices-there", user, dsa(*narrow), LIVE["ours"], "clients"),
         row("devices-can-stop", guardless, dsa(*narrow), dsa(*usual), "then oopses", "reboot"),
         row(
@@ -342,6 +372,14 @@ def _rows() -> tuple[Row, ...]:
             "dma9chan0",
         ),
         row(
+            "channels-ours-alone",
+            scenarios.halted(replace(SEED, channels=(FOREIGN,))),
+            dsa(),
+            scenarios.halted(SEED),
+            "dma9chan0",
+            "reboot",
+        ),
+        row(
             "concurrency-fits",
             SEED,
             dsa(limit_chans=4, use_concur_to_demote=1),
@@ -407,6 +445,28 @@ def _rows() -> tuple[Row, ...]:
             release,
             replace(release, swap_off=True),
             "swap on /dev/sda3",
+        ),
+        row(
+            # threads must rest on a seed while CPUs go, and so must tiering
+            "quiet-can-be-had",
+            replace(knobs(SEED, cpu_multi_copy_pages=1, numa_balancing=2), swaps=(SWAP,)),
+            wish({"cpu_multi_copy_pages": 0}, cpuless=True),
+            replace(knobs(SEED, numa_balancing=2), swaps=(SWAP,)),
+            "swap on /dev/sda3",
+        ),
+        row(
+            "quiet-can-be-had",
+            knobs(cpuless(OURS), demotion_enabled=1),
+            wish(cpus_online=(16,)),
+            wish({"demotion_enabled": 0}, cpus_online=(16,)),
+            "1 CPUs online, 1 of them to come back",
+        ),
+        row(
+            "quiet-can-be-had",
+            knobs(cpuless(OURS), demotion_enabled=1),
+            wish(swap_on=(SWAP,)),
+            wish({"demotion_enabled": 0}, swap_on=(SWAP,)),
+            "swap on /dev/sda3, which is to come back",
         ),
         row(
             "swap-fits",

@@ -431,8 +431,9 @@ def unmet(desired: Desired, facts: Facts) -> str:
     wrong += [f"swap {area.path} off" for area in desired.swap_on if area.path not in on]
     if desired.wants("use_dsa_copy_pages") == 1 and not initialised(facts):
         wrong.append("the DSA is not initialised")
-    factor = desired.wants("demote_scale_factor")
-    if factor is not None and live(facts, "numa_balancing") == 2 and facts.demotion_watermark == 0:
+    tiers = desired.wants("numa_balancing") == 2 or desired.wants("demotion_enabled") == 1
+    tiers = tiers or desired.wants("demote_scale_factor") is not None
+    if tiers and live(facts, "numa_balancing") == 2 and facts.demotion_watermark == 0:
         wrong.append("no demotion watermark")
     return "; ".join(wrong)
 
