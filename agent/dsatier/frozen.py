@@ -68,12 +68,12 @@ def _defined(cls: type) -> type:
         isinstance(one, list | dict | set) for one in defaults.values()
     ):
         raise TypeError(f"{cls.__qualname__}: expected no bases, and defaults that stay")
-    fields = _Asked(defaults)
     ours = _methods(names, defaults) | {
         "__slots__": names,
         "__match_args__": names,
-        _FIELDS: fields,
-        _PARAMS: fields,
+        # one each: whichever is asked for first must answer for itself
+        _FIELDS: _Asked(defaults),
+        _PARAMS: _Asked(defaults),
     }
     return type(cls)(cls.__name__, (), ours | body)
 

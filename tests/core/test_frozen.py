@@ -115,6 +115,14 @@ def test_it_is_a_dataclass_for_all_who_ask() -> None:
     assert frozen.asdict(OUTER) == dataclasses.asdict(OUTER)
 
 
+@pytest.mark.parametrize("asked", ["__dataclass_fields__", "__dataclass_params__"])
+def test_whichever_is_asked_for_first_is_what_it_says(asked: str) -> None:
+    ours, theirs = both({}, a="int")
+    assert type(getattr(theirs, asked)) is type(getattr(ours, asked))
+    assert ["a"] == list(ours.__dataclass_fields__)
+    assert ours.__dataclass_params__.frozen
+
+
 def test_what_it_cannot_do_it_refuses() -> None:
     with pytest.raises(ValueError, match="expected frozen=True, slots=True"):
         frozen.dataclass(frozen=True, slots=False)
