@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Our kernel, the programs that are run on it, and what it says of itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.vm import images
+from tests.vm.booting import guest
+from tests.vm.guest import Guest
+from tests.vm.kernel import Kernel
+from tests.vm.machine import Machine, Node
+
+HERE = Path(__file__).resolve().parent
+BUILD = HERE.parents[1] / "kernel-src/scripts/build"
+MACHINE = Machine(nodes=(Node(cpus=4, memory=768), Node(memory=768)))
+"""Four CPUs, so that there are idle ones for threads."""
+PROGRAMS = ("pages", "knobs")
+ANY_MTHP = "/sys/kernel/mm/transparent_hugepage/hugepages-64kB/enabled"
+
+
+def kernel(*options: str) -> Kernel:
+    """Return our kernel, built where it has to be. ``options`` are those of the build.
+
+    DSATIER_KERNEL names a folder as the build makes it, to try one that was built by hand.
+    """
+    given = None if options else os.environ.get("DSATIER_KERNEL")
+    folder = Path(given or images.output(BUILD, *options).splitlines()[-1])
+    modules = sorted((folder / "modules/lib/modules").glob("*"))
+    return Kernel(folder / "bzImage", modules[0] if modules else None)
+
+
+def program(name: str) -> Path:
+    """Return a program of this folder, built without libraries."""
+    source = HERE / f"{name}.c"
+
+    def build(folder: Path) -> None:
+        words = ["gcc", "-static", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
+        subprocess.run([*words, "-o", folder / name, source], check=True)
+
+    return images.once(name, source.read_bytes(), build) / name
+
+
+@contextmanager
+def booted(machine: Machine = MACHINE, *, options: Sequence[str] = ()) -> Iterator[Guest]:
+    """Yield a guest with our kernel and the programs of this folder.
+
+    Its kernel compares each page that was copied in a batch once more, just before it is used.
+    """
+    files = {f"/bin/{name}": program(name) for name in PROGRAMS}
+    with guest(machine, kernel=kernel(*options), files=files) as vm:
+        vm.write("/sys/kernel/debug/migrate_copy_verify", "Y")
+        yield vm
+
+
+def knob(vm: Guest, name: str, value: int | str) -> None:
+    """Write a knob of /proc/sys/vm."""
+    vm.write(f"/proc/sys/vm/{name}", f"{value}\n")
+
+
+def counters(vm: Guest) -> dict[str, int]:
+    """Return the counters of /proc/vmstat."""
+    lines = (line.split() for line in vm.read("/proc/vmstat").splitlines())
+    return {name: int(value) for name, value in lines}
+
+
+def since(vm: Guest, before: dict[str, int]) -> dict[str, int]:
+    """Return how far the counters of copies and migrations have come."""
+    after = counters(vm)
+    return {
+        name.removeprefix("migrate_copy_"): after[name] - before[name]
+        for name in after
+        if name.startswith(("migrate_copy_", "pgmigrate_", "pgdemote_", "thp_migration"))
+    }
+
+
+def run_pages(vm: Guest, *words: str, timeout: float = 300.0) -> dict[str, int]:
+    """Run the program ``pages``, which checks every byte, and return its counts."""
+    out = vm.ok("pages", *words, timeout=timeout)
+    pairs = (word.split("=") for word in out.splitlines()[-1].split())
+    return {name: int(value) for name, value in pairs}

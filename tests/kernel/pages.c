@@ -1,0 +1,457 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Pages that move while they are in use, and whose every byte is checked.
+ *
+ *	pages KIND HOW MIB SECONDS [ACTIVITY...]
+ *
+ * KIND	 base, thp, mthp, mixed: anonymous memory (mthp: as the kernel is set up)
+ *	 shmem, hugetlb: memory of a file in memory
+ *	 file:PATH: a file, mapped shared
+ * HOW	 move_pages, migrate_pages, mbind: between nodes 0 and 1, to and fro
+ *	 none, node1: somebody else moves them (demotion, compaction, hot-remove),
+ *	 who finds them where they were made, or on node 1
+ * ACTIVITY
+ *	 write	two threads that change pages and check them
+ *	 remote	one that writes to pages through /proc/self/mem: short pins
+ *	 splice	one that holds pages in a pipe for a while and checks what comes out
+ *	 pin	one that pins pages for longer, by /sys/kernel/debug/gup_test
+ *	 fork	one that forks children, which check pages
+ *	 mlock	one that locks and unlocks pages
+ *	 discard	one that frees pages and writes them anew
+ *	 cool	no thread: the others leave the last three quarters alone
+ *
+ * Each page belongs to one thread, so what it must hold is known at any time.
+ * Prints one line of name=value and ends with 0, or tells the first wrong byte
+ * and ends with 1; 4 if something is not there.
+ */
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PAGE 4096UL
+#define HUGE (2UL << 20)
+#define WORDS (PAGE / sizeof(uint64_t))
+
+#define MPOL_BIND 2
+#define MPOL_MF_MOVE 2
+
+enum { CHECKER, WRITER0, WRITER1, REMOTE, SPLICER, DISCARDER, OWNERS };
+
+struct gup_pin {
+	uint64_t addr;
+	uint64_t size;
+	uint32_t flags;
+};
+#define PIN_START _IOW('g', 7, struct gup_pin)
+#define PIN_STOP _IO('g', 8)
+
+static unsigned char *memory;
+static size_t pages, part = 1;
+static uint32_t *generation; /* of each page; changed by its owner alone */
+static atomic_int done;
+static atomic_ulong writes, remotes, splices, forks, pins, discards, moved, unmoved, checks;
+
+static void fail(const char *format, ...)
+{
+	char text[512];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	fprintf(stderr, "pages: %s\n", text);
+	_exit(1);
+}
+
+static void missing(const char *what)
+{
+	fprintf(stderr, "pages: %s: %s\n", what, strerror(errno));
+	_exit(4);
+}
+
+/* What a word of a page holds in a generation: no two alike. */
+static uint64_t expected(size_t page, uint32_t gen, size_t word)
+{
+	uint64_t x = (page << 24) ^ ((uint64_t)gen << 9) ^ word;
+
+	x = (x + 0x9e3779b97f4a7c15ULL) * 0xbf58476d1ce4e5b9ULL;
+	return x ^ (x >> 29);
+}
+
+static void fill(uint64_t *to, size_t page, uint32_t gen)
+{
+	for (size_t i = 0; i < WORDS; i++)
+		to[i] = expected(page, gen, i);
+}
+
+static void check(const void *from, size_t page, uint32_t gen, const char *who)
+{
+	const uint64_t *words = from;
+
+	for (size_t i = 0; i < WORDS; i++) {
+		if (words[i] != expected(page, gen, i))
+			fail("%s: page %zu, word %zu, generation %u: expected %016llx, found %016llx", who, page,
+			     i, gen, (unsigned long long)expected(page, gen, i),
+			     (unsigned long long)words[i]);
+	}
+	checks++;
+}
+
+static unsigned char *at(size_t page)
+{
+	return memory + page * PAGE;
+}
+
+static unsigned int random_number(unsigned int *seed)
+{
+	*seed = *seed * 1664525 + 1013904223;
+	return *seed >> 8;
+}
+
+/* A page of one owner: they take turns. */
+static size_t page_of(int owner, unsigned int *seed)
+{
+	return random_number(seed) % (pages / part / OWNERS) * OWNERS + owner;
+}
+
+static void *writer(void *arg)
+{
+	int owner = (int)(intptr_t)arg;
+	unsigned int seed = 77 + owner;
+
+	while (!done) {
+		size_t page = page_of(owner, &seed);
+
+		check(at(page), page, generation[page], "writer");
+		fill((uint64_t *)at(page), page, ++generation[page]);
+		writes++;
+	}
+	return NULL;
+}
+
+static void *remote(void *arg)
+{
+	static uint64_t buffer[WORDS];
+	unsigned int seed = 5;
+	int fd = open("/proc/self/mem", O_RDWR);
+
+	(void)arg;
+	if (fd < 0)
+		missing("/proc/self/mem");
+	while (!done) {
+		size_t page = page_of(REMOTE, &seed);
+
+		check(at(page), page, generation[page], "remote");
+		fill(buffer, page, ++generation[page]);
+		if (pwrite(fd, buffer, PAGE, (uintptr_t)at(page)) != (ssize_t)PAGE)
+			fail("/proc/self/mem: %s", strerror(errno));
+		remotes++;
+	}
+	return NULL;
+}
+
+static void *splicer(void *arg)
+{
+	static uint64_t buffer[WORDS];
+	unsigned int seed = 9;
+	int ends[2];
+
+	(void)arg;
+	if (pipe(ends))
+		missing("pipe");
+	while (!done) {
+		size_t held[8];
+
+		/* in the pipe are the pages themselves, not copies of them */
+		for (int i = 0; i < 8; i++) {
+			struct iovec one;
+
+			held[i] = page_of(SPLICER, &seed);
+			one = (struct iovec){ at(held[i]), PAGE };
+			if (vmsplice(ends[1], &one, 1, 0) != (ssize_t)PAGE)
+				fail("vmsplice: %s", strerror(errno));
+		}
+		usleep(2000);
+		for (int i = 0; i < 8; i++) {
+			size_t got = 0;
+
+			while (got < PAGE) {
+				ssize_t n = read(ends[0], (char *)buffer + got, PAGE - got);
+
+				if (n <= 0)
+					fail("pipe: %s", strerror(errno));
+				got += n;
+			}
+			check(buffer, held[i], generation[held[i]], "splicer");
+		}
+		splices++;
+	}
+	return NULL;
+}
+
+static void *pinner(void *arg)
+{
+	int fd = open("/sys/kernel/debug/gup_test", O_RDWR);
+	unsigned int seed = 21;
+
+	(void)arg;
+	if (fd < 0)
+		missing("/sys/kernel/debug/gup_test");
+	while (!done) {
+		size_t page = page_of(CHECKER, &seed);
+		struct gup_pin pin = { (uintptr_t)at(page), PAGE, 0 };
+
+		if (ioctl(fd, PIN_START, &pin) == 0) {
+			usleep(3000);
+			check(at(page), page, generation[page], "pinner");
+			ioctl(fd, PIN_STOP);
+			pins++;
+		}
+	}
+	close(fd);
+	return NULL;
+}
+
+static void *forker(void *arg)
+{
+	(void)arg;
+	while (!done) {
+		int status;
+		pid_t child = fork();
+
+		if (child < 0) {
+			usleep(10000);
+			continue;
+		}
+		if (!child) {
+			unsigned int seed = getpid();
+
+			for (int i = 0; i < 200; i++) {
+				size_t page = page_of(CHECKER, &seed);
+
+				check(at(page), page, generation[page], "child");
+				/* a write takes the page away from the parent: its must stay */
+				if (i % 4 == 0)
+					memset(at(page), 0xee, PAGE), generation[page] = 0;
+				if (i % 4 == 0)
+					fill((uint64_t *)at(page), page, 0);
+			}
+			_exit(0);
+		}
+		if (waitpid(child, &status, 0) == child && status)
+			fail("child: status %#x", status);
+		forks++;
+	}
+	return NULL;
+}
+
+static void *locker(void *arg)
+{
+	unsigned int seed = 31;
+
+	(void)arg;
+	while (!done) {
+		size_t page = random_number(&seed) % pages;
+		size_t count = 1 + random_number(&seed) % 64;
+
+		if (page + count > pages)
+			continue;
+		mlock(at(page), count * PAGE);
+		usleep(500);
+		munlock(at(page), count * PAGE);
+	}
+	return NULL;
+}
+
+static void *discarder(void *arg)
+{
+	unsigned int seed = 41;
+
+	(void)arg;
+	while (!done) {
+		size_t page = page_of(DISCARDER, &seed);
+
+		check(at(page), page, generation[page], "discarder");
+		madvise(at(page), PAGE, MADV_DONTNEED);
+		fill((uint64_t *)at(page), page, ++generation[page]);
+		discards++;
+	}
+	return NULL;
+}
+
+static void move_all(const char *how, int node)
+{
+	unsigned long mask = 1UL << node, other = 3UL & ~mask;
+
+	if (!strcmp(how, "move_pages")) {
+		void **where = malloc(pages * sizeof(*where));
+		int *nodes = malloc(pages * sizeof(*nodes)), *status = malloc(pages * sizeof(*status));
+
+		for (size_t i = 0; i < pages; i++) {
+			where[i] = at(i);
+			nodes[i] = node;
+			status[i] = INT_MIN;
+		}
+		if (syscall(SYS_move_pages, 0, pages, where, nodes, status, MPOL_MF_MOVE) < 0)
+			fail("move_pages: %s", strerror(errno));
+		for (size_t i = 0; i < pages; i++) {
+			if (status[i] == node)
+				moved++;
+			else
+				unmoved++;
+		}
+		free(where);
+		free(nodes);
+		free(status);
+	} else if (!strcmp(how, "migrate_pages")) {
+		if (syscall(SYS_migrate_pages, 0, 8 * sizeof(mask), &other, &mask) < 0)
+			fail("migrate_pages: %s", strerror(errno));
+	} else if (!strcmp(how, "mbind")) {
+		if (syscall(SYS_mbind, memory, pages * PAGE, MPOL_BIND, &mask, 8 * sizeof(mask),
+			    MPOL_MF_MOVE) < 0)
+			fail("mbind: %s", strerror(errno));
+	} else {
+		usleep(100000);
+	}
+}
+
+/* How many pages are on a node. */
+static size_t count_on(int node)
+{
+	size_t found = 0;
+	enum { STEP = 4096 };
+	static void *where[STEP];
+	static int status[STEP];
+
+	for (size_t first = 0; first < pages; first += STEP) {
+		size_t n = pages - first < STEP ? pages - first : STEP;
+
+		for (size_t i = 0; i < n; i++)
+			where[i] = at(first + i);
+		if (syscall(SYS_move_pages, 0, n, where, NULL, status, 0) < 0)
+			fail("move_pages: %s", strerror(errno));
+		for (size_t i = 0; i < n; i++)
+			found += status[i] == node;
+	}
+	return found;
+}
+
+static unsigned char *anonymous(size_t bytes)
+{
+	unsigned char *raw = mmap(NULL, bytes + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (raw == MAP_FAILED)
+		missing("mmap");
+	return (unsigned char *)(((uintptr_t)raw + HUGE - 1) & ~(HUGE - 1));
+}
+
+static void take_memory(const char *kind, size_t bytes)
+{
+	int fd = -1;
+
+	if (!strcmp(kind, "base") || !strcmp(kind, "thp") || !strcmp(kind, "mthp") || !strcmp(kind, "mixed")) {
+		memory = anonymous(bytes);
+		if (!strcmp(kind, "base"))
+			madvise(memory, bytes, MADV_NOHUGEPAGE);
+		if (!strcmp(kind, "thp"))
+			madvise(memory, bytes, MADV_HUGEPAGE);
+		/* every second 2 MiB small, the others huge */
+		for (size_t at = 0; !strcmp(kind, "mixed") && at < bytes; at += HUGE)
+			madvise(memory + at, HUGE, at / HUGE % 2 ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+		return;
+	}
+	if (!strcmp(kind, "shmem")) {
+		fd = memfd_create("pages", 0);
+	} else if (!strcmp(kind, "hugetlb")) {
+		fd = memfd_create("pages", MFD_HUGETLB);
+	} else if (!strncmp(kind, "file:", 5)) {
+		fd = open(kind + 5, O_RDWR | O_CREAT, 0600);
+	} else {
+		errno = EINVAL;
+		missing(kind);
+	}
+	if (fd < 0 || ftruncate(fd, bytes))
+		missing(kind);
+	memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (memory == MAP_FAILED)
+		missing(kind);
+}
+
+static const struct {
+	const char *name;
+	void *(*run)(void *);
+	int owner;
+} activities[] = {
+	{ "write", writer, WRITER0 }, { "write", writer, WRITER1 }, { "remote", remote, REMOTE },
+	{ "splice", splicer, SPLICER }, { "pin", pinner, 0 },       { "fork", forker, 0 },
+	{ "mlock", locker, 0 },       { "discard", discarder, 0 },
+};
+
+int main(int argc, char **argv)
+{
+	pthread_t threads[16];
+	struct timespec now, end;
+	int nr = 0, rounds = 0;
+
+	if (argc < 5) {
+		fprintf(stderr, "usage: pages KIND HOW MIB SECONDS [ACTIVITY...]\n");
+		return 4;
+	}
+	pages = strtoul(argv[3], NULL, 10) * (1 << 20) / PAGE;
+	generation = calloc(pages, sizeof(*generation));
+	take_memory(argv[1], pages * PAGE);
+	for (size_t i = 0; i < pages; i++)
+		fill((uint64_t *)at(i), i, 0);
+	if (!strcmp(argv[2], "node1"))
+		move_all("move_pages", 1);
+	printf("ready\n");
+	fflush(stdout);
+
+	for (int i = 5; i < argc; i++) {
+		if (!strcmp(argv[i], "cool"))
+			part = 4;
+	}
+	for (int i = 5; i < argc; i++) {
+		for (size_t k = 0; k < sizeof(activities) / sizeof(*activities); k++) {
+			if (!strcmp(argv[i], activities[k].name) &&
+			    pthread_create(&threads[nr++], NULL, activities[k].run,
+					   (void *)(intptr_t)activities[k].owner))
+				missing("pthread_create");
+		}
+	}
+
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	end.tv_sec += strtol(argv[4], NULL, 10);
+	do {
+		move_all(argv[2], ++rounds % 2);
+		clock_gettime(CLOCK_MONOTONIC, &now);
+	} while (now.tv_sec < end.tv_sec || (rounds < 2 && strcmp(argv[2], "none") && strcmp(argv[2], "node1")));
+	done = 1;
+	for (int i = 0; i < nr; i++)
+		pthread_join(threads[i], NULL);
+	for (size_t i = 0; i < pages; i++)
+		check(at(i), i, generation[i], "at the end");
+	printf("rounds=%d moved=%lu unmoved=%lu writes=%lu remotes=%lu splices=%lu pins=%lu forks=%lu discards=%lu checks=%lu on0=%zu on1=%zu\n",
+	       rounds, moved, unmoved, writes, remotes, splices, pins, forks, discards, checks, count_on(0),
+	       count_on(1));
+	return 0;
+}
