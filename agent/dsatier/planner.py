@@ -188,7 +188,10 @@ def _changes(facts: Facts, desired: Desired) -> frozenset[str]:
         "dsa_state off": state and wanted_state == 0,
         "dsa_state stale": state and wanted_state == 1 and not initialised(facts),
         "queues": state
-        and bool(_devices_to_stop(facts, desired) or _devices_to_load(facts, desired)),
+        and bool(
+            (loading := _devices_to_load(facts, desired))
+            or _devices_to_stop(facts, desired, loading)
+        ),
     }
     return frozenset(name for name, true in found.items() if true)
 
@@ -216,9 +219,11 @@ def _devices_to_load(facts: Facts, desired: Desired) -> tuple[DeviceConfig, ...]
     )
 
 
-def _devices_to_stop(facts: Facts, desired: Desired) -> tuple[DsaDevice, ...]:
-    """Return the enabled devices that are unwanted, or wanted otherwise."""
-    unwanted = {*desired.stopped, *(config.id for config in _devices_to_load(facts, desired))}
+def _devices_to_stop(
+    facts: Facts, desired: Desired, loading: tuple[DeviceConfig, ...]
+) -> tuple[DsaDevice, ...]:
+    """Return the enabled devices that are unwanted, or wanted otherwise: those to be loaded."""
+    unwanted = {*desired.stopped, *(config.id for config in loading)}
     return tuple(d for d in facts.devices if d.id in unwanted and d.state == "enabled")
 
 
@@ -342,7 +347,8 @@ def _switch_cpus(
 
 
 def _stop(way: _Way, rung: Rung, direction: str) -> None:
-    for device in _devices_to_stop(way.facts, way.desired):
+    loading = _devices_to_load(way.facts, way.desired)
+    for device in _devices_to_stop(way.facts, way.desired, loading):
         way.step(
             rung,
             direction,

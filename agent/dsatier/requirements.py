@@ -638,17 +638,17 @@ def quiet_can_be_had(facts: Facts, desired: Desired) -> Iterator[Finding]:
 
     The same for tiering that goes on: CPUs and swap that come back must not get in its way.
     """
-    swaps = _with_swaps(facts, desired)
-    comes_back = any(area not in facts.swaps for area in swaps)
-    if not (_frees_dsa(facts, desired) or comes_back or descent(facts, desired)):
-        return
     resumes = [
         knob
         for knob, values in (("numa_balancing", (2, 3)), ("demotion_enabled", (1,)))
         if desired.wants(knob) is None and live(facts, knob) in values
     ]
+    swaps = _with_swaps(facts, desired)
+    comes_back = any(area not in facts.swaps for area in swaps)
+    if not resumes or not (comes_back or _frees_dsa(facts, desired) or descent(facts, desired)):
+        return
     slow = node(_with_cpus(facts, desired), desired.slow_node)
-    if resumes and slow is not None and slow.cpus:
+    if slow is not None and slow.cpus:
         yield Finding(
             "blocker",
             "quiet-can-be-had",
@@ -657,7 +657,7 @@ def quiet_can_be_had(facts: Facts, desired: Desired) -> Iterator[Finding]:
             _cpus_found(slow, facts),
             "set `tiers: {cpuless: true}` in the profile, or turn tiering off in it",
         )
-    if resumes and swaps:
+    if swaps:
         yield Finding(
             "blocker",
             "quiet-can-be-had",
