@@ -29,12 +29,13 @@ def lacking() -> str:
 needs_containers = pytest.mark.skipif(bool(lacking()), reason=lacking() or "nothing")
 
 
-def built(request: pytest.FixtureRequest, *words: str) -> str:
+def built(request: pytest.FixtureRequest, *words: str, **environment: str) -> str:
     """Run a program that makes something, with its progress shown, and return what it prints."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
     assert capture is not None
+    own = {**os.environ, **environment}
     with capture.global_and_fixture_disabled():
-        return subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout
+        return subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, env=own).stdout
 
 
 @pytest.fixture(scope="session")
@@ -45,10 +46,13 @@ def debian(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="session")
 def package(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Debian package of the working tree."""
+    """The Debian package of the working tree, built in a folder that has nothing else."""
     folder = tmp_path_factory.mktemp("package")
-    built(request, str(REPOSITORY / "packaging/debian/build"), str(folder))
-    (found,) = folder.glob("dsatier_*.deb")
+    (folder / "tmp").mkdir()
+    words = (str(REPOSITORY / "packaging/debian/build"), str(folder / "dist"))
+    built(request, *words, TMPDIR=str(folder / "tmp"), TZ="UTC", LC_ALL="C.UTF-8")
+    assert [] == list((folder / "tmp").iterdir())
+    (found,) = (folder / "dist").iterdir()
     return found
 
 

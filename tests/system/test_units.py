@@ -84,6 +84,15 @@ def probe(host: Container) -> None:
     host.ok("systemctl", "daemon-reload")
 
 
+@pytest.fixture(scope="module")
+def fresh(debian: Path, package: Path) -> Iterator[Container]:
+    """One host, as it is after the installation, for the tests that only look at it."""
+    with Container(debian, sim="dsa8") as container:
+        container.install(package)
+        yield container
+        assert ("", "") == (container.sim.harm, container.sim.down)
+
+
 # -- as files ------------------------------------------------------------------------
 
 
@@ -136,7 +145,7 @@ def test_time_spans_fit_the_program() -> None:
     assert seconds(unit["TimeoutStartSec"][0]) > float(told) + control._GRACE
 
 
-def test_udev_wants_the_nudge_for_devices_and_nothing_else(host: Container) -> None:
+def test_udev_wants_the_nudge_for_devices_and_nothing_else(fresh: Container) -> None:
     found = {}
     for kind, path in (
         ("device", "pci0000:6a/0000:6a:01.0/dsa0"),
@@ -144,7 +153,7 @@ def test_udev_wants_the_nudge_for_devices_and_nothing_else(host: Container) -> N
         ("engine", "pci0000:6a/0000:6a:01.0/dsa0/engine0.0"),
     ):
         for action in ("remove", "add", "bind"):  # what a rule once said is kept for the last
-            said = host.ok(
+            said = fresh.ok(
                 *("env", "SYSTEMD_DEVICE_VERIFY_SYSFS=0", "SYSTEMD_LOG_LEVEL=info"),
                 *("udevadm", "test", f"--action={action}", f"/sys/devices/{path}"),
                 on_sim=True,
@@ -160,22 +169,22 @@ def test_udev_wants_the_nudge_for_devices_and_nothing_else(host: Container) -> N
     assert expected == found
 
 
-def test_tmpfiles_makes_the_folders(host: Container) -> None:
+def test_tmpfiles_makes_the_folders(fresh: Container) -> None:
     root = "/var/tmp/root"
     file = "/usr/lib/tmpfiles.d/dsatier.conf"
-    host.ok("systemd-tmpfiles", "--create", f"--root={root}", file)
+    fresh.ok("systemd-tmpfiles", "--create", f"--root={root}", file)
     folders = (f"{root}/var/lib/dsatier", f"{root}/run/dsatier")
-    said = host.ok("stat", "--format=%a %U", *folders)
+    said = fresh.ok("stat", "--format=%a %U", *folders)
     assert ["700 root", "755 root"] == said.splitlines()
 
 
 # -- as they run ---------------------------------------------------------------------
 
 
-def test_the_daemon_runs_as_shipped(host: Container) -> None:
+def test_the_daemon_runs_as_shipped(fresh: Container) -> None:
     """Idle without a profile, in its cage."""
-    assert "running\n" == host.ok("systemctl", "is-system-running", "--wait")
-    shown = host.show(
+    assert "running\n" == fresh.ok("systemctl", "is-system-running", "--wait")
+    shown = fresh.show(
         "dsatier",
         *("ActiveState", "UnitFileState", "NRestarts", "KillMode", "Restart", "WatchdogUSec"),
         *("RuntimeDirectoryPreserve", "OOMPolicy", "OOMScoreAdjust", "ProtectSystem"),
@@ -198,27 +207,27 @@ def test_the_daemon_runs_as_shipped(host: Container) -> None:
         "CapabilityBoundingSet": "cap_sys_admin cap_syslog",
         "SystemCallErrorNumber": "1",
     }
-    process = host.main_pid("dsatier")
+    process = fresh.main_pid("dsatier")
     status = dict(
         line.split(":\t", 1)
-        for line in host.get(f"/proc/{process}/status").decode().splitlines()
+        for line in fresh.get(f"/proc/{process}/status").decode().splitlines()
         if ":\t" in line
     )
     admin, syslog = 1 << 21, 1 << 34
     assert (f"{admin | syslog:016x}", "1", "2") == tuple(
         status[name] for name in ("CapEff", "NoNewPrivs", "Seccomp")
     )
-    (files,) = re.findall(rb"Max open files +(\d+) +(\d+)", host.get(f"/proc/{process}/limits"))
+    (files,) = re.findall(rb"Max open files +(\d+) +(\d+)", fresh.get(f"/proc/{process}/limits"))
     assert b"8192" == files[1]
     own = ("/var/lib/dsatier", "/run/dsatier", "/run/dsatier/status.json")
-    modes = host.ok("stat", "--format=%a", *own)
+    modes = fresh.ok("stat", "--format=%a", *own)
     assert ["700", "755", "644"] == modes.splitlines()
-    assert "0" == host.sim.read(ENGINE).strip()
+    assert "0" == fresh.sim.read(ENGINE).strip()
 
 
-def test_what_is_closed_to_the_daemon(host: Container) -> None:
+def test_what_is_closed_to_the_daemon(fresh: Container) -> None:
     """Its view of the file system lets it write to the knobs, and to little else."""
-    process = str(host.main_pid("dsatier"))
+    process = str(fresh.main_pid("dsatier"))
     found = {}
     for path in (
         *("/proc/sys/vm/limit_chans", "/proc/sys/kernel/numa_balancing"),
@@ -228,7 +237,7 @@ def test_what_is_closed_to_the_daemon(host: Container) -> None:
         *("/usr/x", "/var/lib/x", "/home/x"),
     ):
         inside = ("nsenter", "--target", process, "--mount", "sh", "-c")
-        found[path] = host.run(*inside, f"exec 3>>{path}").code == 0
+        found[path] = fresh.run(*inside, f"exec 3>>{path}").code == 0
     writable = [path for path, may in found.items() if may]
     assert list(found)[:7] == writable
 
