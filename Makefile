@@ -6,6 +6,7 @@
 # make vm           (root) a shell in a guest with two tiers and eight emulated DSA devices
 # make bench        ratios against bare Python and, as root, against TuneD, in one run
 # make deb          the Debian package, in dist/; make rpm, make wheel
+# make kernel       packages of the kernel, in dist/ (FLAVOUR=vm or server)
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -13,7 +14,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
-.PHONY: run test test-system test-long vm bench mutation docs deb rpm wheel lock clean
+.PHONY: run test test-system test-long vm bench mutation docs deb rpm kernel wheel lock clean
 
 run: $(STAMP)
 	$(BIN)/dsatier demo
@@ -47,6 +48,9 @@ deb:
 
 rpm:
 	packaging/rpm/build
+
+kernel:
+	packaging/kernel/build --flavour $(or $(FLAVOUR),vm)
 
 wheel: $(STAMP)
 	rm -rf build
