@@ -2,7 +2,7 @@
 # make run          set up, then a tour on a simulated host
 # make test         set up, then all tests that need neither root nor hardware
 # make test-system  (root) what needs Debian packages, mount namespaces and FUSE
-# make test-long    (root) an hour of faults and drift at random
+# make test-long    (root) an hour of faults and drift at random, an hour of a hostile guest
 # make vm           (root) a shell in a guest with two tiers and eight emulated DSA devices
 # make bench        ratios against bare Python and, as root, against TuneD, in one run
 # make deb          the Debian package, in dist/; make rpm, make wheel
@@ -39,6 +39,8 @@ test-system: $(STAMP)
 
 test-long: $(STAMP)
 	$(BIN)/python -m tests.soak --minutes 60 --report soak-report
+	emulator=$$(tests/emulator/build --sanitize) && $(BIN)/python -m tests.emulator.fuzz \
+	  "$$emulator" --minutes 60 --seed $$RANDOM --findings fuzz-findings
 
 vm: $(STAMP)
 	@$(BIN)/python -m tests.vm
@@ -76,4 +78,4 @@ lock:
 	done
 
 clean:
-	rm -rf $(VENV) $(VENV)-lock build dist soak-report .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lock build dist soak-report fuzz-findings .pytest_cache .mypy_cache .ruff_cache .hypothesis
