@@ -675,7 +675,7 @@ class Guest:
                 where = re.findall(r"CPU#\d+|[ER]IP=[0-9a-f]+|HLT=\d", text)
                 lines.append(f"its CPUs: {' '.join(where)}")
         text = self.console
-        lines += ["the console before that:", *text[:before].splitlines()[-40:]]
+        lines += ["the console before that:", *text[:before].splitlines()[-80:]]
         if len(text) > before:
             said = kernellog.telling(text[before:].splitlines())
             cut = [f"… {len(said) - 400} lines more in the log"] if len(said) > 400 else []
