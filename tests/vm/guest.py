@@ -237,6 +237,7 @@ class Guest:
         self._sending = threading.Lock()
         self._greeted = threading.Condition()
         self._lives = 0
+        self._keys = -1
         self._commands: dict[int, Command] = {}
         self._next = count(1)
         self._marks = count(1)
@@ -297,6 +298,9 @@ class Guest:
         image = str(started(self.kernel, self._folder))
         self._places = Places(str(self._emulator), image, f"{folder}/initrd", folder, root)
         words = ["setpriv", "--pdeathsig", "KILL", *command(self.machine, self._places)]
+        os.mkfifo(self._places.console_input)
+        # open at both ends, so that neither this nor the emulator waits for the other
+        self._keys = os.open(self._places.console_input, os.O_RDWR | os.O_CLOEXEC)
         began = time.monotonic()
         with (self._folder / "emulator.log").open("wb") as log:
             self._process = _STARTER.submit(
@@ -312,7 +316,7 @@ class Guest:
         self._listener = threading.Thread(target=self._listen, args=(self._channel,), daemon=True)
         self._listener.start()
         try:
-            self._qmp = Qmp(self._places.qmp)
+            self._qmp = Qmp(self._connected(self._places.qmp))
         except (QmpError, OSError) as error:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(5)
@@ -351,6 +355,14 @@ class Guest:
     def lives(self) -> int:
         """How often it has booted."""
         return self._lives
+
+    @property
+    def busy(self) -> float:
+        """Seconds of CPU time that the emulator has used."""
+        assert self._process is not None
+        stat = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii")
+        user, system = stat.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def death(self) -> str:
         """Return how the emulator or the guest's kernel ended, empty while both live."""
@@ -399,6 +411,9 @@ class Guest:
             self._channel.close()
         if self._qmp is not None:
             self._qmp.close()
+        if self._keys >= 0:
+            os.close(self._keys)
+            self._keys = -1
         shutil.rmtree(self._folder, ignore_errors=True)
 
     # the channel
@@ -575,19 +590,21 @@ class Guest:
         """Send a non-maskable interrupt to every CPU."""
         self.qmp.execute("inject-nmi")
 
-    def sysrq(self, *keys: str) -> None:
-        """Have the kernel itself act on keys, one by one, also where no process runs any more."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
-            line.connect(self._places.console_socket)
-            line.settimeout(_SILENCE)
-            for key in keys:
-                # the kernel takes the key that comes after a break
-                self.qmp.execute("chardev-send-break", id="console")
-                line.sendall(key.encode())
-                until = time.monotonic() + 20
-                with suppress(TimeoutError):
-                    while line.recv(1 << 16) and time.monotonic() < until:
-                        pass
+    def sysrq(self, *keys: str, timeout: float = 20) -> None:
+        """Have the kernel itself act on keys, one by one, also where no process runs any more.
+
+        Wait after each until the kernel has said all, or ``timeout`` seconds have passed.
+        """
+        for key in keys:
+            # the kernel takes the key that comes after a break
+            self.qmp.execute("chardev-send-break", id="console")
+            os.write(self._keys, key.encode())
+            until = time.monotonic() + timeout
+            size = len(self.console)
+            while time.monotonic() < until:
+                time.sleep(_SILENCE)
+                if size == (size := len(self.console)):
+                    break
 
     # the kernel's log
 

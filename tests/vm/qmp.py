@@ -17,12 +17,13 @@ class QmpError(Exception):
 
 
 class Qmp:
-    """A connection. One request at a time, whoever asks; events are kept until they are taken."""
+    """A monitor on a connected socket, which it closes in the end.
 
-    def __init__(self, path: str, timeout: float = PATIENCE) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(timeout)
-        self._socket.connect(path)
+    One request at a time, whoever asks; events are kept until they are taken.
+    """
+
+    def __init__(self, connected: socket.socket, timeout: float = PATIENCE) -> None:
+        self._socket = connected
         self._held = b""
         self._lock = threading.Lock()
         self.events: list[dict[str, Any]] = []

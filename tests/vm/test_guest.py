@@ -20,7 +20,7 @@ from tests.vm.machine import Machine, Node
 
 pytestmark = pytest.mark.system
 QUICK = 10.0
-"""Seconds from the start to the first command's end, on a machine with nothing else to do."""
+"""Seconds from the start to the first command's end."""
 
 
 @pytest.fixture(scope="module")
@@ -31,15 +31,14 @@ def vm() -> Iterator[Guest]:
 
 
 def test_a_guest_is_quick() -> None:
-    """The best of three: others may be at work on this machine."""
-    took: list[float] = []
-    while len(took) < 3 and min(took, default=QUICK) >= QUICK:
-        began = time.monotonic()
-        with guest() as found:
-            assert "vm\n" == found.ok("hostname")
-            took.append(time.monotonic() - began)
-    print(f"to the first command: {min(took):.1f} s")
-    assert min(took) < QUICK
+    """Counted in the emulator's own time, for others may be at work on this machine."""
+    began = time.monotonic()
+    with guest() as found:
+        assert "vm\n" == found.ok("hostname")
+        took = time.monotonic() - began
+        busy = found.busy
+    print(f"to the first command: {took:.1f} s, {busy:.1f} s of a CPU")
+    assert busy < QUICK
 
 
 def test_the_kernel_is_debians(vm: Guest) -> None:
@@ -132,7 +131,7 @@ def test_a_time_out_says_what_the_guest_was_doing(vm: Guest) -> None:
     assert "not done in 1 s; it said:\nbefore" in text
     for expected in ("the emulator: running", "RIP=", "Show backtrace of all", "task:sleep"):
         assert expected in text
-    assert 1 == vm.run("pidof", "sleep").code, "it was killed"
+    vm.sh("for try in 1 2 3 4 5; do pidof sleep >/dev/null || exit 0; sleep 0.5; done; exit 1")
 
 
 def test_tiers(vm: Guest) -> None:
@@ -215,8 +214,8 @@ def test_an_emulator_that_cannot_start_says_why() -> None:
 
 def test_a_boot_that_hangs_is_told() -> None:
     machine = Machine(append=("rdinit=/bin/cat",))
-    with pytest.raises(GuestError, match=r"has not booted in 15 s(?s:.)*Show backtrace of all"):
-        guest(machine, timeout=15).__enter__()
+    with pytest.raises(GuestError, match=r"has not booted in 25 s(?s:.)*Show backtrace of all"):
+        guest(machine, timeout=25).__enter__()
 
 
 OWNER = """

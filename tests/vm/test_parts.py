@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from tests.vm import cpio, kernel, kernellog, wire
 from tests.vm.images import once
-from tests.vm.machine import Machine, Places, command
 from tests.vm.wire import Frame, Kind, Reader
 
 HELLO = Frame(0, Kind.HELLO, wire.MAGIC + b"6.12")
@@ -311,10 +310,3 @@ def test_what_failed_to_build_leaves_nothing() -> None:
         once("probe", b"that fails", fails)
     with pytest.raises(OSError, match="no space"):
         once("probe", b"that fails", fails)
-
-
-def test_every_socket_fits_its_folder() -> None:
-    """A socket's path holds 107 characters."""
-    places = Places("/q", "/k", "/i", "/tmp/dsatier-vm-12345678")
-    words = command(Machine(), places)
-    assert 3 == len([word for word in words if "path=" in word and len(word) < 200])
