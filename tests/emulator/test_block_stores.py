@@ -14,6 +14,7 @@ pytestmark = pytest.mark.system
 DEVICE = ("-device", "virtio-rng-pci,disable-legacy=on,vectors=8")
 #: What a run says at least: fewer is a program that left something out.
 CHECKS = 38
+ENQUEUE_CHECKS = 24
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +48,18 @@ def test_a_cpu_without_them_does_not_know_them(emulator: str, program: Path) -> 
     words = ("-accel", "tcg", "-cpu", "max,movdir64b=off,movdiri=off", "-smp", "2")
     found = failed(baremetal.run(emulator, program, *words, *DEVICE))
     assert {"cpuid has movdiri", "cpuid has movdir64b", "no other exception"} <= set(found)
+
+
+def test_enqueue_stores(emulator: str, tmp_path: Path) -> None:
+    """ENQCMD and ENQCMDS do as Intel's manual says, and RAM accepts nothing."""
+    words = ("-accel", "tcg", "-cpu", "max,enqcmd=on", *DEVICE)
+    found = baremetal.run(emulator, baremetal.compiled("enqueue", tmp_path), *words)
+    assert {} == failed(found)
+    assert len(found) >= ENQUEUE_CHECKS
+
+
+def test_enqueue_stores_are_for_those_who_ask(emulator: str, tmp_path: Path) -> None:
+    """Without being asked for, no CPU has them: Linux wants XSAVES beside them."""
+    words = ("-accel", "tcg", "-cpu", "max", *DEVICE)
+    found = failed(baremetal.run(emulator, baremetal.compiled("enqueue", tmp_path), *words))
+    assert {"cpuid has enqcmd", "no other exception"} == set(found)
