@@ -110,6 +110,8 @@ def cmdline(machine: Machine, rooted: bool) -> str:
     # a kernel measures that timer against others; on a busy machine it is wrong by a factor, and
     # its CPUs stall. The HPET has a frequency by its own word
     words += ["nolapic_timer"]
+    # it also counts the interrupts of a tenth of a second, and gives up where they are too few
+    words += ["no_timer_check"]
     words += ["intel_iommu=off"] if machine.iommu == "off" else ["intel_iommu=on"]
     if machine.iommu != "off":
         words += [f"iommu.passthrough={int(machine.iommu == 'passthrough')}"]
