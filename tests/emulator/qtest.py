@@ -390,7 +390,7 @@ class Pci:
     def capability(self, wanted: int) -> int | None:
         """Return the offset of a capability, None if it has none of this kind."""
         at = self.get8(self.CAPABILITIES) if self.get16(self.STATUS) & 0x10 else 0
-        while at:
+        while at not in (0, 0xFF):  # all ones: the device is gone from the bus
             if self.get8(at) == wanted:
                 return at
             at = self.get8(at + 1)
