@@ -141,7 +141,7 @@ def bash(fields: Iterable[str], hosts: Iterable[str]) -> str:
     valued = [o for o in every.values() if _is_flag(o) and o.metavar]
     cases = [
         f'        {command.name}) options="{" ".join(_flags(command))}"'
-        f'{_positional(command, tuple(fields))} ;;'
+        f"{_positional(command, tuple(fields))} ;;"
         for command in COMMANDS
     ]
     values = [
@@ -168,8 +168,10 @@ def zsh(fields: Iterable[str], hosts: Iterable[str]) -> str:
         lines += [f"                    {spec} \\" for spec in _specs(command, words)]
         lines.append("                    ;;")
         cases.append("\n".join(lines))
-    return "#compdef dsatier\n" + _HEAD + _filled(
-        _ZSH, commands="\n".join(commands), cases="\n".join(cases), hosts=" ".join(hosts)
+    return (
+        "#compdef dsatier\n"
+        + _HEAD
+        + _filled(_ZSH, commands="\n".join(commands), cases="\n".join(cases), hosts=" ".join(hosts))
     )
 
 

@@ -54,6 +54,9 @@ class NumaNode:
     """Bytes."""
     mem_free: int
     """Bytes."""
+    tier: int | None = None
+    """Its memory tier, as the kernel numbers them: more is slower, and memory is demoted to such
+    a one only. None where the kernel shows none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,9 +212,7 @@ def _main_page() -> Iterator[str]:
     yield from _prose(WHAT)
     yield ".SH COMMANDS"
     for command in COMMANDS:
-        yield from _item(
-            _bold(command.name), f"{command.summary}; see dsatier-{command.name}(1)"
-        )
+        yield from _item(_bold(command.name), f"{command.summary}; see dsatier-{command.name}(1)")
     yield ".SH OPTIONS"
     yield "These go with every command that needs a host."
     for option in HOST:

@@ -215,6 +215,28 @@ def tiers_exist(facts: Facts, desired: Desired) -> Iterator[Finding]:
         )
 
 
+def tiers_apart(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """The kernel must know the slow node as slower, or it demotes nothing, whatever is turned on.
+
+    It settles that at boot: a node that had CPUs online then counts as DRAM for good.
+    """
+    if not _turns_tiering_on(desired):
+        return
+    fast, slow = node(facts, desired.fast_node), node(facts, desired.slow_node)
+    if fast is None or slow is None or None in (fast.tier, slow.tier):
+        return
+    if (slow.tier or 0) <= (fast.tier or 0):
+        yield Finding(
+            "blocker",
+            "tiers-apart",
+            f"node {desired.slow_node}",
+            f"a memory tier below that of node {desired.fast_node}, or nothing is demoted",
+            f"tier {slow.tier} for it, and {fast.tier} for node {desired.fast_node}",
+            "boot with the slow node's CPUs off (`maxcpus=N`, where they are the last) on a host "
+            "whose firmware has an HMAT: a node that boots with CPUs is a fast one for good",
+        )
+
+
 def _turns_tiering_on(desired: Desired) -> bool:
     return desired.wants("numa_balancing") == 2 or desired.wants("demotion_enabled") == 1
 
@@ -705,6 +727,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     values_in_range,
     threads_whole,
     tiers_exist,
+    tiers_apart,
     tiering_conditions,
     watermark_order,
     cpus_can_go,

@@ -81,9 +81,11 @@ def facts(one: Facts) -> str:
     ]
     for node in one.nodes:
         cpus = f"cpus {ranges(node.cpus)}" if node.cpus else "no CPU online"
+        distances = " ".join(map(str, node.distances))
+        tier = "" if node.tier is None else f"; memory tier {node.tier}"
         lines.append(
             f"node {node.id:<4} {cpus}; {node.mem_total / GIB:.1f} GiB, "
-            f"{node.mem_free / GIB:.1f} GiB free; distances {' '.join(map(str, node.distances))}"
+            f"{node.mem_free / GIB:.1f} GiB free; distances {distances}{tier}"
         )
     if one.offline_cpus:
         lines.append(f"offline   cpus {ranges(one.offline_cpus)}")

@@ -71,6 +71,11 @@ def node(host: Facts, number: int, **changes: Any) -> Facts:
     return replace(host, nodes=nodes)
 
 
+def tiers(host: Facts, fast: int, slow: int) -> Facts:
+    """The host whose nodes 0 and 1 are in those memory tiers."""
+    return node(node(host, 0, tier=fast), 1, tier=slow)
+
+
 def device(host: Facts, **changes: Any) -> Facts:
     """The host with its first device changed."""
     return replace(host, devices=(replace(host.devices[0], **changes), *host.devices[1:]))
@@ -173,6 +178,8 @@ def _rows() -> tuple[Row, ...]:
             "no such node",
         ),
         row("tiers-exist", SEED, replace(demote, fast_node=1, slow_node=0), demote, "fast node 1"),
+        row("tiers-apart", tiers(OURS, 4, 4), tier, tiers(OURS, 4, 7), "tier 4 for it, and 4 "),
+        row("tiers-apart", tiers(OURS, 7, 4), demote, OURS, "tier 4 for it, and 7"),
         row("tiering-conditions", OURS, tier, replace(tier, cpuless=True), "8 CPUs online"),
         row("tiering-conditions", OURS, demote, cpuless(OURS), "8 CPUs online"),
         row(

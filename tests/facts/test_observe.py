@@ -10,6 +10,7 @@ from dsatier.host import Rejected
 from dsatier.observe import Observer, dsa, iommu, observe
 from dsatier.observe import kernel as kernels
 from dsatier.observe.text import Malformed
+from dsatier.show import facts as show_facts
 from dsatier.sim import spec
 from dsatier.sim.host import SimHost
 from tests.facts.memory import TextHost
@@ -296,6 +297,21 @@ def test_offline_cpus_are_those_in_their_sockets_only() -> None:
     )
     found = observe(host)
     assert ((2,), (0, 3)) == (found.offline_cpus, found.pinned_cpus)
+
+
+def test_memory_tiers_are_those_that_the_kernel_shows() -> None:
+    """A node whose CPUs are off since boot is slower; one that is in no tier says so."""
+    place = "/sys/devices/virtual/memory_tiering"
+    files = {f"{place}/memory_tier4/nodelist": "0,2\n", f"{place}/memory_tier7/nodelist": "1\n"}
+    files[f"{place}/power/control"] = "auto\n"
+    for number in range(4):
+        folder = f"/sys/devices/system/node/node{number}"
+        memory = f"Node {number} MemTotal: 1024 kB\nNode {number} MemFree: 512 kB\n"
+        files |= {f"{folder}/meminfo": memory, f"{folder}/cpulist": "\n"}
+        files[f"{folder}/distance"] = "10 20 20 20\n"
+    assert [4, 7, 4, None] == [node.tier for node in observe(TextHost(files)).nodes]
+    told = show_facts(observe(TextHost(files)))
+    assert 3 == told.count("memory tier")
 
 
 def test_a_node_that_goes_while_it_is_looked_at_is_passed_over() -> None:

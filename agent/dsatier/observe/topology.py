@@ -10,17 +10,20 @@ from dsatier.observe.reader import optional
 
 NODES = "/sys/devices/system/node"
 CPUS = "/sys/devices/system/cpu"
+TIERS = "/sys/devices/virtual/memory_tiering"
 
 
 def nodes(host: Host) -> tuple[NumaNode, ...]:
     """Return the nodes by number; () on a kernel without NUMA."""
     names = (name.removeprefix("node") for name in host.entries(NODES) if name.startswith("node"))
-    found = [node(host, number) for number in sorted(int(n) for n in names if n.isdecimal())]
+    numbers = sorted(int(name) for name in names if name.isdecimal())
+    level = tiers(host)
+    found = [node(host, number, level.get(number)) for number in numbers]
     return tuple(node for node in found if node is not None)
 
 
-def node(host: Host, number: int) -> NumaNode | None:
-    """Return a node, None where it went away meanwhile."""
+def node(host: Host, number: int, tier: int | None = None) -> NumaNode | None:
+    """Return a node of that tier, None where it went away meanwhile."""
     folder = f"{NODES}/node{number}"
     try:
         memory = host.read(f"{folder}/meminfo")
@@ -30,9 +33,21 @@ def node(host: Host, number: int) -> NumaNode | None:
             distances=text.numbers(host.read(f"{folder}/distance"), f"{folder}/distance"),
             mem_total=text.kilobytes(memory, "MemTotal", f"{folder}/meminfo"),
             mem_free=text.kilobytes(memory, "MemFree", f"{folder}/meminfo"),
+            tier=tier,
         )
     except Missing:
         return None
+
+
+def tiers(host: Host) -> dict[int, int]:
+    """Return the memory tier of each node that is in one; a kernel before 6.1 shows none."""
+    found: dict[int, int] = {}
+    for name in host.entries(TIERS):
+        level = name.removeprefix("memory_tier")
+        path = f"{TIERS}/{name}/nodelist"
+        if level.isdecimal() and (listed := optional(host, path)) is not None:
+            found |= dict.fromkeys(text.cpus(listed, path), int(level))
+    return found
 
 
 def present(host: Host) -> tuple[int, ...]:
