@@ -2,7 +2,8 @@
 # make run          set up, then a tour on a simulated host
 # make test         set up, then all tests that need neither root nor hardware
 # make test-system  (root) what needs Debian packages, mount namespaces and FUSE
-# make test-long    (root) an hour of faults and drift at random, an hour of a hostile guest
+# make test-long    (root) an hour each of faults and drift at random, of a hostile guest, of pages that
+#                   move on a kernel that looks for its own errors
 # make vm           (root) a shell in a guest with two tiers and eight emulated DSA devices
 # make bench        ratios against bare Python and, as root, against TuneD, in one run
 # make deb          the Debian package, in dist/; make rpm, make wheel
@@ -41,6 +42,7 @@ test-long: $(STAMP)
 	$(BIN)/python -m tests.soak --minutes 60 --report soak-report
 	emulator=$$(tests/emulator/build --sanitize) && $(BIN)/python -m tests.emulator.fuzz \
 	  "$$emulator" --minutes 60 --seed $$RANDOM --findings fuzz-findings
+	$(BIN)/python -m tests.kernel --minutes 60 --seed $$RANDOM --layer debug --layer kasan
 
 vm: $(STAMP)
 	@$(BIN)/python -m tests.vm

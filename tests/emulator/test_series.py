@@ -123,6 +123,23 @@ def test_the_judge_of_style_is_asked(tree: Path, patches: Path) -> None:
 
 
 @needs_git
+def test_the_layout_of_trace_events_is_theirs(tree: Path, patches: Path) -> None:
+    """The kernel's script is not heard on how macros of trace events are laid out, else it is."""
+    check = "CHECK: Lines should not end with a '('"
+    (tree / "scripts/checkpatch.pl").write_text(
+        f"""print "include/trace/events/a.h:3: {check}\n", "mm/a.c:4: {check}\n",
+        "include/trace/events/a.h:5: ERROR: ugly\n";"""
+    )
+    series.bring_in(tree, patches)
+    commit(tree, "one.c", NEW_FILE, f"main: one\n\n{REASON}")
+    series.take_out("first", tree, patches, None)
+    assert [
+        f"first/0001-main-one.patch: mm/a.c:4: {check}",
+        "first/0001-main-one.patch: include/trace/events/a.h:5: ERROR: ugly",
+    ] == series.applied(tree, patches, series.STRICT)
+
+
+@needs_git
 def test_a_patch_that_was_edited_by_hand_is_told(tree: Path, patches: Path) -> None:
     """The files are what export writes, so that the next export changes nothing else."""
     two_groups(tree, patches)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.vm import images
 from tests.vm.booting import guest
-from tests.vm.guest import Guest
+from tests.vm.guest import BOOT, Guest
 from tests.vm.kernel import Kernel
 from tests.vm.machine import Machine, Node
 
@@ -23,12 +23,12 @@ PROGRAMS = ("pages", "knobs")
 ANY_MTHP = "/sys/kernel/mm/transparent_hugepage/hugepages-64kB/enabled"
 
 
-def kernel(*options: str) -> Kernel:
+def kernel(*options: str, folder: Path | None = None) -> Kernel:
     """Return our kernel, built where it has to be. ``options`` are those of the build.
 
-    DSATIER_KERNEL names a folder as the build makes it, to try one that was built by hand.
+    ``folder`` or DSATIER_KERNEL names one as the build makes it, to try what was built by hand.
     """
-    given = None if options else os.environ.get("DSATIER_KERNEL")
+    given = folder or (None if options else os.environ.get("DSATIER_KERNEL"))
     folder = Path(given or images.output(BUILD, *options).splitlines()[-1])
     modules = sorted((folder / "modules/lib/modules").glob("*"))
     return Kernel(folder / "bzImage", modules[0] if modules else None)
@@ -46,13 +46,19 @@ def program(name: str) -> Path:
 
 
 @contextmanager
-def booted(machine: Machine = MACHINE, *, options: Sequence[str] = ()) -> Iterator[Guest]:
+def booted(
+    machine: Machine = MACHINE,
+    *,
+    options: Sequence[str] = (),
+    folder: Path | None = None,
+    timeout: float = BOOT,
+) -> Iterator[Guest]:
     """Yield a guest with our kernel and the programs of this folder.
 
     Its kernel compares each page that was copied in a batch once more, just before it is used.
     """
     files = {f"/bin/{name}": program(name) for name in PROGRAMS}
-    with guest(machine, kernel=kernel(*options), files=files) as vm:
+    with guest(machine, kernel=kernel(*options, folder=folder), files=files, timeout=timeout) as vm:
         vm.write("/sys/kernel/debug/migrate_copy_verify", "Y")
         yield vm
 

@@ -3,10 +3,13 @@
  * Pages that move while they are in use, and whose every byte is checked.
  *
  *	pages KIND HOW MIB SECONDS [ACTIVITY...]
+ *	pages of PID SECONDS	moves another process's pages to and fro, as far as that goes
  *
  * KIND	 base, thp, mthp, mixed: anonymous memory (mthp: as the kernel is set up)
+ *	 ksm: anonymous memory whose pages are alike, for the kernel to merge
+ *	 uffd: anonymous memory whose faults a thread of this program resolves
  *	 shmem, hugetlb: memory of a file in memory
- *	 file:PATH: a file, mapped shared
+ *	 file:PATH: a file, mapped shared, and read from its disk anew before it moves
  * HOW	 move_pages, migrate_pages, mbind: between nodes 0 and 1, to and fro
  *	 none, node1: somebody else moves them (demotion, compaction, hot-remove),
  *	 who finds them where they were made, or on node 1
@@ -18,6 +21,11 @@
  *	 fork	one that forks children, which check pages
  *	 mlock	one that locks and unlocks pages
  *	 discard	one that frees pages and writes them anew
+ *	 swap	one that has pages written to swap
+ *	 offline	one that has a few pages' memory taken out of use, contents and all
+ *	 poison	one that has a few pages' memory fail, and their contents with it
+ *	 protect	one that protects pages from writes by userfaultfd, moves them, and
+ *		writes: that must be told (kind uffd)
  *	 cool	no thread: the others leave the last three quarters alone
  *
  * Each page belongs to one thread, so what it must hold is known at any time.
@@ -30,7 +38,9 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <linux/userfaultfd.h>
 #include <sched.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -53,8 +63,16 @@
 
 #define MPOL_BIND 2
 #define MPOL_MF_MOVE 2
+#define MPOL_MF_MOVE_ALL 4
 
-enum { CHECKER, WRITER0, WRITER1, REMOTE, SPLICER, DISCARDER, OWNERS };
+#ifndef MADV_SOFT_OFFLINE
+#define MADV_SOFT_OFFLINE 101
+#endif
+
+/* How much memory a run may take out of use. */
+#define MOST_LOST 24
+
+enum { CHECKER, WRITER0, WRITER1, REMOTE, SPLICER, DISCARDER, POISONER, PROTECTOR, OWNERS };
 
 struct gup_pin {
 	uint64_t addr;
@@ -67,8 +85,13 @@ struct gup_pin {
 static unsigned char *memory;
 static size_t pages, part = 1;
 static uint32_t *generation; /* of each page; changed by its owner alone */
+static int alike; /* pages of one generation hold the same, and there are four generations */
+static int move_flag = MPOL_MF_MOVE;
+static int faults = -1; /* the userfaultfd */
+static atomic_uint *told; /* of each page: how many writes the userfaultfd has told of */
 static atomic_int done;
 static atomic_ulong writes, remotes, splices, forks, pins, discards, moved, unmoved, checks;
+static atomic_ulong swaps, offlined, poisoned, protects;
 
 static void fail(const char *format, ...)
 {
@@ -93,6 +116,8 @@ static uint64_t expected(size_t page, uint32_t gen, size_t word)
 {
 	uint64_t x = (page << 24) ^ ((uint64_t)gen << 9) ^ word;
 
+	if (alike)
+		x = ((gen & 3) << 9) ^ word;
 	x = (x + 0x9e3779b97f4a7c15ULL) * 0xbf58476d1ce4e5b9ULL;
 	return x ^ (x >> 29);
 }
@@ -298,6 +323,156 @@ static void *discarder(void *arg)
 	return NULL;
 }
 
+static void *swapper(void *arg)
+{
+	unsigned int seed = 51;
+
+	(void)arg;
+	while (!done) {
+		size_t page = random_number(&seed) % pages;
+		size_t count = 1 + random_number(&seed) % 256;
+
+		if (page + count > pages)
+			continue;
+		/* the first call writes them, the next one frees what was written */
+		for (int i = 0; i < 2; i++) {
+			if (!madvise(at(page), count * PAGE, MADV_PAGEOUT))
+				swaps++;
+			usleep(2000);
+		}
+	}
+	return NULL;
+}
+
+static void *offliner(void *arg)
+{
+	unsigned int seed = 61;
+
+	(void)arg;
+	for (int i = 0; i < MOST_LOST && !done; i++) {
+		size_t page = page_of(CHECKER, &seed);
+
+		if (!madvise(at(page), PAGE, MADV_SOFT_OFFLINE))
+			offlined++;
+		else if (errno == EPERM || errno == EINVAL)
+			missing("MADV_SOFT_OFFLINE");
+		check(at(page), page, generation[page], "offliner");
+		usleep(20000);
+	}
+	return NULL;
+}
+
+static __thread sigjmp_buf after_fault;
+static __thread volatile int reading, injecting;
+
+static void bus_error(int sign, siginfo_t *info, void *context)
+{
+	(void)sign;
+	(void)context;
+	if (reading)
+		siglongjmp(after_fault, 1);
+	/* told to who has memory fail, and to any thread where nobody is just reading it */
+	if (!injecting && info->si_code != BUS_MCEERR_AO)
+		fail("SIGBUS at page %zu, code %d", ((unsigned char *)info->si_addr - memory) / PAGE,
+		     info->si_code);
+}
+
+/* Check a page; false if it is told that its contents are gone. */
+static int survived(size_t page)
+{
+	int whole = !sigsetjmp(after_fault, 1);
+
+	reading = whole;
+	if (whole)
+		check(at(page), page, generation[page], "poisoner, afterwards");
+	reading = 0;
+	return whole;
+}
+
+static void *poisoner(void *arg)
+{
+	struct sigaction action = { .sa_sigaction = bus_error, .sa_flags = SA_SIGINFO };
+	unsigned int seed = 71;
+
+	(void)arg;
+	sigaction(SIGBUS, &action, NULL);
+	for (int i = 0; i < MOST_LOST && !done; i++) {
+		size_t page = page_of(POISONER, &seed);
+
+		check(at(page), page, generation[page], "poisoner");
+		injecting = 1;
+		if (madvise(at(page), PAGE, MADV_HWPOISON) && (errno == EPERM || errno == EINVAL))
+			missing("MADV_HWPOISON");
+		injecting = 0;
+		/* the contents are there, or it is told that they are not: never others */
+		if (!survived(page))
+			poisoned++;
+		madvise(at(page), PAGE, MADV_DONTNEED);
+		fill((uint64_t *)at(page), page, ++generation[page]);
+		usleep(20000);
+	}
+	return NULL;
+}
+
+static void *resolver(void *arg)
+{
+	static unsigned char rubbish[PAGE] = { 0xdd };
+
+	(void)arg;
+	for (;;) {
+		struct uffd_msg message;
+		uint64_t address;
+		size_t page;
+
+		if (read(faults, &message, sizeof(message)) != sizeof(message))
+			fail("userfaultfd: %s", strerror(errno));
+		address = message.arg.pagefault.address & ~(PAGE - 1);
+		page = (address - (uintptr_t)memory) / PAGE;
+		if (message.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) {
+			struct uffdio_writeprotect allow = { { address, PAGE }, 0 };
+
+			told[page]++;
+			while (ioctl(faults, UFFDIO_WRITEPROTECT, &allow) && errno == EAGAIN)
+				;
+		} else {
+			struct uffdio_copy copy = { address, (uintptr_t)rubbish, PAGE, 0, 0 };
+
+			while (ioctl(faults, UFFDIO_COPY, &copy) && errno == EAGAIN)
+				copy.copy = 0;
+		}
+	}
+	return NULL;
+}
+
+static void *protector(void *arg)
+{
+	unsigned int seed = 81;
+
+	(void)arg;
+	if (faults < 0)
+		missing("kind uffd");
+	while (!done) {
+		size_t page = page_of(PROTECTOR, &seed);
+		struct uffdio_writeprotect protect = { { (uintptr_t)at(page), PAGE },
+						       UFFDIO_WRITEPROTECT_MODE_WP };
+		void *where = at(page);
+		int node = random_number(&seed) % 2, status;
+		unsigned int before = told[page];
+
+		check(at(page), page, generation[page], "protector");
+		while (ioctl(faults, UFFDIO_WRITEPROTECT, &protect)) {
+			if (errno != EAGAIN)
+				fail("UFFDIO_WRITEPROTECT: %s", strerror(errno));
+		}
+		syscall(SYS_move_pages, 0, 1, &where, &node, &status, MPOL_MF_MOVE);
+		fill((uint64_t *)at(page), page, ++generation[page]);
+		if (told[page] == before)
+			fail("protector: a write to page %zu was not told, node %d", page, status);
+		protects++;
+	}
+	return NULL;
+}
+
 static void move_all(const char *how, int node)
 {
 	unsigned long mask = 1UL << node, other = 3UL & ~mask;
@@ -311,7 +486,7 @@ static void move_all(const char *how, int node)
 			nodes[i] = node;
 			status[i] = INT_MIN;
 		}
-		if (syscall(SYS_move_pages, 0, pages, where, nodes, status, MPOL_MF_MOVE) < 0)
+		if (syscall(SYS_move_pages, 0, pages, where, nodes, status, move_flag) < 0)
 			fail("move_pages: %s", strerror(errno));
 		for (size_t i = 0; i < pages; i++) {
 			if (status[i] == node)
@@ -327,7 +502,7 @@ static void move_all(const char *how, int node)
 			fail("migrate_pages: %s", strerror(errno));
 	} else if (!strcmp(how, "mbind")) {
 		if (syscall(SYS_mbind, memory, pages * PAGE, MPOL_BIND, &mask, 8 * sizeof(mask),
-			    MPOL_MF_MOVE) < 0)
+			    move_flag) < 0)
 			fail("mbind: %s", strerror(errno));
 	} else {
 		usleep(100000);
@@ -364,9 +539,54 @@ static unsigned char *anonymous(size_t bytes)
 	return (unsigned char *)(((uintptr_t)raw + HUGE - 1) & ~(HUGE - 1));
 }
 
+static void by_faults(size_t bytes)
+{
+	struct uffdio_api api = { UFFD_API, UFFD_FEATURE_PAGEFAULT_FLAG_WP, 0 };
+	struct uffdio_register all = {
+		{ (uintptr_t)memory, bytes }, UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP, 0
+	};
+	pthread_t thread;
+
+	told = calloc(pages, sizeof(*told));
+	faults = syscall(SYS_userfaultfd, O_CLOEXEC);
+	if (faults < 0 || ioctl(faults, UFFDIO_API, &api) || ioctl(faults, UFFDIO_REGISTER, &all))
+		missing("userfaultfd");
+	if (pthread_create(&thread, NULL, resolver, NULL))
+		missing("pthread_create");
+}
+
+static int file = -1;
+
+/* Write a file's pages to its disk, and have them read from there. */
+static void again_from_disk(size_t bytes)
+{
+	if (munmap(memory, bytes) || fsync(file) || posix_fadvise(file, 0, bytes, POSIX_FADV_DONTNEED))
+		missing("file");
+	memory = mmap(memory, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file, 0);
+	if (memory == MAP_FAILED)
+		missing("mmap");
+	for (size_t i = 0; i < pages; i++)
+		check(at(i), i, generation[i], "from the disk");
+}
+
 static void take_memory(const char *kind, size_t bytes)
 {
 	int fd = -1;
+
+	if (!strcmp(kind, "ksm") || !strcmp(kind, "uffd")) {
+		memory = anonymous(bytes);
+		madvise(memory, bytes, MADV_NOHUGEPAGE);
+		if (!strcmp(kind, "uffd")) {
+			by_faults(bytes);
+			return;
+		}
+		alike = 1;
+		/* a merged page is of several mappings, and root may move it */
+		move_flag = MPOL_MF_MOVE_ALL;
+		if (madvise(memory, bytes, MADV_MERGEABLE))
+			missing("MADV_MERGEABLE");
+		return;
+	}
 
 	if (!strcmp(kind, "base") || !strcmp(kind, "thp") || !strcmp(kind, "mthp") || !strcmp(kind, "mixed")) {
 		memory = anonymous(bytes);
@@ -384,7 +604,7 @@ static void take_memory(const char *kind, size_t bytes)
 	} else if (!strcmp(kind, "hugetlb")) {
 		fd = memfd_create("pages", MFD_HUGETLB);
 	} else if (!strncmp(kind, "file:", 5)) {
-		fd = open(kind + 5, O_RDWR | O_CREAT, 0600);
+		fd = file = open(kind + 5, O_RDWR | O_CREAT, 0600);
 	} else {
 		errno = EINVAL;
 		missing(kind);
@@ -396,6 +616,29 @@ static void take_memory(const char *kind, size_t bytes)
 		missing(kind);
 }
 
+/* Move all that another process has. It may fail: whoever asks for it has its own memory short. */
+static int move_others(int pid, int seconds)
+{
+	struct timespec now, end;
+	unsigned long node[] = { 1, 2 };
+	int rounds = 0, failed = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	end.tv_sec += seconds;
+	do {
+		if (syscall(SYS_migrate_pages, pid, 8 * sizeof(*node), &node[rounds % 2],
+			    &node[(rounds + 1) % 2]) < 0) {
+			if (errno == ESRCH)
+				break;
+			failed++;
+		}
+		rounds++;
+		clock_gettime(CLOCK_MONOTONIC, &now);
+	} while (now.tv_sec < end.tv_sec);
+	printf("rounds=%d failed=%d\n", rounds, failed);
+	return 0;
+}
+
 static const struct {
 	const char *name;
 	void *(*run)(void *);
@@ -403,7 +646,8 @@ static const struct {
 } activities[] = {
 	{ "write", writer, WRITER0 }, { "write", writer, WRITER1 }, { "remote", remote, REMOTE },
 	{ "splice", splicer, SPLICER }, { "pin", pinner, 0 },       { "fork", forker, 0 },
-	{ "mlock", locker, 0 },       { "discard", discarder, 0 },
+	{ "mlock", locker, 0 },	      { "discard", discarder, 0 },    { "swap", swapper, 0 },
+	{ "offline", offliner, 0 },   { "poison", poisoner, 0 },      { "protect", protector, 0 },
 };
 
 int main(int argc, char **argv)
@@ -412,6 +656,8 @@ int main(int argc, char **argv)
 	struct timespec now, end;
 	int nr = 0, rounds = 0;
 
+	if (argc == 4 && !strcmp(argv[1], "of"))
+		return move_others(atoi(argv[2]), atoi(argv[3]));
 	if (argc < 5) {
 		fprintf(stderr, "usage: pages KIND HOW MIB SECONDS [ACTIVITY...]\n");
 		return 4;
@@ -421,6 +667,8 @@ int main(int argc, char **argv)
 	take_memory(argv[1], pages * PAGE);
 	for (size_t i = 0; i < pages; i++)
 		fill((uint64_t *)at(i), i, 0);
+	if (file >= 0)
+		again_from_disk(pages * PAGE);
 	if (!strcmp(argv[2], "node1"))
 		move_all("move_pages", 1);
 	printf("ready\n");
@@ -450,8 +698,12 @@ int main(int argc, char **argv)
 		pthread_join(threads[i], NULL);
 	for (size_t i = 0; i < pages; i++)
 		check(at(i), i, generation[i], "at the end");
-	printf("rounds=%d moved=%lu unmoved=%lu writes=%lu remotes=%lu splices=%lu pins=%lu forks=%lu discards=%lu checks=%lu on0=%zu on1=%zu\n",
-	       rounds, moved, unmoved, writes, remotes, splices, pins, forks, discards, checks, count_on(0),
-	       count_on(1));
+	printf("rounds=%d moved=%lu unmoved=%lu writes=%lu remotes=%lu splices=%lu pins=%lu forks=%lu discards=%lu "
+	       "swaps=%lu offlined=%lu poisoned=%lu protects=%lu checks=%lu on0=%zu on1=%zu\n",
+	       rounds, moved, unmoved, writes, remotes, splices, pins, forks, discards, swaps, offlined, poisoned,
+	       protects, checks, count_on(0), count_on(1));
+	fflush(stdout);
+	if (file >= 0)
+		again_from_disk(pages * PAGE);
 	return 0;
 }

@@ -74,12 +74,20 @@ def largest(vm: Guest, reason: str) -> int:
     return max(map(int, bounds), default=0)
 
 
-@pytest.mark.parametrize("kind", ["base", "thp", "mixed"])
-@pytest.mark.parametrize("lru", ["classic", "generations"])
+@pytest.mark.parametrize(
+    ("lru", "kind"),
+    [
+        ("classic", "mixed"),
+        ("generations", "mixed"),
+        ("classic", "base"),
+        ("generations", "thp"),
+        ("generations", "shmem"),
+    ],
+)
 def test_demotion(vm: Guest, case: str, lru: str, kind: str) -> None:
     vm.write("/sys/kernel/mm/lru_gen/enabled", "y" if lru == "generations" else "n")
     before = counters(vm)
-    run = start(vm, kind, "none", "64", "6", "write", "remote", "pin", "cool")
+    run = start(vm, kind, "none", "64", "4", "write", "remote", "pin", "cool")
     for _ in range(3):
         # not all of it can be had: some is in use
         vm.run("sh", "-c", 'echo 32M >"$1/tests/memory.reclaim"', "sh", CGROUP, timeout=120)
@@ -125,10 +133,16 @@ def test_hot_remove(movable: Guest, name: str) -> None:
         echo $gone"""
     for _ in switched(vm, name):
         before = counters(vm)
-        run = vm.start("pages", "mixed", "node1", "64", "6", "write", "remote", "mlock")
+        # more than fits into the topmost block, which cannot go
+        run = vm.start(
+            "pages", "mixed", "node1", "192", "6", "write", "remote", "mlock", "pin", "cool"
+        )
         run.wait_for("^ready$")
         gone = int(vm.sh(script, timeout=240))
         assert 0 == run.wait(120).code, run.err
         found = since(vm, before)
         assert gone > 0
         assert 0 == found["failed"] == found["fault"]
+        if name != "off":
+            assert largest(vm, "memory_hotplug") > 512
+            assert found["cpu"] + found["threads"] > 4096

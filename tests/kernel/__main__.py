@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m tests.kernel --minutes 60 --seed 1 --layer debug --layer kasan``: hours in a guest.
+
+Pages of every kind move, for every reason, while writers write anything to every knob and, in some
+rounds, memory is refused to those who move them. Every byte is checked, and the kernel, built with
+the layers of kernel-src/config, must not have a word to say. Each round prints a line; the seed
+gives the same rounds again. ``--kernel`` names a folder of a build instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.kernel.ours import ANY_MTHP, booted, counters, knob, since
+from tests.kernel.test_knobs import TABLE
+from tests.vm.guest import Command, Guest
+from tests.vm.machine import Machine, Node
+
+MACHINE = Machine(
+    nodes=(Node(cpus=4, memory=1024), Node(memory=1024)), append=("kmemleak=on", "slub_debug=-")
+)
+PATIENCE = 900.0
+"""Seconds; such a kernel is some ten times slower, and an emulator as much again."""
+CGROUP = "/tmp/cgroup"
+ANONYMOUS = ("base", "thp", "mthp", "mixed")
+KINDS = (*ANONYMOUS, "ksm", "uffd", "shmem", "hugetlb")
+MOVES = ("move_pages", "migrate_pages", "mbind", "reclaim", "others")
+FAULTS = ("failslab", "fail_page_alloc")
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What happens in one round."""
+
+    kind: str
+    how: str
+    activities: tuple[str, ...]
+    writers: int
+    """How many write anything to knobs meanwhile; 0 leaves the knobs as they are."""
+    threads: bool
+    refused: int
+    """Of a hundred allocations by those who move pages, how many fail."""
+
+    def __str__(self) -> str:
+        """Return the round in a line."""
+        knobs = f"{self.writers} writers" if self.writers else f"threads={int(self.threads)}"
+        words = " ".join(self.activities)
+        return f"{self.kind} by {self.how}, {knobs}, {self.refused} % refused: {words}"
+
+
+def drawn(dice: random.Random) -> Round:
+    """Draw a round."""
+    kind = dice.choice(KINDS)
+    possible = ["write", "remote", "pin"]
+    if kind != "hugetlb":
+        possible += ["splice", "mlock", "discard"]
+    if kind in ANONYMOUS:
+        possible += ["fork", "offline"]
+    if kind == "uffd":
+        possible += ["protect"]
+    how = dice.choice(MOVES)
+    return Round(
+        kind=kind,
+        how=how,
+        activities=("write", *dice.sample(possible[1:], dice.randint(0, len(possible) - 1))),
+        writers=dice.choice((0, 0, 4, 8)),
+        threads=dice.random() < 0.7,
+        refused=dice.choice((0, 2, 20)) if how in ("others", "reclaim") else 0,
+    )
+
+
+def prepare(vm: Guest) -> None:
+    """Give the guest a control group, huge pages, and a place to be reclaimed in."""
+    vm.sh(
+        """mkdir -p "$1"; mount -t cgroup2 none "$1"; echo +memory >"$1/cgroup.subtree_control"
+        mkdir "$1/tests"; echo 1 >/sys/kernel/mm/numa/demotion_enabled
+        echo 1000 >/sys/kernel/mm/ksm/pages_to_scan; echo 1 >/sys/kernel/mm/ksm/run""",
+        CGROUP,
+    )
+    vm.write("/proc/sys/vm/nr_hugepages", "40")
+    for name in FAULTS:
+        at = f"/sys/kernel/debug/{name}"
+        vm.sh(f"echo Y >{at}/task-filter; echo -1 >{at}/times; echo 0 >{at}/verbose")
+        vm.sh(f"echo N >{at}/ignore-gfp-wait")
+    vm.write("/sys/kernel/debug/fail_page_alloc/ignore-gfp-highmem", "N")
+    vm.write("/sys/kernel/debug/fail_page_alloc/min-order", "0")
+
+
+def refuse(vm: Guest, percent: int) -> None:
+    """Have that share of allocations fail, of those who ask for it."""
+    for name in FAULTS:
+        vm.write(f"/sys/kernel/debug/{name}/probability", f"{percent}")
+
+
+def short_of_memory(vm: Guest, script: str, *words: str) -> Command:
+    """Start a script in which allocations fail as ``refuse`` says."""
+    wrapped = f"echo 1 >/proc/self/make-it-fail; {script}"
+    return vm.start("sh", "-c", wrapped, "short", *words)
+
+
+def first_use_without_memory(vm: Guest) -> str:
+    """Turn the knobs on where memory is refused: -ENOMEM and nothing changed, or all is there."""
+    refuse(vm, 30)
+    run = short_of_memory(
+        vm,
+        """for i in $(seq 60); do for name in migrate_batch_reasons cpu_multi_copy_pages; do
+            echo 1 >/proc/sys/vm/$name && echo taken; done; done""",
+    )
+    ran = run.wait(PATIENCE)
+    refuse(vm, 0)
+    for name in ("migrate_batch_reasons", "cpu_multi_copy_pages"):
+        knob(vm, name, 0)
+        knob(vm, name, 1)
+        assert "1" == vm.read(f"/proc/sys/vm/{name}")
+    refused = ran.err.count("annot allocate memory")
+    return f"the first use of the knobs: {refused} times refused, {ran.out.count('taken')} taken"
+
+
+@contextmanager
+def written(vm: Guest, writers: int, seconds: int) -> Iterator[None]:
+    """Have writers write anything to all knobs; judge their answers, and put all back."""
+    rows = [f"/proc/sys/vm/{n}:{low}:{high}:{e}" for n, (low, high, _, e) in TABLE.items()]
+    rows += ["/proc/timer:0:1:", "/proc/sys/vm/demote_scale_factor:1:10000:"]
+    run = vm.start("knobs", f"{seconds}", f"{writers}", *rows) if writers else None
+    yield
+    if run is not None:
+        ran = run.wait(PATIENCE)
+        assert 0 == ran.code, ran.err
+        for name, (_, _, boot, _) in TABLE.items():
+            knob(vm, name, boot)
+        vm.write("/proc/sys/vm/demote_scale_factor", "200")
+
+
+def played(vm: Guest, now: Round) -> dict[str, int]:
+    """Play a round, and return how far the counters have come."""
+    vm.write(ANY_MTHP, "always" if now.kind == "mthp" else "never")
+    knob(vm, "migrate_batch_reasons", 989)
+    knob(vm, "migrate_batch_usecs", 0)
+    knob(vm, "cpu_multi_copy_pages", int(now.threads))
+    knob(vm, "cpu_multi_copy_threshold", 16)
+    vm.write("/proc/timer", "1\n")
+    before = counters(vm)
+    itself = now.how in ("move_pages", "migrate_pages", "mbind")
+    words = (now.kind, now.how if itself else "none", "12", "6", *now.activities)
+    with written(vm, now.writers, 6):
+        script = 'echo $$ >"$1/tests/cgroup.procs"; shift; exec pages "$@"'
+        run = vm.start("sh", "-euc", script, "sh", CGROUP, *words)
+        run.wait_for("^ready$", PATIENCE)
+        refuse(vm, now.refused)
+        other = None
+        if now.how == "others":
+            other = short_of_memory(vm, "exec pages of $(pidof pages) 6")
+        if now.how == "reclaim":
+            other = short_of_memory(
+                vm,
+                """for i in 1 2 3; do echo 4M >"$1/tests/memory.reclaim"
+                echo 1 >/proc/sys/vm/compact_memory; sleep 1; done""",
+                CGROUP,
+            )
+        ran = run.wait(PATIENCE)
+        refuse(vm, 0)
+        if other is not None:
+            other.wait(PATIENCE)
+    assert 0 == ran.code, ran.err
+    found = since(vm, before)
+    assert 0 == found["fault"]
+    vm.check()
+    return found
+
+
+def leaks(vm: Guest) -> str:
+    """Have kmemleak look twice, since it needs a while to be sure; return what it found."""
+    path = "/sys/kernel/debug/kmemleak"
+    if vm.run("test", "-e", path).code:
+        return ""
+    for _ in range(2):
+        vm.write(path, "scan", timeout=PATIENCE)
+        time.sleep(6)
+    return vm.read(path)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Play rounds until the time is over. Returns 0, or raises what went wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.kernel", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--layer", action="append", default=[], help="of kernel-src/config")
+    parser.add_argument("--kernel", type=Path, help="a folder that a build has printed")
+    options = parser.parse_args(argv)
+    layers = [word for name in options.layer for word in ("--layer", name)]
+    dice = random.Random(options.seed)
+    total: dict[str, int] = {}
+    number = 0
+    with booted(MACHINE, options=layers, folder=options.kernel, timeout=PATIENCE) as vm:
+        print(f"{vm.release}: booted in {vm.booted_in:.0f} s, seed {options.seed}", flush=True)
+        prepare(vm)
+        print(first_use_without_memory(vm), flush=True)
+        known = leaks(vm)
+        until = time.monotonic() + options.minutes * 60
+        while time.monotonic() < until:
+            number += 1
+            now = drawn(dice)
+            print(f"{number}: {now}", flush=True)
+            for name, count in played(vm, now).items():
+                total[name] = total.get(name, 0) + count
+        vm.sh("killall -q pages knobs || true")
+        lost = leaks(vm)
+        assert known == lost, f"kmemleak: {lost}"
+    print(f"{number} rounds: " + " ".join(f"{k}={v}" for k, v in total.items() if v))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
