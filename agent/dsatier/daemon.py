@@ -11,6 +11,7 @@ import gc
 import os
 import select
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -291,7 +292,7 @@ class Daemon:
         )
         self._calm = self._calm + 1 if quiet else 0
         if not quiet:
-            gc.collect()  # errors that were met hold on to all that they passed through
+            _tidy()
         ended = outcome.result, outcome.message
         bad = RESULTS[outcome.result] != OK and outcome.result != "refused"
         if not quiet or (bad and ended != self._ended):  # what stays as it is is told once
@@ -447,3 +448,12 @@ class Daemon:
     def _validate(kind: str, text: str) -> Any:
         # the validators stay in memory where they have once been used
         return apart.call(kind, lambda: schema.validate(kind, text), pace.READING)
+
+
+def _tidy() -> None:
+    """Let go of what a pass has left that did something."""
+    gc.collect()  # errors that were met hold on to all that they passed through
+    if sys.version_info < (3, 12):
+        # each class pattern that is matched looks for an attribute by a name made anew, and the
+        # cache of methods keeps up to 4,096 of them
+        sys._clear_type_cache()  # noqa: SLF001

@@ -10,7 +10,7 @@ from itertools import combinations
 
 HOUR = 3600.0
 SHARE = 0.02
-"""The part of its median by which a quantity may grow in an hour."""
+"""The part of its median by which a quantity may grow in an hour, where nothing stricter is said."""
 ENOUGH_POINTS, ENOUGH_SECONDS = 20, 1200.0
 """A life with fewer samples at rest, or a shorter one, does not tell whether something grows."""
 WARM_UP = 600.0
@@ -38,6 +38,10 @@ class Sample:
     """Seconds of CPU that it has used in all."""
     files: int
     """Bytes of its files in /var/lib/dsatier."""
+    objects: int = 0
+    """Python's objects in it; 0 where it was not asked."""
+    held: int = 0
+    """Bytes that it has of malloc beside those; 0 where it was not asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,8 @@ QUANTITIES: tuple[tuple[str, str, float, Callable[[Sample], float]], ...] = (
     ("open files", "files", 1.0, lambda s: s.fds),
     ("threads", "threads", 0.5, lambda s: s.threads),
     ("own files", "bytes", 2048.0, lambda s: s.files),
+    ("Python's objects", "objects", 256.0, lambda s: s.objects),
+    ("bytes of malloc", "bytes", 16384.0, lambda s: s.held),
 )
 """Name, unit, the growth an hour that is always allowed, and where it is read."""
 
@@ -127,7 +133,9 @@ def growths(samples: Sequence[Sample]) -> list[Growth]:
         return []
     found = []
     for what, unit, least, read in QUANTITIES:
-        points = [(sample.at, float(read(sample))) for sample in rest]
+        points = [(sample.at, float(value)) for sample in rest if (value := read(sample))]
+        if not points:
+            continue
         values = [value for _, value in points]
         median = statistics.median(values)
         an_hour = slope(points) * HOUR

@@ -20,6 +20,7 @@ WATCHDOG = 120.0
 """Seconds without a sign of life after which systemd ends the daemon (see dsatier.service)."""
 READY = 60.0
 ENDING = 120.0
+SAYING = 2.0
 MARK = "DSATIER_SOAK"
 """A variable in the environment of all processes of one soak: what they leave can be found."""
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -37,7 +38,9 @@ class Service:
         clock: Callable[[], float],
     ) -> None:
         self._root = root
-        self._command = [sys.executable, "-m", "dsatier", "daemon", "--root", str(root), *words]
+        self._held = log.with_name("held.json")
+        inside = [sys.executable, "-m", "tests.soak.inside", str(self._held)]
+        self._command = [*inside, "daemon", "--root", str(root), *words]
         self._environment = environment
         self._log = log
         self._clock = clock
@@ -124,6 +127,18 @@ class Service:
         """Send it a signal, if it runs."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
+
+    def held(self) -> dict[str, int]:
+        """Return how many objects and bytes it holds; empty where it does not say so at once."""
+        self._held.unlink(missing_ok=True)
+        self.signal(signal.SIGUSR2)
+        until = time.monotonic() + SAYING
+        while time.monotonic() < until:
+            with suppress(FileNotFoundError):
+                found: dict[str, int] = json.loads(self._held.read_text())
+                return found
+            time.sleep(0.05)
+        return {}
 
     def pause(self, seconds: float) -> None:
         """Stop it in its tracks for a while: for it all clocks jump."""

@@ -392,8 +392,18 @@ class Soak:
             if "reboot-required" in (state := str(self.service.status().get("state", ""))):
                 self._hung.add(pid)
             size = sum(self.disk.names().values())
+            held = self.service.held() if self.phase == judges.REST else {}
             self.samples.append(
-                Sample(at=self.clock(), pid=pid, phase=self.phase, state=state, files=size, **found)
+                Sample(
+                    at=self.clock(),
+                    pid=pid,
+                    phase=self.phase,
+                    state=state,
+                    files=size,
+                    objects=held.get("objects", 0),
+                    held=held.get("bytes", 0),
+                    **found,
+                )
             )
 
     def _enter(self, phase: str) -> None:

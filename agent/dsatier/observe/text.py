@@ -93,7 +93,7 @@ def swaps(text: str, path: str) -> tuple[Swap, ...]:
 def timer(text: str, path: str) -> dict[str, int]:
     """Return the numbers of /proc/timer's first line by name."""
     line = text.partition("\n")[0]
-    found = {match[1]: int(match[2]) for match in _TIMER.finditer(line)}
+    found = {name: int(number) for name, number in _TIMER.findall(line)}
     if "timer_state" not in found:
         raise Malformed(path, "a line of name = value", line)
     return found
