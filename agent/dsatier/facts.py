@@ -186,7 +186,7 @@ class Facts:
     channels: tuple[Channel, ...]
     swaps: tuple[Swap, ...]
     accel_config: str | None
-    """Version of accel-config, None where it is not installed."""
+    """Version of accel-config, None where it is not installed or there are no devices for it."""
     others: tuple[OtherWriter, ...]
     dsa_released: bool | None
     """The seed's DSA has been released since boot, by its log line; None where the log no longer

@@ -15,7 +15,7 @@ from dsatier import rules, schema, yamltext
 from dsatier.check import check_tree
 from dsatier.dropins import Found, Source, Unused
 from dsatier.facts import Facts
-from dsatier.frozen import dataclass
+from dsatier.frozen import asdict, dataclass
 from dsatier.match import mismatches
 from dsatier.merge import Layer, Origin, layer, merge
 from dsatier.problem import Invalid, Problem, dotted
@@ -95,5 +95,6 @@ def from_texts(texts: Iterable[tuple[str, str]], facts: Facts | None = None) -> 
 
 def digest(profile: Profile | None) -> str:
     """Return the SHA-256 of what a profile says."""
-    text = json.dumps(schema.dump(profile), sort_keys=True, separators=(",", ":"))
+    said = None if profile is None else asdict(profile)
+    text = json.dumps(said, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from dsatier.bounds import Interval, Len
@@ -642,6 +641,8 @@ def _unknown(key: str, keys: dict[str, _Check]) -> str:
         return f"deprecated; write {_RENAMED[key]}"
     if key in _READ_ONLY:
         return "cannot be set; accel-config ignores it: remove it"
+    from difflib import get_close_matches  # few files have a wrong key
+
     near = get_close_matches(key, keys, 1)
     hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(keys)}"
     return f"unknown key, which accel-config ignores{hint}"

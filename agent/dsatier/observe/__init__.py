@@ -84,7 +84,7 @@ class _Boot:
         self.scalable_mode = iommu.scalable_mode(self.kernel.cmdline)
         self.cpu_model = topology.cpu_model(host)
         self.pinned = topology.pinned(host)
-        self._accel_config: str | None = kernels.accel_config(host)
+        self._accel_config: str | None = None
         self._had_devices = False
         self.eyes = DsaEyes(host)
         self._groups: dict[str, str] = {}
@@ -101,11 +101,11 @@ class _Boot:
         return iommu.of_devices(self._host, addresses, self._groups)
 
     def accel_config(self, devices: bool) -> str | None:
-        """Return its version. It may say so only when there are devices, so it is asked again."""
-        if devices and not self._had_devices and self._accel_config == kernels.UNKNOWN:
+        """Return its version, None without devices: it may not say so, and nobody needs it."""
+        if devices and not self._had_devices:
             self._accel_config = kernels.accel_config(self._host)
         self._had_devices = devices
-        return self._accel_config
+        return self._accel_config if devices else None
 
     def watermark(self, node: int) -> int | None:
         """Return the demotion watermark. A long file: it is read where it has shown one."""
