@@ -34,6 +34,8 @@ SAMPLE = Sample(
     zombies=0,
     cpu=1.0,
     files=3600,
+    objects=64000,
+    held=3_000_000,
 )
 STEP = 15.0
 HOUR = range(0, 3600, int(STEP))
@@ -62,8 +64,10 @@ def test_a_flat_hour_is_flat() -> None:
 @pytest.mark.parametrize(
     ("growing", "what"),
     [
-        ({"anon": 600}, "RssAnon"),
-        ({"rss": 800}, "VmRSS"),
+        ({"anon": 1500}, "RssAnon"),
+        ({"rss": 1500}, "VmRSS"),
+        ({"objects": 800}, "Python's objects"),
+        ({"held": 90_000}, "bytes of malloc"),
         ({"fds": 30}, "open files"),
         ({"threads": 2}, "threads"),
         ({"files": 4096}, "own files"),
@@ -85,11 +89,21 @@ def test_what_grows_only_under_storms_is_seen_at_rest() -> None:
     """A leak is in what a storm leaves; what it takes while it lasts is not asked for."""
     leaking = [
         replace(s, phase="storm", anon=s.anon + 9000) if s.at % 120 < 90 else s
-        for s in hour(anon=600)
+        for s in hour(anon=1500)
     ]
     assert ["grows: RssAnon"] == [
         line.partition(",")[0][:14] for line in judges.flat(leaking, must=True)
     ]
+
+
+def test_a_sample_that_could_not_ask_counts_for_nothing() -> None:
+    """The daemon may be busy when it is asked what it holds."""
+    some = [replace(s, objects=0, held=0) if s.at % 60 else s for s in hour(objects=800)]
+    assert 1 == len(judges.flat(some, must=True))
+    never = [replace(s, objects=0, held=0) for s in hour()]
+    assert ["too few samples at rest to tell whether anything grows"] == (
+        judges.flat(never, must=True)
+    )
 
 
 def test_another_process_is_another_life() -> None:
@@ -100,7 +114,7 @@ def test_another_process_is_another_life() -> None:
 
 
 def test_too_little_to_tell_is_no_proof() -> None:
-    few = hour(anon=600)[:30]
+    few = hour(anon=1500)[:30]
     assert [] == judges.flat(few, must=False)
     assert ["too few samples at rest to tell whether anything grows"] == judges.flat(few, must=True)
     assert [] != judges.flat([], must=True)
