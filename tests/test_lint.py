@@ -143,7 +143,7 @@ def test_only_the_gate_changes_a_host() -> None:
         ("commands", "stream.write"),
         ("log", "os.write"),
         ("log", "self._stream.write"),
-        ("service", "Daemon(the_host, around, reading).run"),
+        ("service", "Daemon(the_host, around, own, reading).run"),
     }
     assert expected == found - others
 

@@ -35,6 +35,7 @@ from dsatier.tally import NOTHING, RELOADS
 
 if TYPE_CHECKING:
     from dsatier.intent import AtStart
+    from dsatier.journal import Known
     from dsatier.log import Logger
     from dsatier.uevents import Uevents
     from dsatier.watch import Watch
@@ -63,14 +64,23 @@ class Surroundings:
 class Daemon:
     """Keeps one host as its profile says. Its user holds the host's lock."""
 
-    def __init__(self, host: Host, around: Surroundings, reading: apart.Begun[AtStart]) -> None:
-        """``reading`` is the process apart that finds out what there is at the start."""
+    def __init__(
+        self,
+        host: Host,
+        around: Surroundings,
+        own: apart.Begun[Known],
+        reading: apart.Begun[AtStart],
+    ) -> None:
+        """``own`` reads dsatier's own files, ``reading`` what else there is: both are apart.
+
+        Raises Spoilt.
+        """
         self._host = host
         self._around = around
         self._log = around.log
         self._journal = Journal(host, self._validate)
-        self._found = reading.result()
-        self._journal.remember(self._found.known)
+        self._journal.remember(own.result())
+        self._reading = reading
         self._stopping = False
         self._keeper = Keeper(host, self._journal, self._log, self._progress, self._about)
         self._glance = Glance(host)
@@ -106,8 +116,10 @@ class Daemon:
         signal.signal(signal.SIGHUP, self._hang_up)
         with suppress(Spoilt):  # figures for a graph are no reason not to start
             self._tally = self._journal.tally() or self._tally
-        self._start()
+        # its own files are right, the lock is held, and who gives orders is heard; whether the
+        # host is as declared is for dsatier.target to say
         self._around.notify("READY=1")
+        self._start()
         self._turn([])
         gc.collect()
         gc.freeze()  # what is there now stays: looking through it again and again is idle work
@@ -130,7 +142,8 @@ class Daemon:
         self._reload_asked = True
 
     def _start(self) -> None:
-        record = self._keeper.start(self._found)
+        self._say("looking at the host")
+        record = self._keeper.start(self._reading.result())
         self._log.notice(
             "started",
             state=record.state,

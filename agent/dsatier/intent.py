@@ -50,10 +50,8 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class AtStart:
-    """What there is when a daemon starts: its own files, the host, what is and what is asked."""
+    """What there is when a daemon starts: the host, what is in force and what is asked."""
 
-    known: dict[str, tuple[str, object]]
-    """What the journal's files say, as ``Journal.remember`` takes it."""
     facts: Facts
     was: Intent | Exception | None
     """What was in force, an error where that cannot be had; None where nothing was kept."""
@@ -86,19 +84,18 @@ def at_start(host: Host) -> AtStart:
     from dsatier.journal import Journal
     from dsatier.observe import observe
 
-    journal = Journal(host)
-    known, kept, facts = journal.read_all(), journal.accepted(), observe(host)
+    kept, facts = Journal(host).accepted(), observe(host)
     now: Intent | Invalid
     try:
         now = read(host, facts)
     except Invalid as invalid:
         now = invalid
     if kept is None or (isinstance(now, Intent) and text(now) == kept):
-        return AtStart(known, facts, now if kept else None, now)
+        return AtStart(facts, now if kept else None, now)
     try:
-        return AtStart(known, facts, reread(kept, facts), now)
+        return AtStart(facts, reread(kept, facts), now)
     except (Invalid, HostError, ValueError, LookupError, TypeError) as error:
-        return AtStart(known, facts, error, now)
+        return AtStart(facts, error, now)
 
 
 def text(intent: Intent) -> str:

@@ -47,6 +47,8 @@ class Spoilt(Exception):
         )
 
 
+Known = dict[str, tuple[str, object]]
+"""Text and value of files, by path."""
 Validate = Callable[[str, str], Any]
 """Returns a text of JSON as a frozen value of a named type. Raises Invalid."""
 
@@ -60,7 +62,7 @@ class Journal:
     def __init__(self, host: Host, validate: Validate = schema.validate) -> None:
         self._host = host
         self._validate = validate
-        self._known: dict[str, tuple[str, object]] = {}
+        self._known: Known = {}
 
     def record(self) -> Record:
         """Return the record, also one that the disk would not take. Raises Spoilt."""
@@ -86,14 +88,14 @@ class Journal:
         """Return the text of the intent that came into force last, if one did."""
         return optional(self._host, ACCEPTED)
 
-    def read_all(self) -> dict[str, tuple[str, object]]:
+    def read_all(self) -> Known:
         """Return text and value of each file that is there and right, for ``remember``."""
         for load in (self.kept, self.motion, self.originals, self.tally):
             with suppress(Spoilt):
                 load()
         return self._known
 
-    def remember(self, known: dict[str, tuple[str, object]]) -> None:
+    def remember(self, known: Known) -> None:
         """Take what another journal has read: the same texts need no validation again."""
         self._known.update(known)
 

@@ -20,6 +20,7 @@ from dsatier.exits import CONFIGURATION, FAILED, LOCKED, NOT_RUNNING, OK, USAGE
 if TYPE_CHECKING:
     from dsatier.host import Host
     from dsatier.intent import AtStart
+    from dsatier.journal import Known
     from dsatier.watch import Watch
 
 FOLDER = "/run/dsatier"
@@ -94,7 +95,8 @@ def daemon(root: str | None = None, host: str | None = None, log_level: str = "i
         return _say(f"{host or root}: {error}", USAGE)
     try:
         with _held(the_host, notify):
-            # it reads while what follows is imported
+            # they read while what follows is imported
+            own = apart.Begun("dsatier's own files", lambda: _own_files(the_host), pace.READING)
             reading = apart.Begun("the profile", lambda: _at_start(the_host), pace.READING)
             from dsatier.control import Listener
             from dsatier.daemon import Daemon, Surroundings
@@ -115,7 +117,7 @@ def daemon(root: str | None = None, host: str | None = None, log_level: str = "i
                 simulate=simulate,
             )
             try:
-                return Daemon(the_host, around, reading).run()
+                return Daemon(the_host, around, own, reading).run()
             finally:
                 listener.close()
     except Locked as locked:
@@ -127,6 +129,12 @@ def daemon(root: str | None = None, host: str | None = None, log_level: str = "i
     logger.error("cannot run", message=words)
     notify(f"STATUS={words}")
     return code
+
+
+def _own_files(host: Host) -> Known:
+    from dsatier.journal import Journal
+
+    return Journal(host).read_all()
 
 
 def _at_start(host: Host) -> AtStart:

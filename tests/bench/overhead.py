@@ -25,7 +25,7 @@ from dsatier.control import Listener, ask
 from dsatier.daemon import Daemon, Surroundings
 from dsatier.host import LogTail, Ran
 from dsatier.intent import at_start
-from dsatier.journal import LOCK
+from dsatier.journal import LOCK, Journal
 from dsatier.log import logger
 from dsatier.pace import READING
 from dsatier.sim.staged import REAL, StagedHost
@@ -141,8 +141,9 @@ def _serve(root: str, name: str, ready: int, sums: memoryview[float]) -> None:
                 os.write(ready, b"!")
 
         around = Surroundings(listener, logger(log, True, "info"), notify)
+        own = Begun("dsatier's own files", Journal(host).read_all, READING)
         reading = Begun("the profile", lambda: at_start(host), READING)
-        Daemon(host, around, reading).run()
+        Daemon(host, around, own, reading).run()
         listener.close()
 
 
