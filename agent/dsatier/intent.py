@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from dsatier.frozen import dataclass
 from dsatier.host import HostError
+from dsatier.match import unmatched
 from dsatier.problem import Invalid
-from dsatier.profile import DsaEngine, Profile, QueueFile
+from dsatier.profile import DsaEngine, Match, Profile, QueueFile
 
 if TYPE_CHECKING:
     from dsatier.dropins import Unused
@@ -29,6 +30,8 @@ class Intent:
     """None where no drop-in applies to this host."""
     digest: str
     files: tuple[str, ...]
+    matches: tuple[tuple[str, Match], ...]
+    """Path and ``match`` of every drop-in that has one."""
     skipped: tuple[Unused, ...]
     sources: tuple[tuple[str, str], ...]
     """Path and text of every drop-in, in order."""
@@ -40,6 +43,10 @@ class Intent:
         """Number of the slow node."""
         tiers = self.profile.tiers if self.profile else None
         return 1 if tiers is None or tiers.slow_node is None else tiers.slow_node
+
+    def is_for(self, facts: Facts) -> bool:
+        """Tell whether the same drop-ins apply to the host as it is now."""
+        return unmatched(self.matches, facts) == self.skipped
 
     def reads(self, path: str) -> str:
         """Return the text of the queue file, as it was when the profile was read."""
@@ -61,11 +68,18 @@ class AtStart:
 
 def read(host: Host, facts: Facts) -> Intent:
     """Read the drop-ins of a host. Raises Invalid."""
-    from dsatier.dropins import find
+    return _intent(_texts(host), facts, host)
 
-    found = find(host)
-    sources = tuple((source.path, source.text) for source in found.sources)
-    return _intent(sources, facts, host)
+
+def is_current(intent: Intent, host: Host, facts: Facts) -> bool:
+    """Tell whether the files, unparsed, would make the same intent again."""
+    if not intent.is_for(facts):
+        return False
+    try:
+        texts = _texts(host)
+    except Invalid:
+        return False
+    return texts == intent.sources and _queue_file(intent.profile, host) == intent.queues
 
 
 def reread(kept: str, facts: Facts) -> Intent:
@@ -110,11 +124,31 @@ def _intent(
     from dsatier.loader import from_texts
 
     loaded = from_texts(sources, facts)
-    engine = loaded.profile.engine if loaded.profile else None
-    names_file = isinstance(engine, DsaEngine) and isinstance(engine.work_queues, QueueFile)
-    if host is not None and names_file:
-        try:
-            queues = host.read(engine.work_queues.file)  # type: ignore[union-attr]
-        except HostError:
-            queues = None  # told when the target is made
-    return Intent(loaded.profile, loaded.digest, loaded.files, loaded.skipped, sources, queues)
+    if host is not None:
+        queues = _queue_file(loaded.profile, host)
+    return Intent(
+        loaded.profile,
+        loaded.digest,
+        loaded.files,
+        loaded.matches,
+        loaded.skipped,
+        sources,
+        queues,
+    )
+
+
+def _texts(host: Host) -> tuple[tuple[str, str], ...]:
+    from dsatier.dropins import find
+
+    return tuple((source.path, source.text) for source in find(host).sources)
+
+
+def _queue_file(profile: Profile | None, host: Host) -> str | None:
+    """Return the text of the queue file that a profile names."""
+    engine = profile.engine if profile else None
+    if not isinstance(engine, DsaEngine) or not isinstance(engine.work_queues, QueueFile):
+        return None
+    try:
+        return host.read(engine.work_queues.file)
+    except HostError:
+        return None  # told when the target is made

@@ -51,8 +51,6 @@ class Keeper:
         """What the files asked for when they were last read and valid."""
         self._force: Intent | None = None
         """What is in force: kept when the files ask for something that is wrong."""
-        self._shape: tuple[object, ...] = ()
-        """The host's shape when the files were read: a ``match`` may ask for it."""
         self._failures = 0
         record = journal.record()
         self.verdict: tuple[ProfileStatus, str] = record.profile_status, record.profile_message
@@ -99,7 +97,7 @@ class Keeper:
             self._log.warning("kept profile unreadable", message=str(was))
         elif was is not None and was.digest == record.profile_digest:
             self._force = was
-        self._took(found.facts, found.now)
+        self._took(found.now)
         return record
 
     def look(self, reload: float | None = None) -> Outcome:
@@ -111,15 +109,15 @@ class Keeper:
         if reload is not None:
             self._failures, self.retry_at = 0, None
             self.doing = "reading the profile"
-            invalid = self._take(facts, lambda: intent.read(self._host, facts))
+            invalid = self._read(facts)
             if invalid is not None:
                 self._supervise(self.look_only())
                 return Outcome("refused", str(invalid), None, self._journal.record())
             facts = self.look_only()  # reading took its time
-        elif self._newest is not None and _shape(facts) != self._shape:
+        elif self._newest is not None and not self._newest.is_for(facts):
             # the texts that were read are asked what they want of the host as it is now
             text = intent.text(self._newest)
-            self._take(facts, lambda: intent.reread(text, facts))
+            self._take(lambda: intent.reread(text, facts))
         newest = self._newest
         put_off = self.retry_at is not None and time.monotonic() < self.retry_at
         if put_off and _same(newest, self._force):
@@ -221,16 +219,22 @@ class Keeper:
             self.verdict = status, message
             self._driver.tell(status, message)
 
-    def _take(self, facts: Facts, reading: Callable[[], Intent]) -> Invalid | None:
+    def _read(self, facts: Facts) -> Invalid | None:
+        """Read the files, and tell what is wrong with them; what is known is not parsed again."""
+        newest = self._newest
+        if newest is not None and intent.is_current(newest, self._host, facts):
+            return self._took(newest)
+        return self._take(lambda: intent.read(self._host, facts))
+
+    def _take(self, reading: Callable[[], Intent]) -> Invalid | None:
         """Take what is read; what is wrong with it is told, and nothing else changes."""
         try:
             found: Intent | Invalid = apart.call("the profile", reading, pace.READING)
         except Invalid as invalid:
             found = invalid
-        return self._took(facts, found)
+        return self._took(found)
 
-    def _took(self, facts: Facts, found: Intent | Invalid) -> Invalid | None:
-        self._shape = _shape(facts)
+    def _took(self, found: Intent | Invalid) -> Invalid | None:
         if isinstance(found, Invalid):
             self._newest = None
             self._judge("Invalid", str(found))
@@ -281,12 +285,6 @@ def _same(one: Intent | None, other: Intent | None) -> bool:
         and other is not None
         and (one.digest, one.queues) == (other.digest, other.queues)
     )
-
-
-def _shape(facts: Facts) -> tuple[object, ...]:
-    """Return what a profile's ``match`` may ask for and a host may change."""
-    nodes = tuple(node.id for node in facts.nodes)
-    return (*nodes, *(device.id for device in facts.devices))
 
 
 def _none(found: Intent, *, managed: bool) -> str:

@@ -16,10 +16,10 @@ from dsatier.check import check_tree
 from dsatier.dropins import Found, Source, Unused
 from dsatier.facts import Facts
 from dsatier.frozen import asdict, dataclass
-from dsatier.match import mismatches
+from dsatier.match import unmatched
 from dsatier.merge import Layer, Origin, layer, merge
 from dsatier.problem import Invalid, Problem, dotted
-from dsatier.profile import Profile
+from dsatier.profile import Match, Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,8 @@ class Loaded:
     """By dotted field, where each value of ``data`` was written."""
     files: tuple[str, ...]
     """The files that apply, in order; a later one wins."""
+    matches: tuple[tuple[str, Match], ...]
+    """Path and ``match`` of every file that has one."""
     skipped: tuple[Unused, ...]
     """Files whose ``match`` is not this host's."""
     masked: tuple[Unused, ...]
@@ -50,7 +52,8 @@ def load(found: Found, facts: Facts | None) -> Loaded:
     """
     layers: list[Layer] = []
     files: list[str] = []
-    skipped: list[Unused] = []
+    matches: list[tuple[str, Match]] = []
+    skipped: tuple[Unused, ...] = ()
     problems: list[Problem] = []
     for source in found.sources:
         tree = yamltext.parse(source.text, source.path)
@@ -59,10 +62,11 @@ def load(found: Found, facts: Facts | None) -> Loaded:
             problems += wrong
             continue
         match = schema.validate("profile", tree.data).match
-        reasons = mismatches(match, facts) if facts else []
-        if reasons:
-            skipped.append(Unused(source.path, "; ".join(reasons)))
-            continue
+        if match is not None:
+            matches.append((source.path, match))
+            if facts is not None and (without := unmatched(matches[-1:], facts)):
+                skipped += without
+                continue
         files.append(source.path)
         layers.append(layer({k: v for k, v in tree.data.items() if k != "match"}, tree.at))
     if problems:
@@ -82,7 +86,8 @@ def load(found: Found, facts: Facts | None) -> Loaded:
         merged.data,
         {dotted(path): origin for path, origin in merged.origins.items()},
         tuple(files),
-        tuple(skipped),
+        tuple(matches),
+        skipped,
         found.masked,
         digest(profile),
     )

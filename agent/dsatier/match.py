@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
+from dsatier.dropins import Unused
 from dsatier.facts import Facts
 from dsatier.profile import Match
 
@@ -33,6 +35,12 @@ def mismatches(match: Match | None, facts: Facts) -> list[str]:
             found = str(most) if least == most else f"{least} to {most}"
             reasons.append(f"numa.cpuless_nodes: expected {wanted}, found {found}")
     return reasons
+
+
+def unmatched(matches: Iterable[tuple[str, Match]], facts: Facts) -> tuple[Unused, ...]:
+    """Return which files are not for a host, by path and ``match``, and why."""
+    found = ((path, mismatches(match, facts)) for path, match in matches)
+    return tuple(Unused(path, "; ".join(reasons)) for path, reasons in found if reasons)
 
 
 def cpuless(facts: Facts) -> tuple[int, int]:
