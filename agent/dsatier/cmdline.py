@@ -153,7 +153,7 @@ COMMANDS: tuple[Command, ...] = (
         "daemon",
         "keep this host as its profile says",
         "Looks at the host when the kernel tells of a change, and by itself from every second to "
-        "every half a minute. Applies the drop-ins, repairs drift or reports it, falls back to CPU "
+        "every minute. Applies the drop-ins, repairs drift or reports it, falls back to CPU "
         "copies when the engine faults, and tries again what was out of reach when devices "
         "appear. Ends on SIGTERM and leaves the host as it is; a change under way is turned "
         "round first. Made for systemd: Type=notify, with a watchdog.",

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 GLANCE = 1.0
 """Seconds between two glances at what may change with nobody telling, where a profile is."""
-GLANCE_ALL = 5.0
+GLANCE_ALL = 10.0
 """Seconds between two glances at everything: whoever should tell may be deaf."""
-SOONEST, LATEST = 1.0, 30.0
+SOONEST, LATEST = 1.0, 60.0
 """Seconds between two looks, after something happened and when all has been calm; the latter
 where no profile in force says otherwise."""
 WRITTEN = 0.01
@@ -31,8 +31,8 @@ def look_after(calm: int, latest: float = LATEST) -> float:
 
     ``latest`` is what the profile in force says of it, if one is.
 
-    >>> [look_after(calm) for calm in (0, 1, 2, 3, 4, 5, 50)]
-    [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    >>> [look_after(calm) for calm in (0, 1, 2, 3, 4, 5, 6, 50)]
+    [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
     >>> [look_after(calm, 300.0) for calm in (0, 5, 50)]
     [1.0, 32.0, 300.0]
     """

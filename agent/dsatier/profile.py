@@ -182,7 +182,7 @@ class DriftPolicy:
 
     policy: Literal["repair", "report"] = "repair"
     """repair: bring it back. report: only say so."""
-    interval: Seconds = 30.0
+    interval: Seconds = 60.0
     """Seconds between two looks at the host."""
     fights: Annotated[int, Interval(ge=1, le=100)] = 3
     """Repairs of the same thing within ``window`` after which dsatier gives up and says so."""

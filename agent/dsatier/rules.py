@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     """Path of the value, what was expected, what was found, what to do."""
 
 NODES = {"fast_node": 0, "slow_node": 1}
-DRIFT = {"interval": 30.0, "fights": 3, "window": 600.0}
+DRIFT = {"interval": 60.0, "fights": 3, "window": 600.0}
 """Defaults as in ``dsatier.profile``; a test holds them to it."""
 
 

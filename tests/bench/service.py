@@ -66,7 +66,7 @@ def our_profile(demote: int) -> str:
         f"  use_concur_to_demote: {'true' if demote else 'false'}\n"
         "tiering: {demotion_enabled: true, numa_balancing: 2, demote_scale_factor: 200}\n"
         # the drifts of a benchmark are no fight
-        "drift: {fights: 100, window: 3000}\n"
+        "drift: {fights: 100, window: 6000}\n"
     )
 
 

@@ -102,7 +102,7 @@ def on_files() -> Iterator[Running]:
         running = Running(root, None)
         try:
             calm = "drift: {interval: 3600, fights: 4, window: 86400}"
-            running.profile(our_profile(1).replace("drift: {fights: 100, window: 3000}", calm))
+            running.profile(our_profile(1).replace("drift: {fights: 100, window: 6000}", calm))
             running.start("--log-level", "debug")
             running.until_state("converged")
             yield running

@@ -69,7 +69,7 @@ SECTIONS = {
     "drift": _some(
         policy=st.sampled_from(["repair", "report"]),
         interval=st.floats(0.1, 6) | st.integers(1, 6),
-        fights=st.integers(1, 21),
+        fights=st.integers(1, 11),
         window=st.floats(600, 86400),
     ),
 }
