@@ -6,6 +6,8 @@ Registers and tables are those of Intel's VT-d, as Linux's ``drivers/iommu/intel
 
 from __future__ import annotations
 
+import struct
+
 from tests.emulator.qtest import Machine, Pci
 
 #: Words that add an IOMMU to a machine.
@@ -14,8 +16,10 @@ WORDS = ("-device", "intel-iommu,intremap=off")
 _REGISTERS = 0xFED9_0000
 _ECAP, _GCMD, _GSTS, _RTADDR, _CCMD, _FSTS = 0x10, 0x18, 0x1C, 0x20, 0x28, 0x34
 _TRANSLATE, _ROOT = 1 << 31, 1 << 30
-_TABLES = 0x80_0000  # guest memory for tables: 4 MiB
 _PAGE = 4096
+_LEAF = 512 * _PAGE  # what one table of the last level maps
+#: Guest memory for tables.
+TABLES, TABLES_END = 0x80_0000, 0xC0_0000
 READ, WRITE = 1, 2
 
 
@@ -24,15 +28,19 @@ class Iommu:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self._next = _TABLES
-        self._root, self._contexts, self._top = self._table(), self._table(), self._table()
-        machine.write64(self._root, self._contexts | 1)
         ecap = machine.read64(_REGISTERS + _ECAP)
         self._iotlb = _REGISTERS + (ecap >> 8 & 0x3FF) * 16 + 8
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin with new tables: nothing is mapped, and no device has a domain."""
+        self._next = TABLES
+        self._root, self._contexts, self._top = self._table(), self._table(), self._table()
+        self.machine.write64(self._root, self._contexts | 1)
 
     def _table(self) -> int:
         at, self._next = self._next, self._next + _PAGE
-        assert at < _TABLES + (4 << 20), "no room for page tables"
+        assert at < TABLES_END, "no room for page tables"
         self.machine.clear(at, _PAGE)
         return at
 
@@ -59,14 +67,17 @@ class Iommu:
 
     def identity(self, start: int, end: int) -> None:
         """Let I/O addresses of a range be memory's own."""
-        for address in range(start, end, _PAGE):
-            self.map(address, address)
+        while start < end:
+            stop = min(end, start // _LEAF * _LEAF + _LEAF)
+            entries = [page | READ | WRITE for page in range(start, stop, _PAGE)]
+            self.machine.write(self._leaf(start), struct.pack(f"<{len(entries)}Q", *entries))
+            start = stop
 
-    def take(self, device: Pci) -> None:
-        """Translate what a device of bus 0 sends."""
+    def take(self, device: Pci, *, passthrough: bool = False) -> None:
+        """Translate what a device of bus 0 sends, or let it pass as it is."""
         at = self._contexts + 16 * (device.slot << 3 | device.function)
         self.machine.write64(at + 8, 1 << 8 | 1)  # domain 1, three levels
-        self.machine.write64(at, self._top | 1)
+        self.machine.write64(at, self._top | passthrough << 3 | 1)
 
     def flush(self) -> None:
         """Have all that was translated forgotten."""
@@ -79,6 +90,10 @@ class Iommu:
         self._command(_ROOT)
         self.flush()
         self._command(_TRANSLATE)
+
+    def disable(self) -> None:
+        """Translate no more."""
+        self.machine.write32(_REGISTERS + _GCMD, 0)
 
     def _command(self, bit: int) -> None:
         self.machine.write32(_REGISTERS + _GCMD, bit)

@@ -15,7 +15,7 @@ from tests.emulator.conftest import firmware
 from tests.emulator.descriptors import Descriptor, Opcode
 from tests.emulator.fuzz.__main__ import hunt
 from tests.emulator.fuzz.orders import case, smaller
-from tests.emulator.fuzz.play import DEVICES, Found, bench, fails
+from tests.emulator.fuzz.play import SETUPS, Found, Setup, bench, fails
 
 SECONDS = 45
 FEWEST = 30  # cases in that time, on a slow machine
@@ -48,11 +48,11 @@ def test_a_case_is_made_as_small_as_it_can_be() -> None:
 @pytest.mark.system
 def test_an_end_of_qemu_is_found(emulator: str) -> None:
     """A QEMU that ends in the middle of a case is a finding; so is a device that stays dead."""
-    with bench(emulator, "", firmware()) as machine:
+    with bench(emulator, SETUPS[0], firmware()) as machine:
         os.kill(machine.machine.pid, signal.SIGKILL)
         with pytest.raises(Found, match="QEMU"):
             machine.play(case(1))
-    with bench(emulator, "", firmware()) as machine:
+    with bench(emulator, SETUPS[0], firmware()) as machine:
         machine.machine.set(machine.dsa.path, "removed", True)
         with pytest.raises(Found):
             machine.play([])
@@ -63,7 +63,7 @@ def test_cases_get_far(emulator: str) -> None:
     """They are not refused at the first door: the device executes most operations, and batches."""
     done: Counter[str] = Counter()
     for seed in range(12):
-        with bench(emulator, DEVICES[0], firmware()) as machine:
+        with bench(emulator, SETUPS[0], firmware()) as machine:
             for order in case(seed):
                 if order[0] != "reset":  # which would forget the counters
                     machine.give(order)
@@ -87,4 +87,4 @@ def test_a_short_hunt(emulator: str, tmp_path: Path) -> None:
 def test_what_was_found_is_mended(emulator: str, path: Path) -> None:
     """A case that hurt QEMU once does not any more."""
     kept = json.loads(path.read_text())
-    assert "" == fails(emulator, kept["device"], kept["orders"], firmware())
+    assert "" == fails(emulator, Setup(kept["device"], kept["iommu"]), kept["orders"], firmware())

@@ -18,6 +18,7 @@ def guest(
     machine: Machine | None = None,
     *,
     kernel: Kernel | None = None,
+    emulator: Path | None = None,
     root: Path | None = None,
     load: Sequence[str] = (),
     carry: Sequence[str] = (),
@@ -39,7 +40,7 @@ def guest(
     return Guest(
         machine or Machine(),
         kernel=kernel or images.debian_kernel(),
-        emulator=images.emulator(),
+        emulator=emulator or images.emulator(),
         agent=images.agent(),
         busybox=images.busybox(),
         root=root,

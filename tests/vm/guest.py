@@ -44,6 +44,8 @@ _SILENCE = 1.0
 _PANIC = re.compile(r"Kernel panic - not syncing|---\[ end Kernel panic")
 # a child is killed when the thread that started it ends, so one thread starts all of them
 _STARTER = ThreadPoolExecutor(1, "vm-starter")
+_HARM = re.compile(r"runtime error:|ERROR: \w+Sanitizer|Assertion .* failed", re.MULTILINE)
+"""What a sanitizer, or the emulator itself, writes where something is wrong inside of it."""
 LIVE: list[Guest] = []
 """The guests that run now."""
 
@@ -664,7 +666,10 @@ class Guest:
         self._allowed[pattern] = reason
 
     def check(self) -> None:
-        """Raise Complained where the kernel told of harm since the last look."""
+        """Raise Complained where the kernel told of harm since the last look.
+
+        Raises GuestError where the emulator did.
+        """
         allowed, self._allowed = self._allowed, {}
         since, self._judged = self._judged, self.mark()
         lines = self.console[since : self._judged].splitlines()
@@ -674,6 +679,8 @@ class Guest:
             raise Complained(f"{self.name}: {told}\nthe whole log: {self.keep()}")
         if death := self.death():
             raise GuestError(f"{self.name}: {death}\n{self.doing(False)}")
+        if _HARM.search(said := self._text("emulator.log")):
+            raise GuestError(f"{self.name}: the emulator is not well; it said: {said[-6000:]}")
 
     def doing(self, ask: bool = True) -> str:
         """Return what the guest was doing, for messages.

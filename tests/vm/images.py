@@ -100,7 +100,8 @@ def emulator() -> Path:
         if found is None:
             raise Missing("no emulator: apt install qemu-system-x86, or set DSATIER_EMULATOR")
         return Path(found)
-    return Path(output(build).splitlines()[-1])
+    words = ["--sanitize"] if os.environ.get("DSATIER_SANITIZE") else []
+    return Path(output(build, *words).splitlines()[-1])
 
 
 @functools.cache

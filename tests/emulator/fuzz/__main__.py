@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from tests.emulator.fuzz.orders import case, smaller
-from tests.emulator.fuzz.play import DEVICES, Found, bench, fails
+from tests.emulator.fuzz.play import SETUPS, Found, Setup, bench, fails
 
 #: Cases that one machine takes: a machine that lives long shows what a fresh one does not.
 CASES = 40
@@ -31,17 +31,17 @@ def hunt(
     end = time.monotonic() + seconds
     played, found = 0, []
     while time.monotonic() < end:
-        device = DEVICES[seed // CASES % len(DEVICES)]
+        setup = SETUPS[seed // CASES % len(SETUPS)]
         history = []
-        with bench(binary, device, words) as machine:
+        with bench(binary, setup, words) as machine:
             for number in range(seed, seed + CASES):
                 history.append(case(number))
                 try:
                     machine.play(history[-1])
                 except Found as wrong:
                     path = folder / f"case-{number}.json"
-                    whole = {"device": device, "orders": history[-1], "what": str(wrong)}
-                    if not fails(binary, device, history[-1], words):
+                    whole = {**setup._asdict(), "orders": history[-1], "what": str(wrong)}
+                    if not fails(binary, setup, history[-1], words):
                         whole["orders"] = [order for orders in history for order in orders]
                     folder.mkdir(parents=True, exist_ok=True)
                     path.write_text(json.dumps(whole, indent=1) + "\n")
@@ -64,9 +64,9 @@ def main() -> int:
     parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"))
     parser.add_argument("--replay", type=Path)
     parser.add_argument("--minimise", action="store_true")
-    parser.add_argument("words", nargs="*", help="more words for QEMU, after --")
+    parser.add_argument("--firmware", help="QEMU's -L, for a binary that was not installed")
     asked = parser.parse_args()
-    words = tuple(asked.words)
+    words = ("-L", asked.firmware) if asked.firmware else ()
     if not asked.replay:
         played, found = hunt(asked.binary, asked.seed, asked.minutes * 60, asked.findings, words)
         print(f"{played} cases from seed {asked.seed}, {len(found)} findings")
@@ -74,12 +74,12 @@ def main() -> int:
             print(f"    {path}: {json.loads(path.read_text())['what'].splitlines()[0]}")
         return 1 if found else 0
     kept = json.loads(asked.replay.read_text())
-    device, orders = kept["device"], kept["orders"]
-    what = fails(asked.binary, device, orders, words)
+    setup, orders = Setup(kept["device"], kept.get("iommu", "")), kept["orders"]
+    what = fails(asked.binary, setup, orders, words)
     if what and asked.minimise:
-        orders = smaller(orders, lambda fewer: bool(fails(asked.binary, device, fewer, words, 1)))
-        what = fails(asked.binary, device, orders, words) or what
-        small = {"device": device, "orders": orders, "what": what}
+        orders = smaller(orders, lambda fewer: bool(fails(asked.binary, setup, fewer, words, 1)))
+        what = fails(asked.binary, setup, orders, words) or what
+        small = {**setup._asdict(), "orders": orders, "what": what}
         path = asked.replay.with_suffix(".small.json")
         path.write_text(json.dumps(small, indent=1) + "\n")
         print(f"{len(orders)} orders: {path}")

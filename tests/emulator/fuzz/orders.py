@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from tests.emulator.descriptors import DESCRIPTOR, Descriptor, Flag, Opcode
+from tests.emulator.iommu import TABLES, TABLES_END
 
 Order = list[str | int]
 Case = list[Order]
@@ -23,6 +24,8 @@ EDGES = (
     *(0xB000_0000, 0xC000_0000, 0xFEC0_0000, 0xFEE0_0000, 0xFFFF_FFFF),
     *(1 << 32, 1 << 39, (1 << 46) - 64, 1 << 52, 1 << 63, (1 << 64) - 1, (1 << 64) - 4096),
 )
+#: How an IOMMU may stand before the device; machines without one ignore it.
+MODES = ("off", "passthrough", "translated")
 _SIZES = (0, 1, 2, 3, 8, 31, 32, 63, 64, 65, 4095, 4096, 4097, 65536, 1 << 20)
 _HUGE = (1 << 21, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)
 _REGISTERS = (
@@ -145,6 +148,20 @@ def _faults(rng: random.Random) -> Case:
     return [["faults", ";".join(rules)]]
 
 
+def _mapping(rng: random.Random) -> Case:
+    page = rng.randrange(ARENA, ARENA_END) & -4096
+    target = page if rng.random() < 0.5 else _address(rng) & -4096 & (1 << 39) - 1
+    flush: Case = [["flush"]] if rng.random() < 0.7 else []
+    return [["map", page, target, rng.choice((0, 0, 1, 2, 3, 3))], *flush]
+
+
+def _tables(rng: random.Random) -> Case:
+    # the first pages are those that a device's translation begins with
+    pages = rng.choice((3, 16, (TABLES_END - TABLES) >> 12))
+    at = TABLES + rng.randrange(pages << 12) & -8
+    return [["memory", at, rng.randbytes(8).hex()], ["flush"]]
+
+
 def _start(rng: random.Random) -> Case:
     return [["start", rng.randrange(1, 9), rng.randrange(1, 5), int(rng.random() < 0.1)]]
 
@@ -167,6 +184,10 @@ _MAKERS: tuple[tuple[int, Callable[[random.Random], Case]], ...] = (
     (2, lambda rng: [["step", rng.choice((1, 1000, 10**6, 10**9))]]),
     (1, lambda _: [["stop"], ["cont"]]),
     (1, lambda _: [["save"]]),
+    (1, lambda _: [["interrupts"]]),
+    (3, _mapping),
+    (1, _tables),
+    (1, lambda rng: [["translate", rng.choice(MODES)]]),
 )
 
 

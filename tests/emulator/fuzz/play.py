@@ -6,13 +6,30 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from tests.emulator.descriptors import Descriptor, Opcode
 from tests.emulator.dsa import SLOT, Command, Dsa, Queue, Register, State
-from tests.emulator.fuzz.orders import Case, Order
+from tests.emulator.fuzz.orders import ARENA, ARENA_END, Case, Order
+from tests.emulator.iommu import WORDS, Iommu
 from tests.emulator.qtest import Machine, QemuError
 
-DEVICES = ("", "version=2.0,queues=5,engines=2,groups=3,entries=64", "timing=on,pasid=on")
+
+class Setup(NamedTuple):
+    """A device's properties, and how an IOMMU stands before it at first; "" for none."""
+
+    device: str
+    iommu: str = ""
+
+
+SETUPS = (
+    Setup(""),
+    Setup("version=2.0,queues=5,engines=2,groups=3,entries=64"),
+    Setup("timing=on,pasid=on"),
+    Setup("version=2.0,int-handles=on,engines=8", "translated"),
+    Setup("", "passthrough"),
+    Setup("timing=on", "translated"),
+)
 #: What a sanitizer, or QEMU itself, writes where something is wrong inside of QEMU.
 COMPLAINTS = re.compile(
     r"runtime error:|ERROR: \w+Sanitizer|Assertion .* failed|^ERROR:", re.MULTILINE
@@ -33,9 +50,12 @@ class Found(Exception):
 class Bench:
     """A machine with one device, and what orders do to it."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, iommu: str = "") -> None:
         self.machine = machine
         self.dsa = Dsa.at(machine, SLOT)
+        self.mode = iommu
+        self.iommu = Iommu(machine) if iommu else None
+        self._translate(self.mode)
 
     def play(self, orders: Sequence[Order]) -> None:
         """Give all orders, then judge; raises ``Found``."""
@@ -94,8 +114,33 @@ class Bench:
             self._revive(whole=True)
         elif verb == "save":
             self._save()
+        elif verb == "interrupts":
+            if dsa.pci.capability(dsa.pci.MSIX) and dsa.pci.get16(0) != 0xFFFF:
+                dsa.take_interrupts()
+        elif self.iommu is None and verb in ("map", "flush", "translate"):
+            pass
+        elif self.iommu is not None and verb == "map":
+            self.iommu.map(*numbers)
+        elif self.iommu is not None and verb == "flush":
+            self.iommu.flush()
+        elif self.iommu is not None and verb == "translate":
+            self._translate(text[0])
         else:
             raise ValueError(f"no order {verb}")
+
+    def _translate(self, mode: str) -> None:
+        """Have the IOMMU, if there is one, begin anew: all memory is its own, with some holes."""
+        if self.iommu is None:
+            return
+        self.iommu.disable()
+        self.iommu.forget()
+        if mode == "off":
+            return
+        self.iommu.identity(0, ARENA_END)
+        for page in range(ARENA, ARENA_END, 97 * 4096):
+            self.iommu.map(page, page, page // 4096 % 3)
+        self.iommu.take(self.dsa.pci, passthrough=mode == "passthrough")
+        self.iommu.enable()
 
     def _tolerant(self, act: Callable[[], None]) -> None:
         """Let the monitor refuse something, as long as QEMU lives."""
@@ -154,6 +199,7 @@ class Bench:
             )
             machine.events.clear()
             machine.show_configuration()
+            self._translate(self.mode)
         if dsa.pci.get16(0) == 0xFFFF:
             raise TimeoutError("the device is gone from the bus")
         if not whole:
@@ -166,6 +212,7 @@ class Bench:
         self._tolerant(lambda: dsa.faults(""))
         self._tolerant(lambda: machine.set(dsa.path, "release", True))
         machine.step(10**9)
+        self._translate(self.mode)
         self._revive(whole=False)
         if dsa.state() != State.DISABLED:
             raise TimeoutError(f"after a reset of the function the device is {dsa.state()!r}")
@@ -182,21 +229,24 @@ class Bench:
 
 
 @contextmanager
-def bench(binary: str, device: str, words: tuple[str, ...] = ()) -> Iterator[Bench]:
+def bench(binary: str, setup: Setup, words: tuple[str, ...] = ()) -> Iterator[Bench]:
     """A fresh machine with one device; it is killed at the end."""
     text = f"intel-dsa,id=dsa0,addr={SLOT:#x}"
-    device = f"{text},{device}" if device else text
-    machine = Machine(binary, *words, "-device", device, environment=ENVIRONMENT)
+    device = f"{text},{setup.device}" if setup.device else text
+    before = WORDS if setup.iommu else ()
+    machine = Machine(binary, *words, *before, "-device", device, environment=ENVIRONMENT)
     try:
-        yield Bench(machine)
+        yield Bench(machine, setup.iommu)
     finally:
         machine.close(kill=True)
 
 
-def fails(binary: str, device: str, orders: Case, words: tuple[str, ...], tries: int = 2) -> str:
+def fails(
+    binary: str, setup: Setup, orders: Case, words: tuple[str, ...] = (), tries: int = 2
+) -> str:
     """Return what goes wrong with a case on a fresh machine, empty if nothing does."""
     for _ in range(tries):
-        with bench(binary, device, words) as fresh:
+        with bench(binary, setup, words) as fresh:
             try:
                 fresh.play(orders)
             except Found as found:
