@@ -258,7 +258,7 @@ class Dsa:
         self.pci, self.machine = pci, pci.machine
         self.path = f"/machine/peripheral/{name}"
         self.regs, self.portals = pci.bar(0), pci.bar(2)
-        self._slot = 0
+        self.last_slot = 0
         self.start_of_life()
 
     @classmethod
@@ -421,8 +421,8 @@ class Dsa:
 
     def slot(self) -> int:
         """Return the address of a record that nobody else uses for a while, cleared."""
-        self._slot = (self._slot + 1) % RECORD_COUNT
-        address = RECORDS + ((self.pci.slot - SLOT) * RECORD_COUNT + self._slot) * RECORD
+        self.last_slot = (self.last_slot + 1) % RECORD_COUNT
+        address = RECORDS + ((self.pci.slot - SLOT) * RECORD_COUNT + self.last_slot) * RECORD
         self.machine.write(address, bytes(RECORD))
         return address
 
