@@ -108,6 +108,7 @@ class Cause(IntFlag):
     PERFMON = 1 << 3
     HALT = 1 << 4
     EVENT_LOG = 1 << 5
+    REVOKED = 1 << 31
 
 
 class State(IntEnum):

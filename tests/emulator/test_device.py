@@ -444,6 +444,55 @@ def test_an_error_interrupts_if_it_may(dsa: Dsa, enabled: bool) -> None:
         assert not dsa.interrupted(0)
 
 
+# -- interrupt handles ---------------------------------------------------------------
+
+
+@pytest.fixture
+def handled(bench: Bench) -> Dsa:
+    """A device whose handles have to be asked for, started."""
+    (dsa,) = bench("int-handles=on")
+    dsa.take_interrupts()
+    dsa.start([Queue()])
+    return dsa
+
+
+def told_by(dsa: Dsa, handle: int) -> int:
+    """Return the status of a no-op that asks for an interrupt by a handle."""
+    return dsa.run(noop(TOLD | Flag.INTERRUPT).but(handle=handle)).status
+
+
+def test_a_handle_is_asked_for_and_given_back(handled: Dsa) -> None:
+    """Each vector has its own; a vector's number is none, nor is one that was given back."""
+    assert 1 == handled.capabilities.gencap >> 31 & 1  # the commands that are there are told
+    assert handled.capabilities.cmdcap >> Command.REQUEST_HANDLE & 3 == 3
+    assert Status.INT_HANDLE == told_by(handled, 3)
+    found = {n: handled.command(Command.REQUEST_HANDLE, n) for n in range(1, 9)}
+    assert {Error.OK} == {outcome.error for outcome in found.values()}
+    assert 8 == len({outcome.result for outcome in found.values()})
+    for vector, (_, handle) in found.items():
+        assert Status.SUCCESS == told_by(handled, handle)
+        handled.await_interrupt(vector)
+    handled.order(Command.RELEASE_HANDLE, found[3].result)
+    assert Status.INT_HANDLE == told_by(handled, found[3].result)
+    assert Status.SUCCESS == told_by(handled, found[4].result)
+    assert Error.INT_INDEX == handled.command(Command.RELEASE_HANDLE, found[3].result).error
+    assert Error.INT_INDEX == handled.command(Command.REQUEST_HANDLE, 9).error
+
+
+def test_handles_that_are_revoked(handled: Dsa) -> None:
+    """All at once, with an interrupt that says so; those asked for anew are others."""
+    old = handled.command(Command.REQUEST_HANDLE, 2).result
+    handled.causes(clear=True)
+    handled.machine.set(handled.path, "revoke-handles", True)
+    handled.await_interrupt(0)
+    assert Cause.REVOKED == handled.causes(clear=True)
+    assert Status.INT_HANDLE == told_by(handled, old)
+    new = handled.command(Command.REQUEST_HANDLE, 2).result
+    assert old != new
+    assert Status.SUCCESS == told_by(handled, new)
+    handled.await_interrupt(2)
+
+
 # -- event log ---------------------------------------------------------------------
 
 

@@ -210,6 +210,52 @@ def test_a_queue_that_is_unbound_under_its_load_fails_copies_and_spoils_none(two
     disable(two, "dsa0")
 
 
+REFUSED = {"submit error", "prep error"}
+RESULT = re.compile("result #.*: '(.*?)'")
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("disable", REFUSED),
+        ("unbind", REFUSED),
+        ("unbind PCI", REFUSED),
+        ("reset PCI", {"test timed out"}),
+        ("reload", set()),
+    ],
+)
+def test_a_device_goes_and_comes_under_its_own_load(two: Guest, how: str, told: set[str]) -> None:
+    """What was under way fails or is refused, no copy is wrong, and it works again."""
+    load(two, configuration(1))
+    place = address(two, "dsa0")
+    set_dmatest(two, threads=2, iterations=0, timeout=1000)
+    mark = two.mark()
+    start_dmatest(two, channels(two))
+    two.ok("sleep", "0.5")
+    if how == "disable":
+        assert "has clients" in two.run("accel-config", "disable-device", "dsa0").err
+        two.ok("accel-config", "disable-device", "dsa0", "-f")
+    elif how == "unbind":
+        two.sh(f"echo dsa0 >{IDXD}/unbind")
+    elif how == "unbind PCI":
+        # while it is enabled, this kernel oopses here: it frees queues first that it then resets
+        two.sh(f"echo dsa0 >{IDXD}/unbind; echo {place} >/sys/bus/pci/drivers/idxd/unbind")
+    elif how == "reset PCI":
+        two.sh(f"echo 1 >/sys/bus/pci/devices/{place}/reset")
+    else:
+        assert two.run("rmmod", "idxd").code
+    two.ok("sleep", "1.5")  # longer than a copy may take
+    stop_dmatest(two)
+    assert told == {found[1] for line in two.lines(mark) if (found := RESULT.search(line))}
+    two.ok("rmmod", "dmatest")
+    two.ok("rmmod", "idxd")
+    two.ok("modprobe", "idxd")
+    two.ok("insmod", "/lib/dmatest.ko")
+    load(two, configuration(1))
+    clean(dmatest(two, channels(two), iterations=20), 20, 1)
+    disable(two, "dsa0")
+
+
 @pytest.mark.parametrize(("iommu", "kind"), [("passthrough", "identity"), ("translated", "DMA.*")])
 def test_behind_an_iommu(iommu: Iommu, kind: str) -> None:
     with boot(machine(2, "2.0", iommu)) as vm:
@@ -261,6 +307,64 @@ def test_what_the_device_does_wrong_is_seen(faulty: Guest) -> None:
         inject(vm, "")
         vm.set_device("dsa0", "release", True)
     clean(dmatest(vm, channels(vm), iterations=20), 20, 1)
+
+
+def test_a_lost_interrupt_times_out_and_spoils_nothing(faulty: Guest) -> None:
+    """The copy was made; nobody was told. The driver finds it with the next interrupt."""
+    inject(faulty, "lost-interrupt:nth=5")
+    mark = faulty.mark()
+    found = dmatest(faulty, channels(faulty), iterations=20, timeout=500)
+    assert 1 == failures(found)
+    assert [] == [line for line in faulty.lines(mark) if "data error" in line]
+    inject(faulty, "")
+    clean(dmatest(faulty, channels(faulty), iterations=20), 20, 1)
+
+
+def test_a_late_command_is_waited_for(faulty: Guest) -> None:
+    """Every command of a disable and of an enable comes half a second late."""
+    inject(faulty, "command-late:ms=500")
+    began = time.monotonic()
+    disable(faulty, "dsa0")
+    load(faulty, configuration(1))
+    assert time.monotonic() - began > 1
+    inject(faulty, "")
+    clean(dmatest(faulty, channels(faulty), iterations=20), 20, 1)
+
+
+def test_a_stuck_engine_holds_up_a_disable(faulty: Guest) -> None:
+    """The driver waits for ever; it goes on when the engine does."""
+    vm = faulty
+    inject(vm, "stuck:times=4:hard")
+    found = dmatest(vm, channels(vm), iterations=4, timeout=300)
+    assert 4 == failures(found)
+    inject(vm, "")
+    hung = vm.start("accel-config", "disable-device", "dsa0")
+    vm.ok("sleep", "3")
+    assert not hung.ended
+    vm.set_device("dsa0", "release", True)
+    hung.wait()
+    assert "disabled" == state(vm, "dsa0")
+    load(vm, configuration(1))
+    clean(dmatest(vm, channels(vm), iterations=20), 20, 1)
+
+
+def test_interrupt_handles_are_asked_for_and_asked_for_anew() -> None:
+    """With a device that wants that the driver does it, also when all are revoked under load."""
+    wanted = Machine(dsa=(Dsa(properties={"version": "2.0", "int-handles": True}),))
+    with boot(wanted) as vm:
+        vm.ok("insmod", "/lib/dmatest.ko")
+        load(vm, configuration(1, queues=2))
+        mark = vm.mark()
+        clean(dmatest(vm, channels(vm), iterations=20), 20, 2)
+        set_dmatest(vm, threads=2, iterations=0)
+        start_dmatest(vm, channels(vm))
+        for _ in range(3):
+            vm.set_device("dsa0", "revoke-handles", True)
+            vm.ok("sleep", "0.3")
+        stop_dmatest(vm)
+        assert [] == [line for line in vm.lines(mark) if "data error" in line]
+        clean(dmatest(vm, channels(vm), iterations=20), 20, 2)
+        disable(vm, "dsa0")
 
 
 @pytest.mark.parametrize(
