@@ -41,7 +41,8 @@ test-system: $(STAMP)
 test-long: $(STAMP)
 	$(BIN)/python -m tests.soak --minutes 60 --report soak-report
 	emulator=$$(tests/emulator/build --sanitize) && $(BIN)/python -m tests.emulator.fuzz \
-	  "$$emulator" --minutes 60 --seed $$RANDOM --findings fuzz-findings
+	  "$$emulator" --minutes 40 --seed $$RANDOM --findings fuzz-findings && \
+	  $(BIN)/python -m tests.emulator.fuzz "$$emulator" --guest --minutes 20 --seed $$RANDOM
 	$(BIN)/python -m tests.kernel --minutes 60 --seed $$RANDOM --layer debug --layer kasan
 
 vm: $(STAMP)

@@ -590,6 +590,56 @@ def test_a_reset_under_load(dsa: Dsa) -> None:
         assert State.DISABLED == dsa.state()
 
 
+# -- PASIDs ------------------------------------------------------------------------
+
+
+def with_pasids(dsa: Dsa, *pasids: int) -> None:
+    """Start dedicated queues whose descriptors count as these PASIDs'."""
+    at = dsa.pci.extended(0x1B)
+    assert at is not None
+    dsa.pci.set16(at + 6, 1)
+    dsa.configure([Queue() for _ in pasids])
+    for number, pasid in enumerate(pasids):
+        mode = dsa.queues_at + dsa.capabilities.queue_stride * number + 8
+        dsa.put32(mode, dsa.get32(mode) | 1 << 28 | pasid << 8)
+    dsa.order(Command.ENABLE_DEVICE)
+    for number in range(len(pasids)):
+        dsa.order(Command.ENABLE_WQ, number)
+
+
+def test_a_pasid_is_drained_and_aborted(bench: Bench) -> None:
+    """In all queues, and no other PASID's descriptors."""
+    (dsa,) = bench("pasid=on")
+    with_pasids(dsa, 5, 6, 5)
+    dsa.faults("late:ms=10")
+    slots = [dsa.post(noop(), queue) for queue in range(3)]
+    dsa.taken(0, 1, 2)
+    dsa.begin(Command.DRAIN_PASID, 6)
+    assert dsa.active()
+    dsa.machine.step(10 * MS)
+    dsa.machine.until("the drain", lambda: not dsa.active())
+    assert [Status.SUCCESS] * 3 == [dsa.wait(slot).status for slot in slots]
+    dsa.order(Command.DRAIN_PASID, 6)  # of nothing
+
+    slots = [dsa.post(noop(), queue) for queue in range(3)]
+    dsa.taken(0, 1, 2)
+    dsa.order(Command.ABORT_PASID, 5)
+    dsa.machine.step(10 * MS)
+    assert Status.SUCCESS == dsa.wait(slots[1]).status
+    assert left(dsa, slots[0])
+    assert left(dsa, slots[2])
+
+
+def test_a_pasid_needs_its_capability(bench: Bench) -> None:
+    """A queue with one is not enabled while PCI's PASIDs are off."""
+    for properties in ("", "pasid=on"):
+        (dsa,) = bench(properties)
+        dsa.configure([Queue()])
+        dsa.put32(dsa.queues_at + 8, dsa.get32(dsa.queues_at + 8) | 1 << 28)
+        dsa.order(Command.ENABLE_DEVICE)
+        assert Error.WQ_PASID == dsa.command(Command.ENABLE_WQ, 0).error
+
+
 # -- several devices, counters -------------------------------------------------------
 
 
@@ -607,6 +657,22 @@ def test_two_devices(bench: Bench) -> None:
     one.machine.set(one.path, "halt", "flr")
     assert (State.HALT, State.ENABLED) == (one.state(), two.state())
     assert Status.SUCCESS == two.run(noop()).status
+
+
+def test_engines_hold_nobody_up(bench: Bench) -> None:
+    """While all engines of a device move large pieces, another device answers, and the monitor."""
+    one, two = bench("", "")
+    one.start([Queue(size=64)])
+    two.start([Queue()])
+    slots = [one.post(move(ARENA, ARENA + (100 << 20), 100 << 20)) for _ in range(12)]
+    answers = 0
+    while any(left(one, slot) for slot in slots):
+        assert Status.SUCCESS == two.run(noop()).status
+        assert State.ENABLED == one.state()
+        assert one.machine.qmp("query-status")["running"]
+        answers += 1
+    assert [Status.SUCCESS] * 12 == [one.record(slot).status for slot in slots]
+    assert answers > 5
 
 
 def test_counters(dsa: Dsa) -> None:

@@ -14,6 +14,7 @@ import pytest
 from tests.emulator.conftest import firmware
 from tests.emulator.descriptors import Descriptor, Opcode
 from tests.emulator.fuzz.__main__ import hunt
+from tests.emulator.fuzz.guest import DEVICES, attack, attacked, give_to_vfio
 from tests.emulator.fuzz.orders import case, smaller
 from tests.emulator.fuzz.play import SETUPS, Found, Setup, bench, fails
 
@@ -88,3 +89,14 @@ def test_what_was_found_is_mended(emulator: str, path: Path) -> None:
     """A case that hurt QEMU once does not any more."""
     kept = json.loads(path.read_text())
     assert "" == fails(emulator, Setup(kept["device"], kept["iommu"]), kept["orders"], firmware())
+
+
+@pytest.mark.system
+def test_a_short_siege(emulator: str) -> None:
+    """A program in a guest with several CPUs neither ends QEMU nor spoils the device for good."""
+    with attacked(DEVICES[1], Path(emulator)) as vm:
+        done = attack(vm, give_to_vfio(vm), 1, 10)
+    assert done["descriptors"] > 100, done
+    assert done["members"] > 10, done
+    assert done["errors"] > 10, done
+    assert done["resets"], done

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.emulator import baremetal
 from tests.emulator.conftest import firmware
 from tests.emulator.timing import rows, table
 
@@ -39,3 +40,16 @@ def test_the_table_fits_what_is_published(emulator: str) -> None:
         ("16 moves of 2 MiB, 4 devices of a socket", 110e9),
     ):
         assert 0.98 < found[what].size / found[what].seconds / published <= 1
+
+
+def test_time_is_the_same_in_every_run(emulator: str, tmp_path: Path) -> None:
+    """Where the clock counts instructions, to the last of them; and it is what was set."""
+    program = baremetal.compiled("dsa_time", tmp_path)
+    words = ("-icount", "shift=0,sleep=off", "-cpu", "max", "-device", "intel-dsa,timing=on")
+    first, *others = (baremetal.run(emulator, program, *words, *firmware()) for _ in range(3))
+    assert {"ok"} == set(first.values()), first
+    taken = [name.split()[1:] for name in first if name.startswith("took ")]
+    assert len(taken) == 5, "one for each size: all three rounds of it took the same"
+    for size, nanoseconds in ((int(size, 16), int(ticks, 16)) for size, ticks in taken):
+        assert 700 + size / 16 <= nanoseconds < 1000 + size / 16
+    assert [first, first] == others

@@ -5,8 +5,10 @@
 
     python -m tests.emulator.fuzz BINARY [--minutes M] [--seed N] [--findings FOLDER]
     python -m tests.emulator.fuzz BINARY --replay FILE [--minimise]
+    python -m tests.emulator.fuzz BINARY --guest [--minutes M] [--seed N]
 
-A finding is a JSON file with the device and the orders; it is replayed, and made smaller.
+A finding is a JSON file with the device and the orders; it is replayed, and made smaller. With
+``--guest`` a program in a guest with Linux does it (root is needed); what it finds it prints.
 """
 
 from __future__ import annotations
@@ -15,10 +17,13 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
+from tests.emulator.fuzz.guest import attacks
 from tests.emulator.fuzz.orders import case, smaller
 from tests.emulator.fuzz.play import SETUPS, Found, Setup, bench, fails
+from tests.vm.guest import GuestError
 
 #: Cases that one machine takes: a machine that lives long shows what a fresh one does not.
 CASES = 40
@@ -55,6 +60,20 @@ def hunt(
     return played, found
 
 
+def besiege(binary: str, seed: int, seconds: float) -> int:
+    """Attack from within guests; returns 1 where the emulator or the device gives in."""
+    done: Counter[str] = Counter()
+    failure = ""
+    try:
+        for counted in attacks(Path(binary), seed, seconds):
+            done.update({"attacks": 1, **counted})
+    except GuestError as wrong:
+        failure = f"attack {done['attacks'] + 1} from seed {seed}: {wrong}"
+    print(", ".join(f"{value} {name}" for name, value in done.items()))
+    print(failure or "nothing went wrong")
+    return 1 if failure else 0
+
+
 def main() -> int:
     """Run the command; returns its exit code: 1 for a finding."""
     parser = argparse.ArgumentParser(prog="fuzz")
@@ -64,9 +83,12 @@ def main() -> int:
     parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"))
     parser.add_argument("--replay", type=Path)
     parser.add_argument("--minimise", action="store_true")
+    parser.add_argument("--guest", action="store_true")
     parser.add_argument("--firmware", help="QEMU's -L, for a binary that was not installed")
     asked = parser.parse_args()
     words = ("-L", asked.firmware) if asked.firmware else ()
+    if asked.guest:
+        return besiege(asked.binary, asked.seed, asked.minutes * 60)
     if not asked.replay:
         played, found = hunt(asked.binary, asked.seed, asked.minutes * 60, asked.findings, words)
         print(f"{played} cases from seed {asked.seed}, {len(found)} findings")

@@ -69,28 +69,30 @@ def attack(vm: Guest, address: str, seed: int, seconds: int) -> Mapping[str, int
 
     Raises GuestError where the emulator dies or the device does not come back.
     """
-    vm.allow("DMAR", "the program makes the device use addresses that are not its")
-    vm.allow("dmar_fault", "the same")
+    vm.allow("", "it is the emulator that is judged: this kernel may complain of what it sees")
+    before = vm.device("dsa0", "counters")["device"]
     words = (PROGRAM, address, str(seed), str(seconds))
-    found: Mapping[str, int] = json.loads(vm.ok(*words, timeout=20 * seconds + 600))
+    found: dict[str, int] = json.loads(vm.ok(*words, timeout=20 * seconds + 600))
+    after = vm.device("dsa0", "counters")["device"]
+    for name in ("descriptors", "batches", "members", "errors", "rejected"):
+        found[name] = after[name] - before[name]
     vm.check()
     return found
 
 
 def attacks(
     emulator: Path, seed: int, seconds: float, each: int = 60
-) -> Iterator[tuple[Mapping[str, Property], int, Mapping[str, int]]]:
-    """Attack one kind of device after another, each for a while; yield device, seed and how much.
+) -> Iterator[Mapping[str, int]]:
+    """Attack one kind of device after another, each for a while; yield how much that was.
 
     A seed gives the same program, not the same course: CPUs run side by side.
     """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        properties = DEVICES[seed % len(DEVICES)]
-        with attacked(properties, emulator) as vm:
+        with attacked(DEVICES[seed // ROUNDS % len(DEVICES)], emulator) as vm:
             address = give_to_vfio(vm)
             for _ in range(ROUNDS):
-                yield properties, seed, attack(vm, address, seed, each)
+                yield attack(vm, address, seed, each)
                 seed += 1
                 if time.monotonic() >= end:
                     break
