@@ -52,7 +52,7 @@ struct desc {
 
 static volatile uint8_t *regs, *portals;
 static uint8_t *memory;
-static uint32_t queues;
+static uint32_t queues, used = 1; /* there, and enabled */
 static int device;
 static volatile bool over;
 static int patience = 50; /* looks at a command, 200 µs apart */
@@ -189,9 +189,13 @@ static struct desc descriptor(void)
 	d.handle = rarely(20) ? (uint16_t)draw() : below(queues + 1);
 	if (d.what >> 24 == 1) { /* a batch: its list is anywhere, and changes as it is read */
 		d.src &= -64ull;
+		d.dst = 0;
 		d.size = count;
+	} else if ((d.what >> 24 == 0 || d.what >> 24 == 2) && !rarely(8)) {
+		d.src = d.dst = d.size = 0;
 	}
-	if (!rarely(3)) {
+	/* a second address, and a size or a mask, where operations have them */
+	if (d.what >> 24 >= 7 && d.what >> 24 != 0x20 ? !rarely(8) : rarely(20)) {
 		uint64_t second = address();
 		uint32_t room = size();
 
@@ -242,8 +246,9 @@ static void configure(void)
 	uint64_t tables = get64(TABLES), gencap = get64(GENCAP), wqcap = get64(WQCAP);
 	uint32_t groups = get64(GRPCAP) & 0xff, engines = get64(ENGCAP) & 0xff;
 	uint32_t stride = 32u << (wqcap >> 24 & 0xf), entries = wqcap & 0xffff;
-	uint32_t used = 1 + below(queues), parts = 1 + below(groups);
+	uint32_t parts = 1 + below(groups);
 
+	used = 1 + below(rarely(2) ? 2 : queues);
 	if (parts > used)
 		parts = used;
 	if (parts > engines)
@@ -342,11 +347,11 @@ static void *submitter(void *arg)
 	chance = (uint64_t)(uintptr_t)arg;
 	while (!over) {
 		struct desc d = descriptor();
-		uint32_t queue = rarely(2) ? 0 : below(queues), page = rarely(20) ? below(4) : 0;
+		uint32_t queue = below(rarely(20) ? queues : used), page = rarely(20) ? below(4) : 0;
 
 		submit(portals + queue * 0x4000 + page * 0x1000 + below(64) * 64, &d);
 		count++;
-		if (rarely(32))
+		if (rarely(8))
 			nap(below(1000));
 	}
 	__atomic_add_fetch(&submitted, count, __ATOMIC_RELAXED);
