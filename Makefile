@@ -3,7 +3,8 @@
 # make test         set up, then all tests that need neither root nor hardware
 # make test-system  (root) what needs Debian packages, mount namespaces and FUSE
 # make test-long    (root) an hour each of faults and drift at random, of a hostile guest, of pages that
-#                   move on a kernel that looks for its own errors
+#                   move on a kernel that looks for its own errors; what our kernel costs, and suites of
+#                   others on it and beside it
 # make vm           (root) a shell in a guest with two tiers and eight emulated DSA devices
 # make bench        ratios against bare Python and, as root, against TuneD, in one run
 # make deb          the Debian package, in dist/; make rpm, make wheel
@@ -44,6 +45,8 @@ test-long: $(STAMP)
 	  "$$emulator" --minutes 40 --seed $$RANDOM --findings fuzz-findings && \
 	  $(BIN)/python -m tests.emulator.fuzz "$$emulator" --guest --minutes 20 --seed $$RANDOM
 	$(BIN)/python -m tests.kernel --minutes 60 --seed $$RANDOM --layer debug --layer kasan
+	$(BIN)/python -m tests.kernel.cost
+	$(BIN)/python -m tests.kernel.suites --report suites-report
 
 vm: $(STAMP)
 	@$(BIN)/python -m tests.vm
@@ -81,4 +84,4 @@ lock:
 	done
 
 clean:
-	rm -rf $(VENV) $(VENV)-lock build dist soak-report fuzz-findings .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lock build dist soak-report fuzz-findings suites-report .pytest_cache .mypy_cache .ruff_cache .hypothesis

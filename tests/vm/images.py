@@ -194,9 +194,12 @@ def download(folder: Path, *packages: str) -> None:
 
 
 @functools.cache
-def debian_root() -> Path:
-    """Return the image of a Debian with systemd, python3 and accel-config. Needs root."""
-    tree = Path(output(REPOSITORY / "tests/system/debianroot").strip())
+def debian_root(*packages: str) -> Path:
+    """Return the image of a Debian with systemd, python3, accel-config and more packages.
+
+    Needs root.
+    """
+    tree = Path(output(REPOSITORY / "tests/system/debianroot", *packages).strip())
 
     def build(folder: Path) -> None:
         words = ["mke2fs", "-q", "-t", "ext4", "-m", "0", "-O", "^has_journal", "-d", str(tree)]

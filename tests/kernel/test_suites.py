@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is read out of the words of other people's suites, and what counts as worse."""
+
+from __future__ import annotations
+
+from tests.kernel.suites import COLUMNS, Item, differences, items, results, sums, worse
+
+MM = Item("kselftest mm", "thp", (), 1)
+ALONE = Item("stress-ng", "numa", (), 1)
+TAP = """\
+TAP version 13
+# -----------------------
+# running ./khugepaged
+# -----------------------
+# ok 1 not one of ours
+ok 1 khugepaged
+not ok 2 split_huge_page_test # exit=1
+ok 3 transhuge-stress -d 20 # SKIP
+ok 4 khugepaged
+# SUMMARY: PASS=2 SKIP=1 FAIL=1
+1..4
+"""
+
+
+def test_each_part_of_a_category_counts_and_the_same_name_twice() -> None:
+    assert {
+        "khugepaged": "pass",
+        "split_huge_page_test": "fail",
+        "transhuge-stress -d 20": "skip",
+        "khugepaged (2)": "pass",
+    } == results(MM, 1, TAP)
+
+
+def test_what_has_no_parts_counts_by_its_end() -> None:
+    assert ["pass", "skip", "skip", "fail", "fail"] == [
+        results(ALONE, code, "ok 1 what it says")[""] for code in (0, 3, 4, 1, -9)
+    ]
+    # it has no code for what it left out
+    stress = Item("stressapptest", "memory", (), 1)
+    assert ["pass", "fail"] == [results(stress, code, "")[""] for code in (0, 4)]
+    assert {"": "fail"} == results(MM, 127, "sh: not found")
+
+
+def test_what_differs_and_what_is_worse() -> None:
+    plain = {"a: x": "pass", "a: y": "fail", "b: z": "pass"}
+    off = {"a: x": "pass", "a: y": "pass", "b: z": "pass"}
+    on = {"a: x": "time-out", "a: y": "fail", "b: z": "pass", "a: x kernel log": "a warning"}
+    columns = dict(zip(COLUMNS, (plain, off, on), strict=True))
+    assert ["a: x", "a: x kernel log"] == worse(columns)
+    assert [] == worse({"one": plain, "other": off})
+    told = differences(columns).splitlines()
+    assert ["| a: x | pass | pass | time-out |", "| a: y | fail | pass | fail |"] == told[2:4]
+    assert "" == differences({"one": plain, "other": plain})
+    assert [
+        "| a | 1 pass, 1 fail | 2 pass | 1 fail, 1 time-out |",
+        "| b | 1 pass | 1 pass | 1 pass |",
+    ] == sums(columns).splitlines()[2:]
+
+
+def test_every_suite_is_asked_for() -> None:
+    found = list(items(["sysfs.sh"]))
+    assert {"kselftest mm", "kselftest damon", "stress-ng", "stressapptest"} == {
+        item.suite for item in found
+    }
+    assert len(found) == len({(item.suite, item.name) for item in found})
