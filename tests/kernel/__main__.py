@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tests.kernel.ours import ANY_MTHP, booted, counters, knob, since
 from tests.kernel.test_knobs import TABLE
-from tests.vm.guest import Command, Guest
+from tests.vm.guest import Guest
 from tests.vm.machine import Machine, Node
 
 MACHINE = Machine(
@@ -72,7 +72,7 @@ def drawn(dice: random.Random) -> Round:
         activities=("write", *dice.sample(possible[1:], dice.randint(0, len(possible) - 1))),
         writers=dice.choice((0, 0, 4, 8)),
         threads=dice.random() < 0.7,
-        refused=dice.choice((0, 2, 20)) if how in ("others", "reclaim") else 0,
+        refused=dice.choice((0, 1, 5)) if how in ("others", "reclaim") else 0,
     )
 
 
@@ -99,28 +99,27 @@ def refuse(vm: Guest, percent: int) -> None:
         vm.write(f"/sys/kernel/debug/{name}/probability", f"{percent}")
 
 
-def short_of_memory(vm: Guest, script: str, *words: str) -> Command:
-    """Start a script in which allocations fail as ``refuse`` says."""
-    wrapped = f"echo 1 >/proc/self/make-it-fail; {script}"
-    return vm.start("sh", "-c", wrapped, "short", *words)
-
-
 def first_use_without_memory(vm: Guest) -> str:
     """Turn the knobs on where memory is refused: -ENOMEM and nothing changed, or all is there."""
-    refuse(vm, 30)
-    run = short_of_memory(
-        vm,
-        """for i in $(seq 60); do for name in migrate_batch_reasons cpu_multi_copy_pages; do
-            echo 1 >/proc/sys/vm/$name && echo taken; done; done""",
-    )
-    ran = run.wait(PATIENCE)
-    refuse(vm, 0)
+    outcomes = {"taken": 0, "refused": 0}
+    for _ in range(20):
+        refuse(vm, 20)
+        ran = vm.run(
+            *("sh", "-c"),
+            """echo 1 >/proc/self/make-it-fail
+            for name in migrate_batch_reasons cpu_multi_copy_pages; do
+                { echo 1 >/proc/sys/vm/$name && echo taken; } || echo refused; done""",
+            timeout=PATIENCE,
+        )
+        refuse(vm, 0)
+        for word in outcomes:
+            outcomes[word] += ran.out.count(word)
     for name in ("migrate_batch_reasons", "cpu_multi_copy_pages"):
         knob(vm, name, 0)
         knob(vm, name, 1)
         assert "1" == vm.read(f"/proc/sys/vm/{name}")
-    refused = ran.err.count("annot allocate memory")
-    return f"the first use of the knobs: {refused} times refused, {ran.out.count('taken')} taken"
+    assert all(outcomes.values()), outcomes
+    return f"the first use of the knobs: {outcomes}"
 
 
 @contextmanager
@@ -156,18 +155,16 @@ def played(vm: Guest, now: Round) -> dict[str, int]:
         refuse(vm, now.refused)
         other = None
         if now.how == "others":
-            other = short_of_memory(vm, "exec pages of $(pidof pages) 6")
+            other = vm.start("pages", "short", "of", vm.sh("pidof pages").strip(), "6")
         if now.how == "reclaim":
-            other = short_of_memory(
-                vm,
-                """for i in 1 2 3; do echo 4M >"$1/tests/memory.reclaim"
-                echo 1 >/proc/sys/vm/compact_memory; sleep 1; done""",
-                CGROUP,
-            )
+            files = (f"{CGROUP}/tests/memory.reclaim", "4M", "/proc/sys/vm/compact_memory", "1")
+            other = vm.start("pages", "short", "write", "6", *files)
         ran = run.wait(PATIENCE)
         refuse(vm, 0)
         if other is not None:
-            other.wait(PATIENCE)
+            told = other.wait(PATIENCE)
+            assert 0 == told.code, told.err
+            print(f"    {now.how}: {told.out.strip()}", flush=True)
     assert 0 == ran.code, ran.err
     found = since(vm, before)
     assert 0 == found["fault"]

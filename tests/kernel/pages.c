@@ -3,7 +3,12 @@
  * Pages that move while they are in use, and whose every byte is checked.
  *
  *	pages KIND HOW MIB SECONDS [ACTIVITY...]
- *	pages of PID SECONDS	moves another process's pages to and fro, as far as that goes
+ *	pages short of PID SECONDS
+ *	pages short write SECONDS [FILE TEXT]...
+ *
+ * moves another process's pages to and fro, or writes to files, for a while.
+ * Allocations may fail there, as /sys/kernel/debug/fail* says, and so may what
+ * it does. For the rest:
  *
  * KIND	 base, thp, mthp, mixed: anonymous memory (mthp: as the kernel is set up)
  *	 ksm: anonymous memory whose pages are alike, for the kernel to merge
@@ -616,25 +621,63 @@ static void take_memory(const char *kind, size_t bytes)
 		missing(kind);
 }
 
-/* Move all that another process has. It may fail: whoever asks for it has its own memory short. */
+static void until(struct timespec *end, int seconds)
+{
+	clock_gettime(CLOCK_MONOTONIC, end);
+	end->tv_sec += seconds;
+}
+
+static int before(const struct timespec *end)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec < end->tv_sec;
+}
+
+/* From here on allocations for this process may fail. */
+static void be_short(void)
+{
+	int fd = open("/proc/self/make-it-fail", O_WRONLY);
+
+	if (fd < 0 || write(fd, "1", 1) != 1)
+		missing("/proc/self/make-it-fail");
+}
+
 static int move_others(int pid, int seconds)
 {
-	struct timespec now, end;
 	unsigned long node[] = { 1, 2 };
 	int rounds = 0, failed = 0;
+	struct timespec end;
 
-	clock_gettime(CLOCK_MONOTONIC, &end);
-	end.tv_sec += seconds;
-	do {
+	be_short();
+	for (until(&end, seconds); before(&end); rounds++) {
 		if (syscall(SYS_migrate_pages, pid, 8 * sizeof(*node), &node[rounds % 2],
-			    &node[(rounds + 1) % 2]) < 0) {
-			if (errno == ESRCH)
-				break;
-			failed++;
-		}
-		rounds++;
-		clock_gettime(CLOCK_MONOTONIC, &now);
-	} while (now.tv_sec < end.tv_sec);
+			    &node[(rounds + 1) % 2]) >= 0)
+			continue;
+		if (errno == ESRCH)
+			break;
+		failed++;
+	}
+	printf("rounds=%d failed=%d\n", rounds, failed);
+	return 0;
+}
+
+static int write_files(int seconds, int nr, char **words)
+{
+	int files[16], rounds = 0, failed = 0;
+	struct timespec end;
+
+	for (int i = 0; i + 1 < nr && i < 32; i += 2) {
+		files[i / 2] = open(words[i], O_WRONLY);
+		if (files[i / 2] < 0)
+			missing(words[i]);
+	}
+	be_short();
+	for (until(&end, seconds); before(&end); rounds++) {
+		for (int i = 0; i + 1 < nr && i < 32; i += 2)
+			failed += pwrite(files[i / 2], words[i + 1], strlen(words[i + 1]), 0) < 0;
+	}
 	printf("rounds=%d failed=%d\n", rounds, failed);
 	return 0;
 }
@@ -653,11 +696,13 @@ static const struct {
 int main(int argc, char **argv)
 {
 	pthread_t threads[16];
-	struct timespec now, end;
+	struct timespec end;
 	int nr = 0, rounds = 0;
 
-	if (argc == 4 && !strcmp(argv[1], "of"))
-		return move_others(atoi(argv[2]), atoi(argv[3]));
+	if (argc == 5 && !strcmp(argv[1], "short") && !strcmp(argv[2], "of"))
+		return move_others(atoi(argv[3]), atoi(argv[4]));
+	if (argc >= 4 && !strcmp(argv[1], "short") && !strcmp(argv[2], "write"))
+		return write_files(atoi(argv[3]), argc - 4, argv + 4);
 	if (argc < 5) {
 		fprintf(stderr, "usage: pages KIND HOW MIB SECONDS [ACTIVITY...]\n");
 		return 4;
@@ -687,12 +732,10 @@ int main(int argc, char **argv)
 		}
 	}
 
-	clock_gettime(CLOCK_MONOTONIC, &end);
-	end.tv_sec += strtol(argv[4], NULL, 10);
+	until(&end, atoi(argv[4]));
 	do {
 		move_all(argv[2], ++rounds % 2);
-		clock_gettime(CLOCK_MONOTONIC, &now);
-	} while (now.tv_sec < end.tv_sec || (rounds < 2 && strcmp(argv[2], "none") && strcmp(argv[2], "node1")));
+	} while (before(&end) || (rounds < 2 && strcmp(argv[2], "none") && strcmp(argv[2], "node1")));
 	done = 1;
 	for (int i = 0; i < nr; i++)
 		pthread_join(threads[i], NULL);
