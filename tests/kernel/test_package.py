@@ -62,7 +62,8 @@ def root(tmp_path: Path) -> Iterator[Path]:
             for name in HOOKS:
                 hook = found / f"etc/kernel/{name}.d/menu"
                 hook.parent.mkdir(parents=True, exist_ok=True)
-                hook.write_text(f'#!/bin/sh\necho "{name} $1 $2 $(ls /boot/vmlinuz-*)" >>/called\n')
+                text = f'echo "{name} $1 $2:" /boot/vmlinuz-* >>/called'
+                hook.write_text(f"#!/bin/sh\n{text}\n")
                 hook.chmod(0o755)
             yield found
 
@@ -106,7 +107,7 @@ def test_it_is_installed_beside_and_goes_again(
     modules = root / "lib/modules" / release
     assert (modules / "modules.dep").read_text().count("idxd.ko") > 0
     assert 1 == json.loads((modules / "dsatier-abi.json").read_text())["abi"]
-    assert (root / f"boot/vmlinuz-{release}").read_bytes().startswith(b"MZ")
+    assert (root / f"boot/vmlinuz-{release}").read_bytes()[0x202:].startswith(b"HdrS")
     headers = (modules / "build").readlink()
     assert (root / headers.relative_to("/") / "include/generated/autoconf.h").exists()
 
@@ -115,18 +116,24 @@ def test_it_is_installed_beside_and_goes_again(
     for package in packages.values():
         (root / "tmp" / package.name).unlink()
     assert before == files(root)
-    image = f"/boot/vmlinuz-{release}"
-    both = f"/boot/vmlinuz-{OTHER}\n{image}"
+    ours = f"/boot/vmlinuz-{release}"
+    both = f"/boot/vmlinuz-{OTHER} {ours}"
     assert [
-        f"preinst {release} {image} /boot/vmlinuz-{OTHER}",
-        f"postinst {release} {image} {both}",
-        f"prerm {release} {image} {both}",
-        f"postrm {release} {image} /boot/vmlinuz-{OTHER}",
-    ] == (root / "called").read_text().rstrip().replace("\npost", "\0post").replace(
-        "\nprerm", "\0prerm"
-    ).split("\0")
+        f"preinst {release} {ours}: /boot/vmlinuz-{OTHER}",
+        f"postinst {release} {ours}: {both}",
+        f"prerm {release} {ours}: {both}",
+        f"postrm {release} {ours}: /boot/vmlinuz-{OTHER}",
+        f"postrm {release} {ours}: /boot/vmlinuz-{OTHER}",  # removed, then purged
+    ] == (root / "called").read_text().splitlines()
     assert f"boot/vmlinuz-{OTHER}" == str((root / "vmlinuz").readlink())
     assert not (root / "lib/modules" / release).exists()
+
+
+def test_the_flavour_for_machines_keeps_what_it_needs() -> None:
+    """Debian's configuration with ours: the build fails where an option of ours got lost."""
+    words = (REPOSITORY / "kernel-src/scripts/build", "--flavour", "server", "--configure")
+    found = Path(run(*words).splitlines()[-1]).read_text().splitlines()
+    assert {"CONFIG_MIGRATE_COPY_OFFLOAD=y", "CONFIG_INTEL_IDXD=m", "CONFIG_XFS_FS=m"} <= set(found)
 
 
 def test_a_module_is_built_with_the_headers(
