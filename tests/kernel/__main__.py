@@ -24,7 +24,9 @@ from tests.vm.guest import Guest
 from tests.vm.machine import Machine, Node
 
 MACHINE = Machine(
-    nodes=(Node(cpus=4, memory=1024), Node(memory=1024)), append=("kmemleak=on", "slub_debug=-")
+    nodes=(Node(cpus=4, memory=1024), Node(memory=1024)),
+    # a busy machine may leave a guest without a CPU for longer than the watchdog's 20 s
+    append=("kmemleak=on", "slub_debug=-", "watchdog_thresh=60"),
 )
 PATIENCE = 900.0
 """Seconds; such a kernel is some ten times slower, and an emulator as much again."""
