@@ -34,7 +34,7 @@
  *	 cool	no thread: the others leave the last three quarters alone
  *
  * Each page belongs to one thread, so what it must hold is known at any time.
- * Prints one line of name=value and ends with 0, or tells the first wrong byte
+ * Prints one line of name=value (cpu: its own CPU time in us) and ends with 0, or tells the first wrong byte
  * and ends with 1; 4 if something is not there.
  */
 
@@ -55,6 +55,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -697,6 +698,7 @@ int main(int argc, char **argv)
 {
 	pthread_t threads[16];
 	struct timespec end;
+	struct rusage own;
 	int nr = 0, rounds = 0;
 
 	if (argc == 5 && !strcmp(argv[1], "short") && !strcmp(argv[2], "of"))
@@ -741,9 +743,12 @@ int main(int argc, char **argv)
 		pthread_join(threads[i], NULL);
 	for (size_t i = 0; i < pages; i++)
 		check(at(i), i, generation[i], "at the end");
-	printf("rounds=%d moved=%lu unmoved=%lu writes=%lu remotes=%lu splices=%lu pins=%lu forks=%lu discards=%lu "
+	getrusage(RUSAGE_SELF, &own);
+	printf("rounds=%d cpu=%lu moved=%lu unmoved=%lu writes=%lu remotes=%lu splices=%lu pins=%lu forks=%lu discards=%lu "
 	       "swaps=%lu offlined=%lu poisoned=%lu protects=%lu checks=%lu on0=%zu on1=%zu\n",
-	       rounds, moved, unmoved, writes, remotes, splices, pins, forks, discards, swaps, offlined, poisoned,
+	       rounds,
+	       (own.ru_utime.tv_sec + own.ru_stime.tv_sec) * 1000000 + own.ru_utime.tv_usec + own.ru_stime.tv_usec,
+	       moved, unmoved, writes, remotes, splices, pins, forks, discards, swaps, offlined, poisoned,
 	       protects, checks, count_on(0), count_on(1));
 	fflush(stdout);
 	if (file >= 0)

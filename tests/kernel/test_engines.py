@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who copies a list: an engine where it gains, one CPU where it does not, and who pays for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kernel.ours import booted, counters, knob, run_pages, since
+from tests.vm.guest import Guest
+
+pytestmark = pytest.mark.system
+
+INT_MAX = 2147483647
+GROUP = "/tmp/cgroup/payer"
+TRACING = "/sys/kernel/tracing"
+
+
+@pytest.fixture(scope="module")
+def booted_once() -> Iterator[Guest]:
+    """A guest with our kernel, and a control group."""
+    with booted() as found:
+        found.sh(
+            """mkdir /tmp/cgroup; mount -t cgroup2 none /tmp/cgroup; mkdir "$1"
+            [ -e "$2/events" ] || mount -t tracefs none "$2" """,
+            *(GROUP, TRACING),
+        )
+        yield found
+
+
+@pytest.fixture
+def vm(booted_once: Guest) -> Iterator[Guest]:
+    """Batches of system calls, copied by threads; as at boot afterwards."""
+    found = booted_once
+    knob(found, "migrate_batch_reasons", 24)
+    knob(found, "migrate_batch_usecs", 0)  # an emulated CPU is slow
+    knob(found, "cpu_multi_copy_pages", 1)
+    knob(found, "cpu_multi_copy_threshold", 16)
+    yield found
+    knob(found, "migrate_batch_reasons", 0)
+    knob(found, "migrate_batch_usecs", 4000)
+    knob(found, "cpu_multi_copy_pages", 0)
+    knob(found, "cpu_multi_copy_threshold", 256)
+
+
+def moved(vm: Guest, kind: str = "mixed") -> dict[str, int]:
+    """Move 32 MiB to and fro, and return how far the counters have come."""
+    before = counters(vm)
+    run_pages(vm, kind, "mbind", "32", "0")
+    return since(vm, before)
+
+
+def test_a_host_without_an_idle_cpu_copies_by_the_one_it_has(vm: Guest) -> None:
+    """Threads refuse, and the migrating task is not slower for having asked."""
+    busy = [vm.start("sh", "-c", "while :; do :; done") for _ in range(8)]
+    found = moved(vm)
+    for each in busy:
+        each.kill()
+    assert found["refused"] > 0
+    assert found["cpu"] > found["threads"]
+    assert moved(vm)["threads"] > 0, "when it is calm again"
+
+
+def test_small_lists_go_to_the_cpu(vm: Guest) -> None:
+    knob(vm, "cpu_multi_copy_threshold", INT_MAX)
+    found = moved(vm)
+    assert (0, 0) == (found["threads"], found["refused"])
+    assert found["cpu"] > 8192
+
+
+def test_the_first_folio_waits_no_longer_than_it_may(vm: Guest) -> None:
+    """With no time to wait every folio is a list of its own; with more there are fewer lists."""
+    knob(vm, "cpu_multi_copy_pages", 0)
+    knob(vm, "migrate_batch_usecs", 1)
+    hasty = moved(vm, "base")
+    assert hasty["lists"] > 0.9 * hasty["cpu"] > 8192
+    knob(vm, "migrate_batch_usecs", 0)
+    assert moved(vm, "base")["lists"] < hasty["lists"] / 100
+
+
+def test_what_was_measured_decides(vm: Guest) -> None:
+    """With calibration on, both who copy are tried, and it is told what they cost."""
+    knob(vm, "migrate_copy_calibrate", 1)
+    vm.sh("echo 0 >/proc/timer; echo 1 >/proc/timer")
+    found = [moved(vm) for _ in range(4)]
+    told = vm.read("/proc/timer")
+    knob(vm, "migrate_copy_calibrate", 0)
+    vm.write("/proc/timer", "0\n")
+    for name in ("threads", "cpu"):
+        assert sum(each[name] for each in found) > 0
+        assert re.search(rf"^costs engine={name} \d+=\d+", told, re.MULTILINE)
+
+
+def test_workers_are_paid_by_who_migrates(vm: Guest) -> None:
+    """The control group's CPU time is that of its tasks, and with threads of the workers too."""
+    beyond = {}
+    for threads in (0, 1):
+        knob(vm, "cpu_multi_copy_pages", threads)
+        before = usage(vm)
+        script = 'echo $$ >"$1/cgroup.procs"; shift; exec pages "$@"'
+        out = vm.ok("sh", "-euc", script, "sh", GROUP, "thp", "mbind", "64", "3", timeout=120)
+        own = re.search(r"\bcpu=(\d+)", out)
+        assert own
+        beyond[threads] = usage(vm) - before - int(own[1])
+    assert beyond[1] > 10 * abs(beyond[0]) + 20000, beyond
+
+
+def usage(vm: Guest) -> int:
+    """Return the control group's CPU time in microseconds."""
+    found = re.search(r"^usage_usec (\d+)$", vm.read(f"{GROUP}/cpu.stat"), re.MULTILINE)
+    assert found
+    return int(found[1])
+
+
+def test_tracepoints_tell_of_lists_and_choices(vm: Guest) -> None:
+    vm.sh(f"echo >{TRACING}/trace; echo 1 >{TRACING}/events/migrate_copy/enable")
+    found = moved(vm)
+    vm.write(f"{TRACING}/events/migrate_copy/enable", "0")
+    lines = vm.read(f"{TRACING}/trace").splitlines()
+    assert found["lists"] == sum(" migrate_copy_batch: " in line for line in lines)
+    choices = [line for line in lines if " migrate_copy_choice: " in line]
+    assert found["lists"] + found["refused"] == len(choices)
