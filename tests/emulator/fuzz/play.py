@@ -35,7 +35,7 @@ COMPLAINTS = re.compile(
     r"runtime error:|ERROR: \w+Sanitizer|Assertion .* failed|^ERROR:", re.MULTILINE
 )
 #: Seconds within which a device that was reset works, on a busy machine and with sanitizers.
-PATIENCE = 60.0
+PATIENCE = 300.0
 #: Options of the sanitizers: leaks are QEMU's own affair, it frees little at its end.
 ENVIRONMENT = {
     "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
