@@ -177,6 +177,19 @@ def test_the_module_is_reloaded(two: Guest) -> None:
         two.ok("insmod", "/lib/dmatest.ko")
 
 
+def test_accel_configs_own_tests(two: Guest) -> None:
+    """They are in the program, under a command that its help does not name."""
+    two.ok("rmmod", "dmatest")
+    two.ok("rmmod", "idxd")
+    two.ok("modprobe", "idxd", "tc_override=1")  # they set traffic classes
+    ran = two.run("accel-config", "test")
+    assert (0, 4) == (ran.code, len(re.findall(r"^accfg-test\d passed!$", ran.out, re.MULTILINE)))
+    assert "test-libaccfg: PASS" in ran.err
+    two.ok("rmmod", "idxd")
+    two.ok("modprobe", "idxd")
+    two.ok("insmod", "/lib/dmatest.ko")
+
+
 def test_a_device_without_event_log_cannot_be_disabled_on_this_kernel() -> None:
     """The defect of this kernel: it frees an event log that is not there. The guest is lost."""
     with boot(machine(1, "1.0")) as vm:
