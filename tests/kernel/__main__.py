@@ -151,13 +151,14 @@ def played(vm: Guest, now: Round) -> dict[str, int]:
     itself = now.how in ("move_pages", "migrate_pages", "mbind")
     words = (now.kind, now.how if itself else "none", "12", "6", *now.activities)
     with written(vm, now.writers, 6):
-        script = 'echo $$ >"$1/tests/cgroup.procs"; shift; exec pages "$@"'
+        script = 'echo $$ >"$1/tests/cgroup.procs"; echo "is $$"; shift; exec pages "$@"'
         run = vm.start("sh", "-euc", script, "sh", CGROUP, *words)
+        process = run.wait_for(r"^is (\d+)$", PATIENCE)[1]
         run.wait_for("^ready$", PATIENCE)
         refuse(vm, now.refused)
         other = None
         if now.how == "others":
-            other = vm.start("pages", "short", "of", vm.sh("pidof pages").strip(), "6")
+            other = vm.start("pages", "short", "of", process, "6")
         if now.how == "reclaim":
             files = (f"{CGROUP}/tests/memory.reclaim", "4M", "/proc/sys/vm/compact_memory", "1")
             other = vm.start("pages", "short", "write", "6", *files)
