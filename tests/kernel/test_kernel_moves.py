@@ -145,4 +145,5 @@ def test_hot_remove(movable: Guest, name: str) -> None:
         assert 0 == found["failed"] == found["fault"]
         if name != "off":
             assert largest(vm, "memory_hotplug") > 512
+            assert largest(vm, "longterm_pin") > 0  # away from memory that can go
             assert found["cpu"] + found["threads"] > 4096
