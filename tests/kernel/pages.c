@@ -11,6 +11,7 @@
  * it does. For the rest:
  *
  * KIND	 base, thp, mthp, mixed: anonymous memory (mthp: as the kernel is set up)
+ *	 mostly: anonymous memory, in 52 MiB 24 huge pages and 1,024 others
  *	 ksm: anonymous memory whose pages are alike, for the kernel to merge
  *	 uffd: anonymous memory whose faults a thread of this program resolves
  *	 shmem, hugetlb: memory of a file in memory
@@ -594,6 +595,12 @@ static void take_memory(const char *kind, size_t bytes)
 		return;
 	}
 
+	if (!strcmp(kind, "mostly")) {
+		memory = anonymous(bytes);
+		for (size_t at = 0; at < bytes; at += HUGE)
+			madvise(memory + at, HUGE, at / HUGE % 13 ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+		return;
+	}
 	if (!strcmp(kind, "base") || !strcmp(kind, "thp") || !strcmp(kind, "mthp") || !strcmp(kind, "mixed")) {
 		memory = anonymous(bytes);
 		if (!strcmp(kind, "base"))

@@ -63,6 +63,15 @@ def test_a_host_without_an_idle_cpu_copies_by_the_one_it_has(vm: Guest) -> None:
     assert moved(vm)["threads"] > 0, "when it is calm again"
 
 
+def test_a_list_holds_24_huge_pages_and_1024_others(vm: Guest) -> None:
+    vm.sh("echo 0 >/proc/timer; echo 1 >/proc/timer")
+    run_pages(vm, "mostly", "mbind", "52", "0")
+    told = vm.read("/proc/timer")
+    vm.write("/proc/timer", "0\n")
+    # the next bound below is 8192 pages, 16 huge ones
+    assert re.search(r"^pages .* reason=mempolicy_mbind .*\ble16384=", told, re.MULTILINE), told
+
+
 def test_small_lists_go_to_the_cpu(vm: Guest) -> None:
     knob(vm, "cpu_multi_copy_threshold", INT_MAX)
     found = moved(vm)
