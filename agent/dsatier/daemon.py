@@ -305,7 +305,7 @@ class Daemon:
         )
         self._calm = self._calm + 1 if quiet else 0
         if not quiet:
-            _tidy()
+            tidy()
         ended = outcome.result, outcome.message
         bad = RESULTS[outcome.result] != OK and outcome.result != "refused"
         if not quiet or (bad and ended != self._ended):  # what stays as it is is told once
@@ -463,7 +463,7 @@ class Daemon:
         return apart.call(kind, lambda: schema.validate(kind, text), pace.READING)
 
 
-def _tidy() -> None:
+def tidy() -> None:
     """Let go of what a pass has left that did something."""
     gc.collect()  # errors that were met hold on to all that they passed through
     if sys.version_info < (3, 12):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -83,6 +84,56 @@ def test_a_queue_file_is_read_once() -> None:
     assert "[1]" == intent.reread(kept, facts()).queues
     # another file, the same profile
     assert missing.digest == intent.read(sim, facts()).digest
+
+
+FOR_OTHERS = "version: 1\nmatch: {hostname: [db*]}\nengine: {kind: cpu}\n"
+FOR_IT = "version: 1\nmatch: {hostname: [dsa*], numa: {nodes: 2}}\n"
+
+
+def test_files_that_say_the_same_make_the_same() -> None:
+    sim = host(a=FOR_OTHERS, b=FOR_IT, c=WITH_FILE)
+    found = intent.read(sim, facts())
+    assert intent.is_current(found, sim, facts())
+    assert found == intent.read(sim, facts())
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (f"{FOLDER}/c.yaml", WITH_FILE + "# another text, the same profile\n"),
+        (f"{FOLDER}/d.yaml", "version: 1\n"),
+        (f"{FOLDER}/b.yaml", ""),
+        ("/run/dsatier.d/a.yaml", "masked"),
+        ("/etc/wq.json", "[2]"),
+    ],
+)
+def test_files_that_say_something_else_are_read_anew(path: str, text: str) -> None:
+    sim = host(a=FOR_OTHERS, b=FOR_IT, c=WITH_FILE)
+    sim.keep("/etc/wq.json", "[1]")
+    found = intent.read(sim, facts())
+    sim.keep(path, text)
+    # what another file masks has no say
+    assert (text == "masked") == intent.is_current(found, sim, facts())
+
+
+def test_files_that_go_are_missed() -> None:
+    sim = host(a=FOR_IT, b=WITH_FILE)
+    found = intent.read(sim, facts())
+    sim.drop(f"{FOLDER}/b.yaml")
+    assert not intent.is_current(found, sim, facts())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"hostname": "db7"}, {"hostname": "web"}, {"nodes": facts().nodes[:1]}],
+)
+def test_a_host_that_is_another_is_matched_anew(changed: dict[str, Any]) -> None:
+    """Also where the same files apply for another reason: the words tell what was found."""
+    sim = host(a=FOR_OTHERS, b=FOR_IT)
+    found = intent.read(sim, facts())
+    now = replace(facts(), **changed)
+    assert (True, False) == (found.is_for(facts()), found.is_for(now))
+    assert not intent.is_current(found, sim, now)
 
 
 def test_what_is_wrong_has_its_place() -> None:

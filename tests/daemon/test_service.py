@@ -179,6 +179,42 @@ def test_a_stop_in_the_middle_of_a_change_turns_it_round() -> None:
             running.until_state("converged")
 
 
+def test_a_reload_in_the_middle_of_a_change_waits_and_is_answered_for_what_it_asked() -> None:
+    with folder() as root:
+        path = root / "host.yaml"
+        path.write_text(MANY_CPUS, encoding="utf-8")
+        with daemon(f"sim:{path}") as running:
+            running.profile("version: 1\ntiers: {cpuless: true}\n")
+            running.signal(signal.SIGHUP)
+            running.until(lambda: "step 1 of 1" in running.notes[-1], "the first step")
+            running.profile(ONE)
+            ran = running.reload()
+            assert (0, "changed (converged): every step is proven\n") == (ran.code, ran.out)
+            done = [line["what"] for line in running.log("step")]
+            assert ["cpus 4-131 offline", f"{COMPACT} = 1"] == done[:2]
+            assert 2 == running.status()["observed_generation"]
+
+
+# -- what it opens ---------------------------------------------------------------------
+
+
+def test_it_is_ready_before_it_has_looked(running: Running) -> None:
+    """Orders are taken from then on; they are answered when it has."""
+    notes = running.notes
+    assert ["READY=1", "STATUS=looking at the host"] == list(notes[:2])
+
+
+def test_no_network_hears_it(running: Running) -> None:
+    running.profile(ONE)
+    assert 0 == running.reload().code
+    links = [os.readlink(one) for one in Path(f"/proc/{running.pid}/fd").iterdir()]
+    opened = {one[8:-1] for one in links if one.startswith("socket:[")}
+    kinds = [path for path in Path(f"/proc/{running.pid}/net").iterdir() if path.is_file()]
+    of = {kind.name: set(kind.read_text().split()) & opened for kind in kinds}
+    assert opened == of["unix"]
+    assert set() == set().union(*(of.get(kind, set()) for kind in ("tcp", "tcp6", "udp", "udp6")))
+
+
 # -- its own files ---------------------------------------------------------------------
 
 
