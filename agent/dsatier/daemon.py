@@ -116,8 +116,10 @@ class Daemon:
         signal.signal(signal.SIGHUP, self._hang_up)
         with suppress(Spoilt):  # figures for a graph are no reason not to start
             self._tally = self._journal.tally() or self._tally
-        # its own files are right, the lock is held, and who gives orders is heard; whether the
-        # host is as declared is for dsatier.target to say
+        # its own files are right, the lock is held, who gives orders is heard, and who asks finds a
+        # status; whether the host is as declared is for dsatier.target to say
+        with suppress(*_TROUBLE, Rejected):  # what it is comes up again at the first look
+            self._keeper.greet()
         self._around.notify("READY=1")
         self._start()
         self._turn([])

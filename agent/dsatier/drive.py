@@ -33,6 +33,7 @@ from dsatier.host import Host, LogTail, Rejected
 from dsatier.interlock import GUARDS, Guard
 from dsatier.journal import Journal
 from dsatier.observe import Observer
+from dsatier.observe.kernel import boot_id
 from dsatier.perform import Progress, StepFailed, perform
 from dsatier.planner import plan as make_plan
 from dsatier.plans import Desired, Finding, Plan, Step
@@ -148,20 +149,35 @@ class Driver:
             # its last one, so the host is at rest
             with suppress(Rejected):  # a read-only disk must not keep the breaker from its work
                 self.journal.close_motion()
-        boot = facts.kernel.boot_id
-        if record.boot_id and record.boot_id != boot:
-            event = "reboot" if record.latch == "none" else "latched"
-            words = "the host booted" if event == "reboot" else record.latch_reason
-            reason = "Booted" if event == "reboot" else _LATCHED[record.latch]
-            if let_go(record):
-                reason, words = record.reason, record.message  # let go of is let go of
-            record = self._after(record, event, reason, words)
-            record = replace(
-                record, boot_id=boot, engine_live=False, log_mark=0, copy_fails=0, repairs=()
-            )
+        now = self._on_boot(record, facts.kernel.boot_id)
+        if now is not record:
             with suppress(Rejected):
-                self._keep(record)
-        return record
+                self._keep(now)
+        return now
+
+    def greet(self) -> None:
+        """Publish what is known before the first look. May raise Rejected.
+
+        Of another boot that is only that the host booted, or why it is latched; of a run that
+        ended in motion, how far it came.
+        """
+        record = self.journal.record()
+        moving = record.state in lifecycle.IN_MOTION
+        self._publish(record if moving else self._on_boot(record, boot_id(self.host)))
+
+    def _on_boot(self, record: Record, boot: str) -> Record:
+        """Return what a record means on this boot: the same one, where it is of this boot."""
+        if not record.boot_id or record.boot_id == boot:
+            return record
+        event = "reboot" if record.latch == "none" else "latched"
+        words = "the host booted" if event == "reboot" else record.latch_reason
+        reason = "Booted" if event == "reboot" else _LATCHED[record.latch]
+        if let_go(record):
+            reason, words = record.reason, record.message  # let go of is let go of
+        record = self._after(record, event, reason, words)
+        return replace(
+            record, boot_id=boot, engine_live=False, log_mark=0, copy_fails=0, repairs=()
+        )
 
     def plan_for(self, target: Target, record: Record, facts: Facts | None = None) -> Plan:
         """Return the plan to ``target``, reduced to what the record's latch allows."""

@@ -86,6 +86,10 @@ class Keeper:
         """Publish the status as it is now. May raise Rejected."""
         return self._driver.tell(*self.verdict)
 
+    def greet(self) -> None:
+        """Publish what is known before the first look. May raise Rejected."""
+        self._driver.greet()
+
     # -- what is done ------------------------------------------------------
 
     def start(self, found: AtStart) -> Record:

@@ -15,8 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dsatier.drive import Driver
@@ -153,6 +153,28 @@ def plans() -> list[Row]:
     return rows
 
 
+@contextmanager
+def first_of_all() -> Iterator[None]:
+    """Run before whatever else is at work here, and all that is started meanwhile, too.
+
+    Niceness counts between sessions only while the kernel does not group processes by them: it
+    would give each session as much, and each service is one.
+    """
+    with suppress(PermissionError):
+        os.nice(-20)
+    grouping = Path("/proc/sys/kernel/sched_autogroup_enabled")
+    try:
+        before = grouping.read_text(encoding="ascii")
+        grouping.write_text("0", encoding="ascii")
+    except OSError:  # not root, or a kernel that does not group
+        yield
+        return
+    try:
+        yield
+    finally:
+        grouping.write_text(before, encoding="ascii")
+
+
 def main() -> int:
     """Run the benchmarks and print a table."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__.partition("\n")[0])
@@ -164,14 +186,13 @@ def main() -> int:
     which.add_argument("--only-service", action="store_true", help="the daemon's only")
     options = parser.parse_args()
     load = os.getloadavg()[0]
-    with suppress(PermissionError):  # what else is at work here disturbs less; all peers inherit it
-        os.nice(-20)
-    rows = [] if options.only_service else [*commands(), *reconcile(), *plans()]
     lacking = service.lacking()
     if lacking and not options.no_service:
         print(f"bench: the daemon beside TuneD is left out: {lacking}", file=sys.stderr)
-    if not lacking and not options.no_service:
-        rows += service.rows(service.QUICK if options.quick else service.Effort())
+    with first_of_all():
+        rows = [] if options.only_service else [*commands(), *reconcile(), *plans()]
+        if not lacking and not options.no_service:
+            rows += service.rows(service.QUICK if options.quick else service.Effort())
     if options.picture is not None and any(row.pair for row in rows):
         options.picture.write_text(picture(rows), encoding="utf-8")
     print(as_json(rows) if options.json else table(rows))

@@ -14,7 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from dsatier.drive import Driver
+from dsatier.frozen import replace
+from dsatier.loader import from_texts
 from dsatier.sim.host import SimHost
+from dsatier.targets import target
 from tests.contract.treehost import Layout
 from tests.daemon.running import PATIENCE, Ran, Running, daemon, environment, folder
 
@@ -202,6 +206,26 @@ def test_it_is_ready_before_it_has_looked(running: Running) -> None:
     """Orders are taken from then on; they are answered when it has."""
     notes = running.notes
     assert ["READY=1", "STATUS=looking at the host"] == list(notes[:2])
+    assert running.status()["daemon"]["pid"] == running.pid
+
+
+def test_a_start_on_another_boot_says_first_that_the_host_booted() -> None:
+    """What was true before the boot is told to nobody, also while the first look takes its time."""
+    sim = SimHost.host_for("dsa2")
+    driver = Driver(sim)
+    facts = driver.look()
+    wanted = target(sim.read, from_texts([("a", ONE)], facts), facts, None)
+    record = driver.apply(wanted).record
+    assert record is not None
+    for before, expected in (
+        (record, ("converged", "Proven")),
+        (replace(record, boot_id="another"), ("unmanaged", "Booted")),
+        (replace(record, boot_id="another", state="converging"), ("converging", "Proven")),
+    ):
+        driver.journal.keep_record(before)
+        Driver(sim).greet()
+        found = json.loads(sim.read("/run/dsatier/status.json"))
+        assert (expected, before) == ((found["state"], found["reason"]), Driver(sim).journal.kept())
 
 
 def test_no_network_hears_it(running: Running) -> None:
