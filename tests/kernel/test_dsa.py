@@ -1,0 +1,443 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Emulated devices copy pages that migrate: every byte is checked, and the devices are asked."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.kernel.ours import ANY_MTHP, PROGRAMS, counters, kernel, knob, program, run_pages, since
+from tests.vm import idxd
+from tests.vm.booting import ACCEL_CONFIG, guest
+from tests.vm.guest import Command, Guest
+from tests.vm.idxd import address, configuration, load, names
+from tests.vm.machine import Dsa, Iommu, Machine, Node
+
+pytestmark = pytest.mark.system
+DSA = "/sys/bus/dsa/devices"
+PCI = "/sys/bus/pci"
+EVERYBODY = 989
+"""All reasons that can batch."""
+TIMEOUT = "/sys/module/idxd_migrate/parameters/timeout_ms"
+LONG = "DSATIER_LONG" in os.environ
+"""Test all of the matrix; else some of it."""
+LONG_ONLY = pytest.mark.skipif(not LONG, reason="DSATIER_LONG is not set")
+FAILED = "copying by CPU, use_dsa_copy_pages reads 0"
+
+
+@contextmanager
+def booted(count: int, iommu: Iommu = "off", *, removable: bool = False) -> Iterator[Guest]:
+    """Yield a guest with devices, half of them on each node, that compares what was copied."""
+    devices = tuple(
+        Dsa(node=None if removable else 2 * n // count, removable=removable) for n in range(count)
+    )
+    nodes = (Node(cpus=4, memory=768), Node(memory=768))
+    files = {f"/bin/{name}": program(name) for name in PROGRAMS}
+    with guest(
+        # a busy machine may leave a guest without a CPU for longer than the watchdog's 20 s
+        Machine(nodes=nodes, dsa=devices, iommu=iommu, append=("watchdog_thresh=60",)),
+        kernel=kernel(),
+        load=["idxd", "idxd_migrate"],
+        programs=[ACCEL_CONFIG],
+        files=files,
+    ) as vm:
+        vm.write("/sys/kernel/debug/migrate_copy_verify", "Y")
+        vm.write(TIMEOUT, "30000")  # on a busy machine an emulated device takes its time
+        knob(vm, "migrate_batch_usecs", 0)  # an emulated CPU is slow
+        knob(vm, "migrate_batch_reasons", EVERYBODY)
+        yield vm
+
+
+def up(vm: Guest, channels: int) -> None:
+    """Take channels and use them."""
+    knob(vm, "limit_chans", channels)
+    knob(vm, "dsa_state", 1)
+    knob(vm, "use_dsa_copy_pages", 1)
+
+
+def down(vm: Guest) -> None:
+    """Give the channels back."""
+    knob(vm, "use_dsa_copy_pages", 0)
+    knob(vm, "dsa_state", 0)
+
+
+def value(vm: Guest, name: str) -> str:
+    return vm.read(f"/proc/sys/vm/{name}").strip()
+
+
+def error(vm: Guest, path: str, text: str) -> str:
+    """Return what a write that must fail says."""
+    ran = vm.run("sh", "-c", 'echo "$1" >"$2"', "sh", text, path)
+    assert ran.code, (path, text)
+    return ran.err
+
+
+def moved(vm: Guest) -> dict[str, int]:
+    """Return the bytes that each device has moved so far, by its name in the emulator."""
+    return {name: idxd.counters(vm, name)["device"]["bytes-written"] for name in names(vm).values()}
+
+
+def moved_since(vm: Guest, before: dict[str, int]) -> list[int]:
+    after = moved(vm)
+    return [after[name] - before[name] for name in after]
+
+
+def in_use(vm: Guest) -> int:
+    """Return how many DMA channels somebody has."""
+    return vm.sh("cat /sys/class/dma/*/in_use").split().count("1")
+
+
+# -- who copies --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def eight() -> Iterator[Guest]:
+    """A guest with eight devices, as the seed's hosts have them, and its configuration."""
+    with booted(8) as vm:
+        load(vm, configuration(8))
+        vm.write("/proc/sys/vm/nr_hugepages", "32")
+        yield vm
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        *((kind, "move_pages") for kind in ("base", "thp", "mthp", "mixed", "shmem", "hugetlb")),
+        *((kind, how) for kind in ("base", "mixed") for how in ("mbind", "migrate_pages") if LONG),
+    ],
+)
+def test_devices_copy(eight: Guest, kind: str, how: str) -> None:
+    """All that is copied ahead is copied by devices, as many bytes as they say, and all share."""
+    vm = eight
+    vm.write(ANY_MTHP, "always" if kind == "mthp" else "never")
+    up(vm, 8)
+    before, at = counters(vm), moved(vm)
+    run_pages(vm, kind, how, "16", "0")
+    found, shares = since(vm, before), moved_since(vm, at)
+    down(vm)
+    assert found["dsa"] >= 2 * 16 * 256 * 0.9
+    assert found["dsa"] * 4096 == sum(shares)
+    assert min(shares) > 0
+    assert 0 == found["failed"] == found["fault"] == found["late"]
+
+
+@pytest.mark.parametrize("channels", range(1, 9) if LONG else (1, 3, 7))
+def test_any_number_of_channels(eight: Guest, channels: int) -> None:
+    """As many devices copy as there are channels, and they get the same share of large pages."""
+    vm = eight
+    up(vm, channels)
+    assert channels == in_use(vm)
+    at = moved(vm)
+    run_pages(vm, "thp", "move_pages", "8", "0")
+    shares = sorted(share for share in moved_since(vm, at) if share)
+    down(vm)
+    assert 0 == in_use(vm)
+    assert channels == len(shares)
+    # a page of 2 MiB has 512 parts
+    assert shares[-1] - shares[0] <= 8 * 4096 * channels
+
+
+def test_pages_in_use(eight: Guest) -> None:
+    """Writers, pins, pages in pipes, locks, forks and discards, while devices copy."""
+    vm = eight
+    up(vm, 8)
+    before, at = counters(vm), moved(vm)
+    words = ("write", "remote", "splice", "pin", "fork", "mlock", "discard")
+    counts = run_pages(vm, "mixed", "move_pages", "16", "3", *words)
+    found = since(vm, before)
+    down(vm)
+    assert counts["writes"] > 0
+    assert found["dsa"] > 0
+    assert sum(moved_since(vm, at)) > 0
+    assert 0 == found["failed"] == found["fault"]
+
+
+def test_the_order_of_the_knobs(eight: Guest) -> None:
+    vm = eight
+    knobs = "/proc/sys/vm"
+    assert "nvalid" in error(vm, f"{knobs}/use_dsa_copy_pages", "1")
+    up(vm, 3)
+    assert "busy" in error(vm, f"{knobs}/limit_chans", "4")
+    assert "busy" in error(vm, f"{knobs}/dsa_state", "0")
+    knob(vm, "use_dsa_copy_pages", 0)
+    assert "busy" in error(vm, f"{knobs}/limit_chans", "4")
+    assert "unavailable" in vm.run("rmmod", "idxd_migrate").err
+    assert "wq has clients" in vm.run("accel-config", "disable-wq", "dsa0/wq0.0").err
+    knob(vm, "dsa_state", 0)
+    knob(vm, "limit_chans", 8)
+
+
+def test_a_short_list_is_left_to_the_cpu(eight: Guest) -> None:
+    vm = eight
+    up(vm, 8)
+    knob(vm, "dsa_copy_threshold", 1 << 20)
+    before = counters(vm)
+    run_pages(vm, "base", "move_pages", "4", "0")
+    knob(vm, "dsa_copy_threshold", 16)
+    down(vm)
+    assert 0 == since(vm, before)["dsa"]
+
+
+# -- what goes wrong ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Guest]:
+    """A guest with two devices of two queues each."""
+    with booted(2) as vm:
+        load(vm, configuration(2, queues=2))
+        yield vm
+
+
+QUICK_FAULTS = (
+    ("error:in=batch:nth=40", "descriptor failed with status 0x20"),
+    ("never:nth=3", "no completion in 1000 ms, queue aborted"),
+    ("stuck:in=batch:nth=3", "no completion in 1000 ms, queue aborted"),
+)
+FAULTS = (
+    *QUICK_FAULTS,
+    ("error:nth=3:status=0x1f", "descriptor failed with status 0x1f"),
+    ("partial:nth=5:bytes=100", "descriptor failed with status"),
+    ("never:in=batch:nth=9", "no completion in 1000 ms, queue aborted"),
+    ("late:nth=4:ms=60000", "no completion in 1000 ms, queue aborted"),
+    ("stuck:nth=3", "no completion in 1000 ms, queue aborted"),
+)
+
+
+@pytest.mark.parametrize(("rule", "told"), FAULTS if LONG else QUICK_FAULTS)
+def test_a_fault(pair: Guest, rule: str, told: str) -> None:
+    """The CPU copies what the device did not, the engine is off, and one line says why."""
+    vm = pair
+    up(vm, 4)
+    vm.write(TIMEOUT, "1000")
+    mark, before = vm.mark(), counters(vm)
+    vm.set_device("dsa0", "faults", rule)
+    run_pages(vm, "mixed", "move_pages", "8", "0", "write", "remote")
+    vm.set_device("dsa0", "faults", "")
+    vm.set_device("dsa0", "release", True)
+    found = since(vm, before)
+    lines = [line for line in vm.lines(mark) if "dsatier: " in line]
+    assert 1 == len(lines), lines
+    assert told in lines[0]
+    assert FAILED in lines[0]
+    assert "dsatier: wq0." in lines[0]
+    assert ("0", "1") == (value(vm, "use_dsa_copy_pages"), value(vm, "dsa_state"))
+    assert found["fault"] > 0
+    assert found["failed"] > 0
+    # one of them did not spoil the rest of its list
+    assert found["dsa"] > 0
+    vm.write(TIMEOUT, "30000")
+    # the same queues work on
+    knob(vm, "use_dsa_copy_pages", 1)
+    before, at = counters(vm), moved(vm)
+    run_pages(vm, "mixed", "move_pages", "8", "0")
+    down(vm)
+    found = since(vm, before)
+    assert 0 == found["failed"] == found["fault"]
+    assert found["dsa"] * 4096 == sum(moved_since(vm, at))
+
+
+NO_FAULTS = ("late:every=7:ms=100", "reorder:every=3:ms=100", "lost-interrupt")
+
+
+@pytest.mark.parametrize("rule", NO_FAULTS if LONG else NO_FAULTS[:1])
+def test_what_is_no_fault(pair: Guest, rule: str) -> None:
+    vm = pair
+    up(vm, 4)
+    before = counters(vm)
+    vm.set_device("dsa0", "faults", rule)
+    run_pages(vm, "mixed", "move_pages", "8", "0")
+    vm.set_device("dsa0", "faults", "")
+    down(vm)
+    found = since(vm, before)
+    assert 0 == found["failed"] == found["fault"]
+    assert found["dsa"] > 0
+
+
+def test_a_wrong_byte_is_seen_where_it_is_looked_for(pair: Guest) -> None:
+    """A device that reports success and lies: migrate_copy_verify tells, and copies again."""
+    vm = pair
+    up(vm, 4)
+    mark = vm.mark()
+    vm.allow("WARNING: .*mm/migrate_copy.c", "the device was told to write a wrong byte")
+    vm.set_device("dsa0", "faults", "corrupt:nth=5")
+    run_pages(vm, "mixed", "move_pages", "8", "0")
+    vm.set_device("dsa0", "faults", "")
+    down(vm)
+    assert any("was not copied to" in line for line in vm.lines(mark))
+
+
+# -- what goes away ----------------------------------------------------------------
+
+
+@pytest.fixture
+def fresh() -> Iterator[Guest]:
+    """A guest with two devices of one queue each, for tests that leave nothing of them."""
+    with booted(2) as vm:
+        load(vm, configuration(2))
+        yield vm
+
+
+def busy(vm: Guest, seconds: int) -> Command:
+    """Start pages that move to and fro, and are written to."""
+    found = vm.start("pages", "mixed", "move_pages", "16", f"{seconds}", "write", "remote")
+    found.wait_for("^ready$")
+    return found
+
+
+def test_a_halt(fresh: Guest) -> None:
+    """A device that halts under load; unbound, reset and configured anew it copies again."""
+    vm = fresh
+    up(vm, 2)
+    mark = vm.mark()
+    run = busy(vm, 6)
+    vm.set_device(names(vm)["dsa0"], "halt", "flr")
+    vm.wait_for_log(f"dsatier: wq0.0: .*{FAILED}", mark)
+    assert 0 == run.wait(120).code, run.err
+    assert "0" == value(vm, "use_dsa_copy_pages")
+    down(vm)
+    assert 0 == in_use(vm)
+    place = address(vm, "dsa0")
+    vm.sh(f"echo wq0.0 >{DSA}/wq0.0/driver/unbind; echo {place} >/sys/bus/pci/drivers/idxd/unbind")
+    vm.sh(
+        f"echo 1 >/sys/bus/pci/devices/{place}/reset; echo {place} >/sys/bus/pci/drivers/idxd/bind"
+    )
+    load(vm, configuration(1))
+    up(vm, 2)
+    at = moved(vm)
+    run_pages(vm, "thp", "move_pages", "8", "0")
+    assert min(moved_since(vm, at)) > 0
+    down(vm)
+
+
+GOING = {
+    "queue": "echo wq0.0 >/sys/bus/dsa/devices/wq0.0/driver/unbind",
+    "bus": "echo 1 >{pci}/devices/{place}/remove; sleep 1; echo 1 >{pci}/rescan",
+    "device": "echo dsa0 >/sys/bus/dsa/drivers/idxd/unbind",
+    "driver": "cd {pci}/drivers/idxd; echo {place} >unbind; sleep 1; echo {place} >bind",
+}
+
+
+@pytest.mark.parametrize("going", GOING if LONG else ["queue", "bus"])
+def test_a_queue_goes_under_load(pair: Guest, going: str) -> None:
+    """Copies under way end first, the CPU goes on, and what comes back is taken again."""
+    vm = pair
+    vm.allow("Clients has claim", "the driver says so of a queue that is unbound")
+    up(vm, 4)
+    mark = vm.mark()
+    run = busy(vm, 4)
+    vm.sh(GOING[going].format(pci=PCI, place=address(vm, "dsa0")), timeout=60)
+    vm.wait_for_log(f"dsatier: wq0.[01]: its queue is being disabled: {FAILED}", mark)
+    assert 0 == run.wait(120).code, run.err
+    assert ("0", "1") == (value(vm, "use_dsa_copy_pages"), value(vm, "dsa_state"))
+    # those that are left go on
+    knob(vm, "use_dsa_copy_pages", 1)
+    before, at = counters(vm), moved(vm)
+    run_pages(vm, "thp", "move_pages", "8", "0")
+    found = since(vm, before)
+    assert found["dsa"] * 4096 == sum(moved_since(vm, at)) > 0
+    assert 0 == found["failed"] == found["fault"]
+    down(vm)
+    assert 0 == in_use(vm)
+    assert "No such device" in error(vm, "/proc/sys/vm/dsa_state", "1")
+    for name in ("dsa0", "dsa1"):
+        vm.run("accel-config", "disable-device", name)
+    load(vm, configuration(2, queues=2))
+
+
+def test_the_module_goes_and_comes(pair: Guest) -> None:
+    """It stays while its channels are held."""
+    vm = pair
+    up(vm, 4)
+    run = busy(vm, 3)
+    assert vm.run("rmmod", "idxd_migrate").code
+    assert 0 == run.wait(120).code, run.err
+    down(vm)
+    vm.ok("rmmod", "idxd_migrate")
+    vm.ok("modprobe", "idxd_migrate")
+    up(vm, 4)
+    vm.write(TIMEOUT, "30000")
+    at = moved(vm)
+    run_pages(vm, "thp", "move_pages", "8", "0")
+    assert min(moved_since(vm, at)) > 0
+    down(vm)
+
+
+@LONG_ONLY
+def test_a_device_that_vanishes(fresh: Guest) -> None:
+    """It is gone from the bus without a word: all its registers read ones."""
+    vm = fresh
+    up(vm, 2)
+    vm.write(TIMEOUT, "1000")
+    mark = vm.mark()
+    run = busy(vm, 6)
+    vm.set_device(names(vm)["dsa0"], "removed", True)
+    vm.wait_for_log(f"dsatier: wq0.0: .*{FAILED}", mark)
+    assert 0 == run.wait(120).code, run.err
+    down(vm)
+    assert 0 == in_use(vm)
+
+
+@LONG_ONLY
+def test_queues_of_its_own_driver(fresh: Guest) -> None:
+    """Nobody else gets them, and they are no DMA channels."""
+    vm = fresh
+    for name in ("dsa0", "dsa1"):
+        vm.ok("accel-config", "disable-device", name)
+    load(vm, configuration(2, queues=2).replace('"dmaengine"', '"dsatier"'))
+    assert "dsatier" == vm.sh(f"basename $(readlink {DSA}/wq0.0/driver)").strip()
+    assert "" == vm.sh("ls /sys/class/dma")
+    up(vm, 4)
+    assert "1111" == vm.sh(f"cat {DSA}/wq*/clients | tr -d '0\\n'")
+    at = moved(vm)
+    run_pages(vm, "thp", "move_pages", "8", "0")
+    assert min(moved_since(vm, at)) > 0
+    run = busy(vm, 3)
+    mark = vm.mark()
+    vm.sh(f"echo wq1.1 >{DSA}/wq1.1/driver/unbind")
+    vm.wait_for_log(f"dsatier: wq1.1: its queue is being disabled: {FAILED}", mark)
+    assert 0 == run.wait(120).code, run.err
+    down(vm)
+    for name in ("dsa0", "dsa1"):
+        vm.ok("accel-config", "disable-device", name)
+
+
+def test_a_device_that_answers_nothing(fresh: Guest) -> None:
+    """Its pages are out of use until a reset shows that it is done with them."""
+    vm = fresh
+    up(vm, 2)
+    vm.write(TIMEOUT, "1000")
+    device = names(vm)["dsa0"]
+    mark = vm.mark()
+    vm.set_device(device, "faults", "stuck:nth=3:hard")
+    run = busy(vm, 4)
+    vm.wait_for_log(f"dsatier: wq0.0: .*pages quarantined until a reset: {FAILED}", mark)
+    assert 0 == run.wait(120).code, run.err
+    vm.set_device(device, "faults", "")
+    knob(vm, "use_dsa_copy_pages", 0)
+    vm.write("/proc/sys/vm/dsa_state", "0", timeout=60)
+    vm.wait_for_log("dsatier: wq0.0: the device does not let go of pages", mark)
+    assert 1 == in_use(vm)
+    vm.sh(f"echo 1 >{PCI}/devices/{address(vm, 'dsa0')}/reset")
+    vm.wait_for_log("dsatier: wq0.0: the device is done", mark, timeout=60)
+    until = time.monotonic() + 60
+    while in_use(vm):
+        assert time.monotonic() < until, "the queue was not given back"
+        time.sleep(1)
+
+
+@pytest.mark.parametrize("iommu", ["translated", "passthrough"] if LONG else ["translated"])
+def test_behind_an_iommu(iommu: Iommu) -> None:
+    with booted(2, iommu) as vm:
+        load(vm, configuration(2))
+        up(vm, 2)
+        before, at = counters(vm), moved(vm)
+        run_pages(vm, "mixed", "move_pages", "8", "2", "write", "remote")
+        found = since(vm, before)
+        assert found["dsa"] * 4096 == sum(moved_since(vm, at)) > 0
+        assert 0 == found["failed"] == found["fault"]
+        down(vm)
