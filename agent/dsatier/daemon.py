@@ -116,12 +116,12 @@ class Daemon:
         signal.signal(signal.SIGHUP, self._hang_up)
         with suppress(Spoilt):  # figures for a graph are no reason not to start
             self._tally = self._journal.tally() or self._tally
-        # its own files are right, the lock is held, who gives orders is heard, and who asks finds a
-        # status; whether the host is as declared is for dsatier.target to say
         with suppress(*_TROUBLE, Rejected):  # what it is comes up again at the first look
             self._keeper.greet()
-        self._around.notify("READY=1")
         self._start()
+        # whoever asks is told what became of the profile, and orders are taken; whether the host is
+        # as declared is for dsatier.target to say
+        self._around.notify("READY=1")
         self._turn([])
         gc.collect()
         gc.freeze()  # what is there now stays: looking through it again and again is idle work

@@ -202,11 +202,11 @@ def test_a_reload_in_the_middle_of_a_change_waits_and_is_answered_for_what_it_as
 # -- what it opens ---------------------------------------------------------------------
 
 
-def test_it_is_ready_before_it_has_looked(running: Running) -> None:
-    """Orders are taken from then on; they are answered when it has."""
-    notes = running.notes
-    assert ["READY=1", "STATUS=looking at the host"] == list(notes[:2])
-    assert running.status()["daemon"]["pid"] == running.pid
+def test_when_it_is_ready_it_has_told_what_the_files_ask_for(running: Running) -> None:
+    """Orders are taken from then on; they are answered when they are done."""
+    found = running.status()
+    assert ["STATUS=looking at the host", "READY=1"] == list(running.notes[:2])
+    assert (running.pid, "NoProfile") == (found["daemon"]["pid"], found["profile"]["status"])
 
 
 def test_a_start_on_another_boot_says_first_that_the_host_booted() -> None:
