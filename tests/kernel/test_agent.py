@@ -128,12 +128,14 @@ def steps(vm: Guest) -> list[str]:
     """Return the words of all steps that the daemon has taken since it was last asked."""
     lines = vm.ok("journalctl", "-b", "-u", "dsatier", "-o", "cat").splitlines()
     taken = [json.loads(line) for line in lines if '"event": "step"' in line]
-    new = taken[seen.get(vm.lives, 0) :]
-    seen[vm.lives] = len(taken)
+    boot = vm.read("/proc/sys/kernel/random/boot_id")
+    new = taken[seen.get(boot, 0) :]
+    seen[boot] = len(taken)
     return [str(entry["what"]) for entry in new]
 
 
-seen: dict[int, int] = {}
+seen: dict[str, int] = {}
+"""How many steps of a boot were asked for."""
 
 
 def reload(vm: Guest) -> None:
