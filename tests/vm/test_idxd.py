@@ -259,7 +259,9 @@ def test_a_device_goes_and_comes_under_its_own_load(two: Guest, how: str, told: 
         assert two.run("rmmod", "idxd").code
     two.ok("sleep", "1.5")  # longer than a copy may take
     stop_dmatest(two)
-    assert told == {found[1] for line in two.lines(mark) if (found := RESULT.search(line))}
+    found = {line[1] for line in map(RESULT.search, two.lines(mark)) if line}
+    # what is under way when a run is stopped counts as timed out
+    assert told <= found <= told | {"test timed out"}
     two.ok("rmmod", "dmatest")
     two.ok("rmmod", "idxd")
     two.ok("modprobe", "idxd")
