@@ -106,8 +106,10 @@ def test_demotion(vm: Guest, case: str, lru: str, kind: str) -> None:
 def test_compaction(vm: Guest, case: str) -> None:
     before = counters(vm)
     run = start(vm, "base", "none", "128", "8", "write", "remote", "pin", "discard")
-    for _ in range(3):
+    for turn in range(30):  # on a busy machine the first may come before there are holes
         vm.write("/proc/sys/vm/compact_memory", "1", timeout=120)
+        if turn >= 2 and since(vm, before)["pgmigrate_success"]:
+            break
     assert 0 == run.wait(120).code, run.err
     found = since(vm, before)
     assert found["pgmigrate_success"] > 0
