@@ -650,14 +650,19 @@ def test_the_doctor_names_the_boot_parameters(family: str) -> None:
         assert {"start-untranslated"} == refused(START, queued)
 
 
-@KERNELS
-def test_a_halted_device_is_a_fault_and_needs_a_reset(kind: str) -> None:
+def with_a_halted_device(kind: str) -> SimHost:
+    """Return a host whose engine was in use when a device halted, and was turned off then."""
     host = small(kind)
     assert "changed" == apply(host, "dsa").result
     host.inject(Halt("halt", "dsa1"))
     host.sleep(0.1)
-    outcome = reconcile(host, "dsa")
-    assert "degraded" == outcome.result
+    assert "degraded" == reconcile(host, "dsa").result
+    return host
+
+
+@KERNELS
+def test_a_halted_device_is_a_fault_and_needs_a_reset(kind: str) -> None:
+    host = with_a_halted_device(kind)
     assert not engine_on(host)
     assert [] == [harm for harm in host.harm if harm.by == "agent"]
     lost = scenarios.halted(OURS)
@@ -670,11 +675,7 @@ def test_a_halted_device_is_a_fault_and_needs_a_reset(kind: str) -> None:
 @KERNELS
 def test_what_a_halt_left_held_needs_a_reboot_and_says_so(kind: str) -> None:
     """Neither a release nor a reset of the device gives back the channels that it had."""
-    host = small(kind)
-    assert "changed" == apply(host, "dsa").result
-    host.inject(Halt("halt", "dsa1"))
-    host.sleep(0.1)
-    assert "degraded" == reconcile(host, "dsa").result
+    host = with_a_halted_device(kind)
     plan = prepare(look(host), wanted(host, "dsa").desired)
     assert "reboot-required" == plan.verdict
     assert "interlock" not in names(plan)

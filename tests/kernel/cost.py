@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.kernel.ours import counters, kernel
-from tests.kernel.programs import moves
+from tests.kernel.ours import counters, kernel, program
 from tests.vm.booting import guest
 from tests.vm.guest import Guest
 from tests.vm.kernel import Kernel
@@ -102,7 +101,7 @@ def measured(
 ) -> Iterator[tuple[str, Way, dict[str, Any]]]:
     """Yield list, way and what came out, each kernel booted once."""
     for patched in sorted({way.patched for way in ways}):
-        files = {"/bin/moves": moves()}
+        files = {"/bin/moves": program("moves")}
         with guest(machine, kernel=kernels[patched], files=files, timeout=600) as vm:
             vm.write(f"{THP}/enabled", "madvise")
             for way in ways:

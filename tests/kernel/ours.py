@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,8 @@ from tests.vm.machine import Machine, Node
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parents[1] / "kernel-src/scripts/build"
+BENCH = HERE.parents[1] / "kernel-src/bench"
+"""The benchmark of page copies."""
 MACHINE = Machine(nodes=(Node(cpus=4, memory=768), Node(memory=768)))
 """Four CPUs, so that there are idle ones for threads."""
 PROGRAMS = ("pages", "knobs")
@@ -35,14 +36,8 @@ def kernel(*options: str, folder: Path | None = None) -> Kernel:
 
 
 def program(name: str) -> Path:
-    """Return a program of this folder, built without libraries."""
-    source = HERE / f"{name}.c"
-
-    def build(folder: Path) -> None:
-        words = ["gcc", "-static", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
-        subprocess.run([*words, "-o", folder / name, source], check=True)
-
-    return images.once(name, source.read_bytes(), build) / name
+    """Return a program of this folder, or the benchmark's, which is called ``moves``."""
+    return images.program((BENCH if name == "moves" else HERE) / f"{name}.c")
 
 
 @contextmanager
@@ -66,6 +61,17 @@ def booted(
 def knob(vm: Guest, name: str, value: int | str) -> None:
     """Write a knob of /proc/sys/vm."""
     vm.write(f"/proc/sys/vm/{name}", f"{value}\n")
+
+
+@contextmanager
+def knobs(vm: Guest, **values: int) -> Iterator[None]:
+    """Have knobs of /proc/sys/vm at these values meanwhile."""
+    before = {name: vm.read(f"/proc/sys/vm/{name}") for name in values}
+    for name, value in values.items():
+        knob(vm, name, value)
+    yield
+    for name, found in before.items():
+        knob(vm, name, found)
 
 
 def counters(vm: Guest) -> dict[str, int]:

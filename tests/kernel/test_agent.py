@@ -12,28 +12,32 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.kernel.ours import BUILD, counters, kernel, program, since
-from tests.kernel.programs import BENCH, moves
-from tests.system.conftest import PROFILES, package
-from tests.vm import images
-from tests.vm.booting import guest
-from tests.vm.guest import Command, Guest, GuestError
-from tests.vm.machine import Machine, Node
+from tests.kernel.hosted import (
+    PATIENCE,
+    VM,
+    in_order,
+    installed,
+    reload,
+    shown,
+    squeeze,
+    status,
+    steps,
+    until,
+)
+from tests.kernel.ours import BENCH, BUILD, counters, program
+from tests.system.conftest import PROFILES
+from tests.vm.guest import Command, Guest
 
-__all__ = ["package"]
 pytestmark = pytest.mark.system
 
-PATIENCE = 600.0
 MINE, MORE = "/etc/dsatier.d/50-mine.yaml", "/etc/dsatier.d/60-more.yaml"
 SWAP = "/swap"
 GROUP = "/sys/fs/cgroup/held"
-VM = "/proc/sys/vm/"
 BALANCING = "/proc/sys/kernel/numa_balancing"
 DEMOTION = "/sys/kernel/mm/numa/demotion_enabled"
 UP = {
@@ -46,12 +50,6 @@ UP = {
     DEMOTION: "true",
 }
 """What profiles/tpp-multithread.yaml wants, as this kernel shows it."""
-MACHINE = Machine(
-    nodes=(Node(cpus=3, memory=1536), Node(cpus=1, memory=1024)),
-    append=("maxcpus=3",),  # a slow node that boots with CPUs would be in the tier of the fast
-    # so that the fast node has a zone Normal, where an agent looks for the demotion mark
-    extra=("-machine", "max-ram-below-4g=1G"),
-)
 STRIKE = """
 import json, os, signal, sys, time
 words, pid = sys.argv[1:]
@@ -75,11 +73,7 @@ print(what)
 @pytest.fixture(scope="module")
 def vm(package: Path) -> Iterator[Guest]:
     """A host with swap on, and dsatier without a profile."""
-    files = {"/opt/dsatier.deb": package, "/usr/local/bin/hold": program("hold")}
-    files["/usr/local/bin/moves"] = moves()
-    root = images.debian_root()
-    with guest(MACHINE, kernel=kernel(), root=root, files=files, timeout=600) as found:
-        found.ok("dpkg", "--install", "/opt/dsatier.deb", timeout=PATIENCE)
+    with installed(package, files={"/usr/local/bin/moves": program("moves")}) as found:
         found.put("/opt/strike.py", STRIKE)
         found.sh(
             """dd if=/dev/zero of="$1" bs=1M count=256 2>&1; chmod 600 "$1"; mkswap "$1" """, SWAP
@@ -93,55 +87,6 @@ def live(vm: Guest) -> dict[str, str]:
     paths = list(UP)
     read = vm.ok("cat", *paths).splitlines()
     return dict(zip(paths, read, strict=True)) | {"swap": str(SWAP in vm.read("/proc/swaps"))}
-
-
-def status(vm: Guest) -> dict[str, Any]:
-    """Return the status document."""
-    found: dict[str, Any] = json.loads(vm.ok("cat", "/run/dsatier/status.json"))
-    return found
-
-
-def shown(vm: Guest, title: str) -> None:
-    """Print what an operator would see."""
-    print(f"\n== {title}\n{vm.run('dsatier', 'status').out}")
-
-
-def until(
-    vm: Guest, what: str, so: Callable[[dict[str, Any]], bool], timeout: float = PATIENCE
-) -> dict[str, Any]:
-    """Wait until a status is so, and return it."""
-    end = time.monotonic() + timeout
-    last: object = None
-    while time.monotonic() < end:
-        try:
-            last = found = status(vm)
-        except (GuestError, ValueError) as error:
-            last = error
-        else:
-            if so(found):
-                return found
-        time.sleep(0.5)
-    raise AssertionError(f"not in {timeout:g} s: {what}; {last}")
-
-
-def steps(vm: Guest) -> list[str]:
-    """Return the words of all steps that the daemon has taken since it was last asked."""
-    lines = vm.ok("journalctl", "-b", "-u", "dsatier", "-o", "cat").splitlines()
-    taken = [json.loads(line) for line in lines if '"event": "step"' in line]
-    boot = vm.read("/proc/sys/kernel/random/boot_id")
-    new = taken[seen.get(boot, 0) :]
-    seen[boot] = len(taken)
-    return [str(entry["what"]) for entry in new]
-
-
-seen: dict[str, int] = {}
-"""How many steps of a boot were asked for."""
-
-
-def reload(vm: Guest) -> None:
-    ran = vm.run("systemctl", "reload", "dsatier", timeout=PATIENCE)
-    if ran.code:
-        raise AssertionError(f"{ran.err}\n{vm.run('dsatier', 'status').out}")
 
 
 def give(vm: Guest) -> None:
@@ -207,18 +152,15 @@ def test_up(vm: Guest) -> None:
     assert {**UP, "swap": "False"} == live(vm)
     order = steps(vm)
     print("\n".join(order))
-    place = [
-        next(n for n, step in enumerate(order) if word in step)
-        for word in (
-            "use_concur_to_demote = 1",
-            "cpu_multi_copy_pages = 1",
-            "swap",
-            "numa_balancing = 2",
-            "demote_scale_factor = 1000",
-            "demotion_enabled = 1",
-        )
-    ]
-    assert sorted(place) == place
+    in_order(
+        order,
+        "use_concur_to_demote = 1",
+        "cpu_multi_copy_pages = 1",
+        "swap",
+        "numa_balancing = 2",
+        "demote_scale_factor = 1000",
+        "demotion_enabled = 1",
+    )
     facts = json.loads(vm.ok("dsatier", "facts", "--json"))
     assert facts["demotion_watermark"] > 0
     assert 0 == vm.run("dsatier", "verify").code
@@ -230,28 +172,18 @@ def test_memory_that_grows_short_is_demoted_by_threads(vm: Guest) -> None:
     facts = json.loads(vm.ok("dsatier", "facts", "--json"))
     vm.write(f"{VM}migrate_batch_usecs", "0")  # an emulated CPU is slow: a bound cuts lists short
     before = counters(vm)
-    hold = vm.start("dsatier", "measure", "--json", "--", "sh", "-c", SQUEEZE, given=None)
-    hold.give(b"".join(b"more 16\n" for _ in range(40)) + b"check\n")
-    hold.end_input()
-    ran = hold.wait(PATIENCE * 3)
-    assert 0 == ran.code, ran.out + ran.err
-    assert re.search(r"^\d+ right$", ran.err, re.MULTILINE), ran.err
-    found = since(vm, before)
+    found, measured = squeeze(vm, PATIENCE * 3)
     promoted = counters(vm)["pgpromote_success"] - before["pgpromote_success"]
-    measured = json.loads(ran.out)
     print(f"mark {facts['demotion_watermark']} pages; {found}; promoted {promoted}; {measured}")
     assert found["pgdemote_kswapd"] > 4096
     assert found["threads"] > found["pgdemote_kswapd"] // 4
     assert 0 == found["fault"] == found["failed"] == found["pgdemote_direct"]
-    assert measured["timer"]["bpage_cnt"] >= found["pgdemote_kswapd"] > 0
+    assert measured["bpage_cnt"] >= found["pgdemote_kswapd"] > 0
     timer = vm.read("/proc/timer")
     copied = re.findall(r"^copied engine=threads reason=demotion .*$", timer, re.MULTILINE)
     print("\n".join(copied))
     assert copied
     assert ("converged", 0) == (status(vm)["state"], status(vm)["repaired"])
-
-
-SQUEEZE = "exec taskset 1 hold >&2"
 
 
 def test_drift_is_repaired_or_told(vm: Guest) -> None:
@@ -322,11 +254,7 @@ def test_down_in_order(vm: Guest) -> None:
     shown(vm, "after rollback")
     order = steps(vm)
     print("\n".join(order))
-    place = [
-        next(n for n, step in enumerate(order) if word in step)
-        for word in ("demotion_enabled = 0", "cpu_multi_copy_pages = 0", "use_concur_to_demote = 0")
-    ]
-    assert sorted(place) == place
+    in_order(order, "demotion_enabled = 0", "cpu_multi_copy_pages = 0", "use_concur_to_demote = 0")
     expected = dict.fromkeys(UP, "0") | {DEMOTION: "false", "swap": "True"}
     expected |= {f"{VM}limit_mt_num": "4", f"{VM}demote_scale_factor": "200"}
     assert expected == live(vm)

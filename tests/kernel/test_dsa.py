@@ -11,10 +11,9 @@ from contextlib import contextmanager
 import pytest
 
 from tests.kernel.ours import ANY_MTHP, PROGRAMS, counters, kernel, knob, program, run_pages, since
-from tests.vm import idxd
 from tests.vm.booting import ACCEL_CONFIG, guest
 from tests.vm.guest import Command, Guest
-from tests.vm.idxd import address, configuration, load, names
+from tests.vm.idxd import address, configuration, in_use, load, moved, moved_since, names
 from tests.vm.machine import Dsa, Iommu, Machine, Node
 
 pytestmark = pytest.mark.system
@@ -74,21 +73,6 @@ def error(vm: Guest, path: str, text: str) -> str:
     ran = vm.run("sh", "-c", 'echo "$1" >"$2"', "sh", text, path)
     assert ran.code, (path, text)
     return ran.err
-
-
-def moved(vm: Guest) -> dict[str, int]:
-    """Return the bytes that each device has moved so far, by its name in the emulator."""
-    return {name: idxd.counters(vm, name)["device"]["bytes-written"] for name in names(vm).values()}
-
-
-def moved_since(vm: Guest, before: dict[str, int]) -> list[int]:
-    after = moved(vm)
-    return [after[name] - before[name] for name in after]
-
-
-def in_use(vm: Guest) -> int:
-    """Return how many DMA channels somebody has."""
-    return vm.sh("cat /sys/class/dma/*/in_use").split().count("1")
 
 
 # -- who copies --------------------------------------------------------------------

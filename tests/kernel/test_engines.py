@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kernel.ours import booted, counters, knob, run_pages, since
+from tests.kernel.ours import booted, counters, knob, knobs, run_pages, since
 from tests.vm.guest import Guest
 
 pytestmark = pytest.mark.system
@@ -34,15 +34,14 @@ def booted_once() -> Iterator[Guest]:
 def vm(booted_once: Guest) -> Iterator[Guest]:
     """Batches of system calls, copied by threads; as at boot afterwards."""
     found = booted_once
-    knob(found, "migrate_batch_reasons", 24)
-    knob(found, "migrate_batch_usecs", 0)  # an emulated CPU is slow
-    knob(found, "cpu_multi_copy_pages", 1)
-    knob(found, "cpu_multi_copy_threshold", 16)
-    yield found
-    knob(found, "migrate_batch_reasons", 0)
-    knob(found, "migrate_batch_usecs", 4000)
-    knob(found, "cpu_multi_copy_pages", 0)
-    knob(found, "cpu_multi_copy_threshold", 256)
+    with knobs(
+        found,
+        migrate_batch_reasons=24,
+        migrate_batch_usecs=0,  # an emulated CPU is slow
+        cpu_multi_copy_pages=1,
+        cpu_multi_copy_threshold=16,
+    ):
+        yield found
 
 
 def moved(vm: Guest, kind: str = "mixed") -> dict[str, int]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kernel.ours import booted, counters, knob, since
+from tests.kernel.ours import booted, counters, knobs, since
 from tests.vm.guest import Command, Guest
 from tests.vm.machine import Machine, Node
 
@@ -45,16 +45,16 @@ def case(request: pytest.FixtureRequest, vm: Guest) -> Iterator[str]:
 
 def switched(vm: Guest, name: str) -> Iterator[str]:
     """Turn batches and threads on, and off again."""
-    knob(vm, "migrate_batch_reasons", 0 if name == "off" else 989)
-    knob(vm, "cpu_multi_copy_pages", int(name == "threads"))
-    knob(vm, "cpu_multi_copy_threshold", 64)
-    knob(vm, "migrate_batch_usecs", 0)  # an emulated CPU is slow
-    vm.write("/proc/timer", "1\n")
-    yield name
-    vm.write("/proc/timer", "0\n")
-    knob(vm, "migrate_batch_reasons", 0)
-    knob(vm, "cpu_multi_copy_pages", 0)
-    knob(vm, "migrate_batch_usecs", 4000)
+    with knobs(
+        vm,
+        migrate_batch_reasons=0 if name == "off" else 989,
+        cpu_multi_copy_pages=int(name == "threads"),
+        cpu_multi_copy_threshold=64,
+        migrate_batch_usecs=0,  # an emulated CPU is slow
+    ):
+        vm.write("/proc/timer", "1\n")
+        yield name
+        vm.write("/proc/timer", "0\n")
 
 
 def start(vm: Guest, *words: str) -> Command:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kernel.ours import ANY_MTHP, booted, counters, knob, run_pages, since
+from tests.kernel.ours import ANY_MTHP, booted, counters, knobs, run_pages, since
 from tests.vm.guest import Guest
 
 pytestmark = pytest.mark.system
@@ -50,11 +50,8 @@ def vm() -> Iterator[Guest]:
 def engine(request: pytest.FixtureRequest, vm: Guest) -> Iterator[str]:
     """Who copies; all is off again afterwards."""
     name = str(request.param)
-    for key, value in {**OFF, **ENGINES[name]}.items():
-        knob(vm, key, value)
-    yield name
-    for key, value in OFF.items():
-        knob(vm, key, value)
+    with knobs(vm, **{**OFF, **ENGINES[name]}):
+        yield name
 
 
 def prepare(vm: Guest, kind: str) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kernel.ours import MACHINE, booted, counters, knob, run_pages, since
+from tests.kernel.ours import MACHINE, booted, counters, knobs, run_pages, since
 from tests.vm.guest import Command, Guest
 from tests.vm.machine import Machine
 
@@ -59,13 +59,14 @@ def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
 def case(request: pytest.FixtureRequest, vm: Guest) -> Iterator[str]:
     """Batches of all that can batch."""
     name = str(request.param)
-    knob(vm, "migrate_batch_reasons", 989)
-    knob(vm, "migrate_batch_usecs", 0)  # an emulated CPU is slow
-    knob(vm, "cpu_multi_copy_pages", CASES[name])
-    knob(vm, "cpu_multi_copy_threshold", 16)
-    yield name
-    knob(vm, "migrate_batch_reasons", 0)
-    knob(vm, "cpu_multi_copy_pages", 0)
+    with knobs(
+        vm,
+        migrate_batch_reasons=989,
+        migrate_batch_usecs=0,  # an emulated CPU is slow
+        cpu_multi_copy_pages=CASES[name],
+        cpu_multi_copy_threshold=16,
+    ):
+        yield name
 
 
 def copied(found: dict[str, int]) -> int:

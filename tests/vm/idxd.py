@@ -109,6 +109,23 @@ def counters(vm: Guest, device: str) -> dict[str, Any]:
     return found
 
 
+def moved(vm: Guest) -> dict[str, int]:
+    """Return the bytes that each device has moved so far, by its name in the emulator."""
+    return {name: counters(vm, name)["device"]["bytes-written"] for name in names(vm).values()}
+
+
+def moved_since(vm: Guest, before: dict[str, int]) -> list[int]:
+    """Return the bytes that each device has moved since ``moved`` was asked."""
+    after = moved(vm)
+    return [after[name] - before[name] for name in after]
+
+
+def in_use(vm: Guest) -> int:
+    """Return how many DMA channels somebody has."""
+    script = 'for file in /sys/class/dma/*/in_use; do [ ! -e "$file" ] || cat "$file"; done'
+    return vm.sh(script).split().count("1")
+
+
 def set_dmatest(
     vm: Guest, *, threads: int = 1, iterations: int = 100, size: int = 16384, timeout: int = 10000
 ) -> None:

@@ -70,16 +70,21 @@ def output(*words: str | Path, cwd: Path | None = None) -> str:
     return ran.stdout
 
 
+def program(source: Path) -> Path:
+    """Return a program of one file in C, built without libraries, so that it runs in any guest."""
+    words = ("gcc", "-static", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-s")
+    name = source.stem
+
+    def build(folder: Path) -> None:
+        output(*words, "-o", folder / name, source)
+
+    return once(name, " ".join(words).encode() + source.read_bytes(), build) / name
+
+
 @functools.cache
 def agent() -> Path:
     """Return the agent, built from its source."""
-    source = HERE / "agent.c"
-
-    def build(folder: Path) -> None:
-        words = ["gcc", "-static", "-O2", "-Wall", "-Wextra", "-Werror", "-s"]
-        output(*words, "-o", folder / "vm-agent", source)
-
-    return once("vm-agent", source.read_bytes(), build) / "vm-agent"
+    return program(HERE / "agent.c")
 
 
 def busybox() -> Path:

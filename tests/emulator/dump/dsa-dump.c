@@ -20,10 +20,10 @@
  */
 #define _GNU_SOURCE
 #include <cpuid.h>
+#include <err.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/vfio.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -70,18 +70,6 @@ struct device {
 	bool translated;
 };
 
-static void __attribute__((noreturn, format(printf, 1, 2))) die(const char *text, ...)
-{
-	va_list words;
-
-	va_start(words, text);
-	fputs("dsa-dump: ", stderr);
-	vfprintf(stderr, text, words);
-	fputc('\n', stderr);
-	va_end(words);
-	exit(1);
-}
-
 /* ---- registers ---- */
 
 static uint32_t get32(struct device *d, uint32_t at)
@@ -91,7 +79,7 @@ static uint32_t get32(struct device *d, uint32_t at)
 	if (d->regs)
 		return *(volatile uint32_t *)(d->regs + at);
 	if (pread(d->fd, &value, 4, d->bar0 + at) != 4)
-		die("cannot read register %#x: %s", at, strerror(errno));
+		err(1, "cannot read register %#x", at);
 	return value;
 }
 
@@ -105,7 +93,7 @@ static void put32(struct device *d, uint32_t at, uint32_t value)
 	if (d->regs)
 		*(volatile uint32_t *)(d->regs + at) = value;
 	else if (pwrite(d->fd, &value, 4, d->bar0 + at) != 4)
-		die("cannot write register %#x: %s", at, strerror(errno));
+		err(1, "cannot write register %#x", at);
 }
 
 static void put64(struct device *d, uint32_t at, uint64_t value)
@@ -131,7 +119,7 @@ static uint32_t command(struct device *d, uint32_t code, uint32_t operand)
 			return status;
 		nap(100);
 	}
-	die("command %u does not end", code);
+	errx(1, "command %u does not end", code);
 }
 
 /* ---- JSON ---- */
@@ -164,7 +152,7 @@ static void show_pci(const char *address)
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", address);
 	fd = open(path, O_RDONLY);
 	if (fd < 0)
-		die("%s: %s", path, strerror(errno));
+		err(1, "%s", path);
 	length = read(fd, config, sizeof(config));
 	close(fd);
 	name("pci");
@@ -257,10 +245,10 @@ static volatile uint8_t *resource(struct device *d, int number, size_t length, b
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource%d", d->address, number);
 	fd = open(path, write ? O_RDWR : O_RDONLY);
 	if (fd < 0)
-		die("%s: %s", path, strerror(errno));
+		err(1, "%s", path);
 	found = mmap(NULL, length, PROT_READ | (write ? PROT_WRITE : 0), MAP_SHARED, fd, 0);
 	if (found == MAP_FAILED)
-		die("%s: cannot be mapped: %s", path, strerror(errno));
+		err(1, "%s: cannot be mapped", path);
 	close(fd);
 	return found;
 }
@@ -269,7 +257,7 @@ static void open_registers(struct device *d, bool write)
 {
 	d->regs = resource(d, 0, 0x8000, write);
 	if (*(volatile uint32_t *)d->regs == 0xffffffff)
-		die("%s does not answer: is its memory enabled?", d->address);
+		errx(1, "%s does not answer: is its memory enabled?", d->address);
 }
 
 static uint64_t physical(void *page)
@@ -279,7 +267,7 @@ static uint64_t physical(void *page)
 
 	if (fd < 0 || pread(fd, &entry, 8, (off_t)((uintptr_t)page / 4096 * 8)) != 8 ||
 	    !(entry & (1ull << 63)) || !(entry & ((1ull << 55) - 1)))
-		die("cannot find where memory is: /proc/self/pagemap needs root");
+		errx(1, "cannot find where memory is: /proc/self/pagemap needs root");
 	close(fd);
 	return (entry & ((1ull << 55) - 1)) * 4096;
 }
@@ -289,7 +277,7 @@ static void get_memory(struct device *d, int how)
 	d->memory = mmap(NULL, MEMORY, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | how,
 			 -1, 0);
 	if (d->memory == MAP_FAILED)
-		die("no memory: %s%s", strerror(errno),
+		errx(1, "no memory: %s%s", strerror(errno),
 		    how ? "; echo 1 > /proc/sys/vm/nr_hugepages" : "");
 	memset(d->memory, 1, MEMORY);
 }
@@ -302,11 +290,11 @@ static void open_physical(struct device *d)
 
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver", d->address);
 	if (!access(path, F_OK))
-		die("%s has a driver: unbind it", d->address);
+		errx(1, "%s has a driver: unbind it", d->address);
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", d->address);
 	fd = open(path, O_RDWR);
 	if (fd < 0 || pwrite(fd, &pci_command, 2, 4) != 2)
-		die("%s: %s", path, strerror(errno));
+		err(1, "%s", path);
 	close(fd);
 	open_registers(d, true);
 	d->portal = resource(d, 2, 4096, true);
@@ -323,13 +311,13 @@ static int open_group(struct device *d)
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group", d->address);
 	length = readlink(path, target, sizeof(target) - 1);
 	if (length < 0)
-		die("%s is not there, or in no IOMMU group: bind it to vfio-pci, or use --physical",
+		errx(1, "%s is not there, or in no IOMMU group: bind it to vfio-pci, or use --physical",
 		    d->address);
 	target[length] = 0;
 	snprintf(path, sizeof(path), "/dev/vfio/%.200s", strrchr(target, '/') + 1);
 	fd = open(path, O_RDWR);
 	if (fd < 0)
-		die("%s: %s; is %s bound to vfio-pci?", path, strerror(errno), d->address);
+		errx(1, "%s: %s; is %s bound to vfio-pci?", path, strerror(errno), d->address);
 	return fd;
 }
 
@@ -338,7 +326,7 @@ static uint64_t region(struct device *d, uint32_t index)
 	struct vfio_region_info info = { .argsz = sizeof(info), .index = index };
 
 	if (ioctl(d->fd, VFIO_DEVICE_GET_REGION_INFO, &info) || !info.size)
-		die("%s has no region %u", d->address, index);
+		errx(1, "%s has no region %u", d->address, index);
 	return info.offset;
 }
 
@@ -352,27 +340,27 @@ static void open_vfio(struct device *d)
 	};
 
 	if (container < 0)
-		die("/dev/vfio/vfio: %s", strerror(errno));
+		err(1, "/dev/vfio/vfio");
 	if (ioctl(group, VFIO_GROUP_SET_CONTAINER, &container) ||
 	    ioctl(container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU))
-		die("VFIO does not give %s away: %s", d->address, strerror(errno));
+		err(1, "VFIO does not give %s away", d->address);
 	get_memory(d, 0);
 	map.vaddr = (uintptr_t)d->memory;
 	if (ioctl(container, VFIO_IOMMU_MAP_DMA, &map))
-		die("cannot map memory for the device: %s", strerror(errno));
+		err(1, "cannot map memory for the device");
 	d->bus = IOVA;
 	d->translated = true;
 	d->fd = ioctl(group, VFIO_GROUP_GET_DEVICE_FD, d->address);
 	if (d->fd < 0)
-		die("%s cannot be had of VFIO: %s", d->address, strerror(errno));
+		err(1, "%s cannot be had of VFIO", d->address);
 	if (pwrite(d->fd, &pci_command, 2,
 		   region(d, VFIO_PCI_CONFIG_REGION_INDEX) + 4) != 2)
-		die("cannot write the command register of PCI: %s", strerror(errno));
+		err(1, "cannot write the command register of PCI");
 	d->bar0 = region(d, VFIO_PCI_BAR0_REGION_INDEX);
 	d->portal = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, d->fd,
 			 (off_t)region(d, VFIO_PCI_BAR2_REGION_INDEX));
 	if (d->portal == MAP_FAILED)
-		die("cannot map the portal: %s", strerror(errno));
+		err(1, "cannot map the portal");
 }
 
 static void need_movdir64b(void)
@@ -380,7 +368,7 @@ static void need_movdir64b(void)
 	unsigned a, b, c, d;
 
 	if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(c >> 28 & 1))
-		die("this CPU has no MOVDIR64B");
+		errx(1, "this CPU has no MOVDIR64B");
 }
 
 static void start(struct device *d)
@@ -399,10 +387,10 @@ static void start(struct device *d)
 	put64(d, group + 32, 1);
 	status = command(d, ENABLE_DEVICE, 0);
 	if (status & 0xff)
-		die("the device cannot be enabled: error %#x", status & 0xff);
+		errx(1, "the device cannot be enabled: error %#x", status & 0xff);
 	status = command(d, ENABLE_WQ, 0);
 	if (status & 0xff)
-		die("queue 0 cannot be enabled: error %#x", status & 0xff);
+		errx(1, "queue 0 cannot be enabled: error %#x", status & 0xff);
 }
 
 /* ---- descriptors ---- */
@@ -708,7 +696,7 @@ int main(int argc, char **argv)
 		else
 			open_vfio(&d);
 		if (command(&d, RESET_DEVICE, 0) & 0xff)
-			die("the device cannot be reset");
+			errx(1, "the device cannot be reset");
 	}
 	putchar('{');
 	name("schema");

@@ -31,16 +31,6 @@ ROUNDS = 5
 _DEVICES = "/sys/bus/pci/devices"
 
 
-def program() -> Path:
-    """Return the program, built from its source."""
-
-    def build(folder: Path) -> None:
-        words = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-pthread"]
-        images.output(*words, "-o", folder / "hostile", SOURCE)
-
-    return images.once("hostile", SOURCE.read_bytes(), build) / "hostile"
-
-
 def attacked(properties: Mapping[str, Property], emulator: Path | None = None) -> Guest:
     """Return a guest with one device behind an IOMMU, and the program."""
     machine = Machine(
@@ -49,7 +39,7 @@ def attacked(properties: Mapping[str, Property], emulator: Path | None = None) -
         iommu="translated",
         threads="multi",
     )
-    files = {PROGRAM: program()}
+    files = {PROGRAM: images.program(SOURCE)}
     return guest(machine, emulator=emulator, carry=MODULES, files=files, timeout=600)
 
 

@@ -14,11 +14,11 @@
  * done as JSON. Exits with 1 where the device does not come back.
  */
 #define _GNU_SOURCE
+#include <err.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/vfio.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -57,18 +57,6 @@ static int device;
 static volatile bool over;
 static int patience = 50; /* looks at a command, 200 µs apart */
 static unsigned long accesses, submitted, stores, restarts, resets, commands;
-
-static void __attribute__((noreturn, format(printf, 1, 2))) die(const char *text, ...)
-{
-	va_list words;
-
-	va_start(words, text);
-	fputs("hostile: ", stderr);
-	vfprintf(stderr, text, words);
-	fputc('\n', stderr);
-	va_end(words);
-	exit(1);
-}
 
 static void nap(long microseconds)
 {
@@ -304,7 +292,7 @@ static void *live(void *arg)
 	while (!over) {
 		if (rarely(4) || command(RESET_DEVICE, 0) < 0) {
 			if (!renew())
-				die("VFIO does not reset the device: %s", strerror(errno));
+				err(1, "VFIO does not reset the device");
 			resets++;
 		}
 		configure();
@@ -384,10 +372,10 @@ static volatile uint8_t *region(uint32_t index, size_t length)
 	void *found;
 
 	if (ioctl(device, VFIO_DEVICE_GET_REGION_INFO, &info) || info.size < length)
-		die("region %u: expected %zu bytes, found %llu", index, length, info.size);
+		errx(1, "region %u: expected %zu bytes, found %llu", index, length, info.size);
 	found = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, device, (off_t)info.offset);
 	if (found == MAP_FAILED)
-		die("region %u cannot be mapped: %s", index, strerror(errno));
+		err(1, "region %u cannot be mapped", index);
 	return found;
 }
 
@@ -400,12 +388,12 @@ static int open_group(const char *where)
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group", where);
 	length = readlink(path, target, sizeof(target) - 1);
 	if (length < 0)
-		die("%s is not there, or in no IOMMU group: bind it to vfio-pci", where);
+		errx(1, "%s is not there, or in no IOMMU group: bind it to vfio-pci", where);
 	target[length] = 0;
 	snprintf(path, sizeof(path), "/dev/vfio/%.200s", strrchr(target, '/') + 1);
 	fd = open(path, O_RDWR);
 	if (fd < 0)
-		die("%s: %s; is %s bound to vfio-pci?", path, strerror(errno), where);
+		errx(1, "%s: %s; is %s bound to vfio-pci?", path, strerror(errno), where);
 	return fd;
 }
 
@@ -419,16 +407,16 @@ static void open_device(const char *where)
 
 	if (container < 0 || ioctl(group, VFIO_GROUP_SET_CONTAINER, &container) ||
 	    ioctl(container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU))
-		die("VFIO does not give %s away: %s", where, strerror(errno));
+		err(1, "VFIO does not give %s away", where);
 	memory = mmap(NULL, MEMORY, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (memory == MAP_FAILED)
-		die("no memory: %s", strerror(errno));
+		err(1, "no memory");
 	map.vaddr = (uintptr_t)memory;
 	if (ioctl(container, VFIO_IOMMU_MAP_DMA, &map))
-		die("cannot map memory for the device: %s", strerror(errno));
+		err(1, "cannot map memory for the device");
 	device = ioctl(group, VFIO_GROUP_GET_DEVICE_FD, where);
 	if (device < 0 || !renew())
-		die("%s cannot be had of VFIO, or reset: %s", where, strerror(errno));
+		err(1, "%s cannot be had of VFIO, or reset", where);
 	regs = region(VFIO_PCI_BAR0_REGION_INDEX, REGISTERS);
 	queues = get64(WQCAP) >> 16 & 0xff;
 	portals = region(VFIO_PCI_BAR2_REGION_INDEX, queues * 0x4000);
@@ -441,7 +429,7 @@ static void take_interrupts(void)
 	struct vfio_irq_set *set = calloc(1, sizeof(*set) + count * sizeof(int32_t));
 
 	if (!set)
-		die("no memory");
+		errx(1, "no memory");
 	set->argsz = (uint32_t)(sizeof(*set) + count * sizeof(int32_t));
 	set->flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
 	set->index = VFIO_PCI_MSIX_IRQ_INDEX;
@@ -449,7 +437,7 @@ static void take_interrupts(void)
 	for (size_t i = 0; i < count; i++)
 		((int32_t *)set->data)[i] = eventfd(0, EFD_NONBLOCK);
 	if (ioctl(device, VFIO_DEVICE_SET_IRQS, set))
-		die("no interrupts: %s", strerror(errno));
+		err(1, "no interrupts");
 	free(set);
 }
 
@@ -488,7 +476,7 @@ int main(int argc, char **argv)
 		uint64_t mixed = (seed * 8 + i + 1) * 0x9e3779b97f4a7c15ull | 1;
 
 		if (pthread_create(&threads[i], NULL, roles[i], (void *)(uintptr_t)mixed))
-			die("no thread");
+			errx(1, "no thread");
 	}
 	sleep((unsigned)strtoul(argv[3], NULL, 0));
 	over = true;
@@ -498,6 +486,6 @@ int main(int argc, char **argv)
 	       "\"restarts\": %lu, \"resets\": %lu}\n",
 	       accesses, stores, submitted, commands, restarts, resets);
 	if (!works())
-		die("the device does not come back");
+		errx(1, "the device does not come back");
 	return 0;
 }

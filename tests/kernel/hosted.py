@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host in a guest: our kernel, systemd, dsatier's package, and what an operator does there."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.kernel.ours import counters, kernel, program, since
+from tests.vm import images
+from tests.vm.booting import guest
+from tests.vm.guest import Guest, GuestError
+from tests.vm.machine import Dsa, Machine, Node
+
+PATIENCE = 600.0
+VM = "/proc/sys/vm/"
+
+
+@contextmanager
+def installed(
+    package: Path,
+    *,
+    dsa: tuple[Dsa, ...] = (),
+    append: tuple[str, ...] = (),
+    load: Sequence[str] = (),
+    carry: Sequence[str] = (),
+    files: Mapping[str, Path | bytes] | None = None,
+) -> Iterator[Guest]:
+    """Yield a host with two tiers where the package was just installed, and no profile is."""
+    machine = Machine(
+        nodes=(Node(cpus=3, memory=1536), Node(cpus=1, memory=1024)),
+        dsa=dsa,
+        # a slow node that boots with CPUs would be in the tier of the fast
+        append=("maxcpus=3", *append),
+        # so that the fast node has a zone Normal, where an agent looks for the demotion mark
+        extra=("-machine", "max-ram-below-4g=1G"),
+    )
+    more = {"/opt/dsatier.deb": package, "/usr/local/bin/hold": program("hold"), **(files or {})}
+    with guest(
+        machine,
+        kernel=kernel(),
+        root=images.debian_root(),
+        load=load,
+        carry=carry,
+        files=more,
+        timeout=600,
+    ) as vm:
+        if carry:
+            vm.ok("depmod")  # as the kernel's package does
+        vm.ok("dpkg", "--install", "/opt/dsatier.deb", timeout=PATIENCE)
+        yield vm
+
+
+def status(vm: Guest) -> dict[str, Any]:
+    """Return the status document."""
+    found: dict[str, Any] = json.loads(vm.ok("cat", "/run/dsatier/status.json"))
+    return found
+
+
+def shown(vm: Guest, title: str) -> None:
+    """Print what an operator would see."""
+    print(f"\n== {title}\n{vm.run('dsatier', 'status').out}")
+
+
+def until(
+    vm: Guest, what: str, so: Callable[[dict[str, Any]], bool], timeout: float = PATIENCE
+) -> dict[str, Any]:
+    """Wait until a status is so, and return it."""
+    end = time.monotonic() + timeout
+    last: object = None
+    while time.monotonic() < end:
+        try:
+            last = found = status(vm)
+        except (GuestError, ValueError) as error:
+            last = error
+        else:
+            if so(found):
+                return found
+        time.sleep(0.5)
+    raise AssertionError(f"not in {timeout:g} s: {what}; {last}")
+
+
+def steps(vm: Guest) -> list[str]:
+    """Return the words of all steps that the daemon has taken since it was last asked."""
+    lines = vm.ok("journalctl", "-b", "-u", "dsatier", "-o", "cat").splitlines()
+    taken = [json.loads(line) for line in lines if '"event": "step"' in line]
+    boot = vm.read("/proc/sys/kernel/random/boot_id")
+    new = taken[seen.get(boot, 0) :]
+    seen[boot] = len(taken)
+    return [str(entry["what"]) for entry in new]
+
+
+seen: dict[str, int] = {}
+"""How many steps of a boot were asked for."""
+
+
+def reload(vm: Guest) -> None:
+    """Reload, and fail with what an operator would see where that fails."""
+    ran = vm.run("systemctl", "reload", "dsatier", timeout=PATIENCE)
+    if ran.code:
+        raise AssertionError(f"{ran.err}\n{vm.run('dsatier', 'status').out}")
+
+
+def in_order(found: Sequence[str], *words: str) -> None:
+    """Assert that steps with these words were taken, in this order."""
+    place = [next(n for n, step in enumerate(found) if word in step) for word in words]
+    assert sorted(place) == place
+
+
+def squeeze(vm: Guest, timeout: float = PATIENCE) -> tuple[dict[str, int], dict[str, int]]:
+    """Have memory grow short, and every byte read back.
+
+    Returns how far the kernel's counters came, and what ``dsatier measure`` read from /proc/timer.
+    """
+    before = counters(vm)
+    script = "exec taskset 1 hold >&2"
+    hold = vm.start("dsatier", "measure", "--json", "--", "sh", "-c", script, given=None)
+    hold.give(b"".join(b"more 16\n" for _ in range(40)) + b"check\n")
+    hold.end_input()
+    ran = hold.wait(timeout)
+    assert 0 == ran.code, ran.out + ran.err
+    assert re.search(r"^\d+ right$", ran.err, re.MULTILINE), ran.err
+    found, timer = since(vm, before), json.loads(ran.out)["timer"]
+    print(found, timer)
+    return found, timer
