@@ -6,6 +6,7 @@
 #                   move on a kernel that looks for its own errors; what our kernel costs, and suites of
 #                   others on it and beside it
 # make vm           (root) a shell in a guest with two tiers and eight emulated DSA devices
+# make lab          (root) a whole host to play with: that, our kernel, systemd and dsatier's package
 # make bench        ratios against bare Python and, as root, against TuneD, in one run
 # make deb          the Debian package, in dist/; make rpm, make wheel
 # make kernel       packages of the kernel, in dist/ (FLAVOUR=vm or server)
@@ -16,7 +17,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
-.PHONY: run test test-system test-long vm bench mutation docs deb rpm kernel wheel lock clean
+.PHONY: run test test-system test-long vm lab bench mutation docs deb rpm kernel wheel lock clean
 
 run: $(STAMP)
 	$(BIN)/dsatier demo
@@ -51,6 +52,9 @@ test-long: $(STAMP)
 
 vm: $(STAMP)
 	@$(BIN)/python -m tests.vm
+
+lab: $(STAMP)
+	@$(BIN)/python -m tests.kernel.lab
 
 deb:
 	packaging/debian/build

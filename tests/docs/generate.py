@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the generated parts of the documentation: ``python -m tests.docs.generate``.
 
-Man pages and completion are generated as a whole. In README.md and docs/*.md what
-stands between ``<!-- generated: NAME -->`` and ``<!-- end -->`` is.
+Man pages, completion and the picture of the lab's tour are generated as a whole. In README.md and
+docs/*.md what stands between ``<!-- generated: NAME -->`` and ``<!-- end -->`` is.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from dsatier.ladder import DESCENTS, LADDER, Act, Put
 from dsatier.lifecycle import IN_MOTION, MEANING, STATES, TABLE, TRANSITIONS
 from dsatier.observe.kernel import EVL_GUARD
 from dsatier.status import MOVING, REMEDIES
+from tests.kernel.tour import RUNGS, recorded, transcript
+from tests.kernel.tourpicture import picture
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "agent" / "dsatier"
@@ -381,6 +383,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "hosts": hosts,
     "profiles": profiles,
     "tour": tour,
+    "lab": transcript,
 }
 """The generated parts by name."""
 
@@ -408,6 +411,7 @@ def whole() -> dict[str, str]:
         **{f"man/{name}": text for name, text in manual.pages(schema()).items()},
         "completion/dsatier.bash": completion.bash(field_names(), names),
         "completion/_dsatier": completion.zsh(field_names(), names),
+        "docs/lab.svg": picture(recorded(), RUNGS),
     }
 
 

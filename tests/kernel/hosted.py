@@ -19,6 +19,48 @@ from tests.vm.machine import Dsa, Machine, Node
 
 PATIENCE = 600.0
 VM = "/proc/sys/vm/"
+PACKAGE = "/opt/dsatier.deb"
+
+
+DEVICES = tuple(Dsa(node=n // 4) for n in range(8))
+"""Eight devices, four on each tier."""
+
+
+def host(
+    package: Path,
+    *,
+    dsa: tuple[Dsa, ...] = (),
+    append: tuple[str, ...] = (),
+    extra: tuple[str, ...] = (),
+    load: Sequence[str] = (),
+    carry: Sequence[str] = (),
+    files: Mapping[str, Path | bytes] | None = None,
+) -> Guest:
+    """Return a host with two tiers that has the package as a file; ``install`` installs it."""
+    machine = Machine(
+        nodes=(Node(cpus=3, memory=1536), Node(cpus=1, memory=1024)),
+        dsa=dsa,
+        # a slow node that boots with CPUs would be in the tier of the fast
+        append=("maxcpus=3", *append),
+        # so that the fast node has a zone Normal, where an agent looks for the demotion mark
+        extra=("-machine", "max-ram-below-4g=1G", *extra),
+    )
+    more = {PACKAGE: package, "/usr/local/bin/hold": program("hold"), **(files or {})}
+    return guest(
+        machine,
+        kernel=kernel(),
+        root=images.debian_root(),
+        load=load,
+        carry=carry,
+        files=more,
+        timeout=600,
+    )
+
+
+def install(vm: Guest) -> None:
+    """Install the package on a host, as apt would."""
+    vm.ok("depmod")  # as the kernel's package does
+    vm.ok("dpkg", "--install", PACKAGE, timeout=PATIENCE)
 
 
 @contextmanager
@@ -27,32 +69,16 @@ def installed(
     *,
     dsa: tuple[Dsa, ...] = (),
     append: tuple[str, ...] = (),
+    extra: tuple[str, ...] = (),
     load: Sequence[str] = (),
     carry: Sequence[str] = (),
     files: Mapping[str, Path | bytes] | None = None,
 ) -> Iterator[Guest]:
     """Yield a host with two tiers where the package was just installed, and no profile is."""
-    machine = Machine(
-        nodes=(Node(cpus=3, memory=1536), Node(cpus=1, memory=1024)),
-        dsa=dsa,
-        # a slow node that boots with CPUs would be in the tier of the fast
-        append=("maxcpus=3", *append),
-        # so that the fast node has a zone Normal, where an agent looks for the demotion mark
-        extra=("-machine", "max-ram-below-4g=1G"),
-    )
-    more = {"/opt/dsatier.deb": package, "/usr/local/bin/hold": program("hold"), **(files or {})}
-    with guest(
-        machine,
-        kernel=kernel(),
-        root=images.debian_root(),
-        load=load,
-        carry=carry,
-        files=more,
-        timeout=600,
+    with host(
+        package, dsa=dsa, append=append, extra=extra, load=load, carry=carry, files=files
     ) as vm:
-        if carry:
-            vm.ok("depmod")  # as the kernel's package does
-        vm.ok("dpkg", "--install", "/opt/dsatier.deb", timeout=PATIENCE)
+        install(vm)
         yield vm
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.vm import images
+from tests.vm import images, shell
 from tests.vm.booting import ACCEL_CONFIG, guest
 from tests.vm.guest import GuestError
 from tests.vm.idxd import configuration
@@ -21,24 +21,13 @@ from tests.vm.kernel import Kernel
 from tests.vm.machine import Dsa, Iommu, Machine, Node
 
 IOMMUS: tuple[Iommu, ...] = ("off", "passthrough", "translated")
-_PROFILE = """\
-PS1='vm:\\w# '
-cat <<'END'
+_GREETING = """\
 {count} DSA devices of version {version}, IOMMU {iommu}, two tiers. Try:
     accel-config load-config -c /root/queues.json -e    # one queue on each device
     accel-config list
     insmod /lib/dmatest.ko iterations=100 threads_per_chan=2 run=1 && dmesg | tail
     cat /sys/devices/virtual/memory_tiering/*/nodelist
 "exit" or ctrl-d ends the guest.
-END
-"""
-_SHELL = """
-cd /root
-export TERM="$3" HOME=/root ENV=/root/.profile
-# the agent made this a session of its own: its first terminal is the one that controls it
-exec </dev/hvc0 >/dev/hvc0 2>&1
-[ "$1" = 0 ] || stty rows "$1" cols "$2"
-exec sh -i
 """
 
 
@@ -61,7 +50,7 @@ def chosen(environment: dict[str, str]) -> Machine:
         nodes=(fast, Node()),
         dsa=devices,
         iommu=known,
-        extra=("-chardev", "stdio,id=shell,signal=off", "-device", "virtconsole,chardev=shell"),
+        extra=shell.CONSOLE,
     )
 
 
@@ -80,23 +69,18 @@ def main() -> int:
         given = os.environ.get("KERNEL")
         kernel = Kernel.built(Path(given)) if given else images.debian_kernel()
         count = len(machine.dsa)
-        text = _PROFILE.format(
+        text = _GREETING.format(
             count=count,
             version=os.environ.get("VERSION") or "1.0",
             iommu=machine.iommu,
         )
-        files: dict[str, Path | bytes] = {"/root/.profile": text.encode()}
+        files: dict[str, Path | bytes] = {shell.PROFILE: shell.profile("vm", text)}
         files["/root/queues.json"] = configuration(max(count, 1)).encode()
         if not given:
             files["/lib/dmatest.ko"] = images.dmatest(kernel)
         vm = guest(machine, kernel=kernel, load=["idxd"], programs=[ACCEL_CONFIG], files=files)
         with vm.on_terminal():
-            size = os.get_terminal_size() if sys.stdout.isatty() else os.terminal_size((80, 24))
-            term = os.environ.get("TERM", "linux")
-            print(f"vm: Linux {vm.release}, up in {vm.booted_in:.1f} s\r", flush=True)
-            words = ("sh", "-c", _SHELL, "shell", str(size.lines), str(size.columns), term)
-            ended = vm.run(*words, timeout=float("inf"))
-            vm.allow(".", "a person was at work")
+            ended = shell.work(vm, "sh", "-i")
     except (GuestError, ValueError, images.Missing, subprocess.CalledProcessError) as error:
         print(f"vm: {error}", file=sys.stderr)
         return 1
