@@ -3,76 +3,35 @@
 
 from __future__ import annotations
 
-import os
+import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
-from tests.kernel.ours import ANY_MTHP, PROGRAMS, counters, kernel, knob, program, run_pages, since
-from tests.vm.booting import ACCEL_CONFIG, guest
-from tests.vm.guest import Command, Guest
+from tests.kernel.engine import (
+    EVERYBODY,
+    FAILED,
+    LONG,
+    LONG_ONLY,
+    PARAMETERS,
+    TIMEOUT,
+    booted,
+    busy,
+    down,
+    error,
+    up,
+    value,
+)
+from tests.kernel.ours import ANY_MTHP, counters, knob, run_pages, since
+from tests.vm.guest import Guest
 from tests.vm.idxd import address, configuration, in_use, load, moved, moved_since, names
-from tests.vm.machine import Dsa, Iommu, Machine, Node
+from tests.vm.idxd import counters as device_counters
+from tests.vm.machine import Iommu
 
 pytestmark = pytest.mark.system
 DSA = "/sys/bus/dsa/devices"
 PCI = "/sys/bus/pci"
-EVERYBODY = 989
-"""All reasons that can batch."""
-TIMEOUT = "/sys/module/idxd_migrate/parameters/timeout_ms"
-LONG = "DSATIER_LONG" in os.environ
-"""Test all of the matrix; else some of it."""
-LONG_ONLY = pytest.mark.skipif(not LONG, reason="DSATIER_LONG is not set")
-FAILED = "copying by CPU, use_dsa_copy_pages reads 0"
-
-
-@contextmanager
-def booted(count: int, iommu: Iommu = "off", *, removable: bool = False) -> Iterator[Guest]:
-    """Yield a guest with devices, half of them on each node, that compares what was copied."""
-    devices = tuple(
-        Dsa(node=None if removable else 2 * n // count, removable=removable) for n in range(count)
-    )
-    nodes = (Node(cpus=4, memory=768), Node(memory=768))
-    files = {f"/bin/{name}": program(name) for name in PROGRAMS}
-    with guest(
-        # a busy machine may leave a guest without a CPU for longer than the watchdog's 20 s
-        Machine(nodes=nodes, dsa=devices, iommu=iommu, append=("watchdog_thresh=60",)),
-        kernel=kernel(),
-        load=["idxd", "idxd_migrate"],
-        programs=[ACCEL_CONFIG],
-        files=files,
-    ) as vm:
-        vm.write("/sys/kernel/debug/migrate_copy_verify", "Y")
-        vm.write(TIMEOUT, "30000")  # on a busy machine an emulated device takes its time
-        knob(vm, "migrate_batch_usecs", 0)  # an emulated CPU is slow
-        knob(vm, "migrate_batch_reasons", EVERYBODY)
-        yield vm
-
-
-def up(vm: Guest, channels: int) -> None:
-    """Take channels and use them."""
-    knob(vm, "limit_chans", channels)
-    knob(vm, "dsa_state", 1)
-    knob(vm, "use_dsa_copy_pages", 1)
-
-
-def down(vm: Guest) -> None:
-    """Give the channels back."""
-    knob(vm, "use_dsa_copy_pages", 0)
-    knob(vm, "dsa_state", 0)
-
-
-def value(vm: Guest, name: str) -> str:
-    return vm.read(f"/proc/sys/vm/{name}").strip()
-
-
-def error(vm: Guest, path: str, text: str) -> str:
-    """Return what a write that must fail says."""
-    ran = vm.run("sh", "-c", 'echo "$1" >"$2"', "sh", text, path)
-    assert ran.code, (path, text)
-    return ran.err
 
 
 # -- who copies --------------------------------------------------------------------
@@ -255,6 +214,112 @@ def test_a_wrong_byte_is_seen_where_it_is_looked_for(pair: Guest) -> None:
     assert any("was not copied to" in line for line in vm.lines(mark))
 
 
+# -- how devices are asked, and waited for -------------------------------------------
+
+
+def interrupts(vm: Guest) -> int:
+    """Return how many interrupts queues have sent; a device's own are those of commands."""
+    found = 0
+    for name in names(vm).values():
+        found += sum(q["interrupts"] for q in device_counters(vm, name)["queues"].values())
+    return found
+
+
+INTERRUPT = f"{PARAMETERS}/interrupt_us"
+NEVER = 10**9
+
+
+@pytest.mark.parametrize(("least", "rule"), [(0, ""), (0, "lost-interrupt"), (NEVER, "")])
+def test_who_waits_is_woken(pair: Guest, least: int, rule: str) -> None:
+    """One interrupt a list where that is wanted, none where not, and a lost one does no harm."""
+    vm = pair
+    vm.write(INTERRUPT, str(least))
+    for device in names(vm).values():
+        vm.set_device(device, "faults", rule)
+    up(vm, 4)
+    before, at, sent = counters(vm), moved(vm), interrupts(vm)
+    run_pages(vm, "mixed", "move_pages", "16", "0", "write")
+    found, sent = since(vm, before), interrupts(vm) - sent
+    for device in names(vm).values():
+        vm.set_device(device, "faults", "")
+    down(vm)
+    vm.write(INTERRUPT, "100")
+    assert found["dsa"] * 4096 == sum(moved_since(vm, at)) > 0
+    assert 0 == found["failed"] == found["fault"]
+    if least or rule:
+        assert 0 == sent
+    else:
+        # a list of more than 64 lanes has several last ones
+        assert found["lists"] // 2 <= sent <= 4 * found["lists"]
+
+
+@LONG_ONLY
+def test_a_handle_that_is_revoked() -> None:
+    """A device refuses its interrupt, and gets the same without one."""
+    with booted(1, properties={"int-handles": True}) as vm:
+        load(vm, configuration(1))
+        vm.write(INTERRUPT, "0")
+        up(vm, 1)
+        run = busy(vm, 6)
+        for _ in range(5):
+            time.sleep(1)
+            vm.set_device("dsa0", "revoke-handles", True)
+        assert 0 == run.wait(120).code, run.err
+        assert "1" == value(vm, "use_dsa_copy_pages")
+        down(vm)
+
+
+def test_where_the_data_go_next(pair: Guest) -> None:
+    """What comes to the CPUs is written to their cache, if it is short; all else to memory."""
+    vm = pair
+    events = "/sys/kernel/debug/tracing"
+    vm.write(f"{events}/kprobe_events", "p:given idxd_submit_desc flags=+4(+0(%si)):x32")
+    vm.write(f"{events}/events/kprobes/given/enable", "1")
+    up(vm, 4)
+    found = []
+    for size in ("2", "8"):
+        vm.write(f"{events}/trace", "")
+        # to node 1 and back, one huge page, and then four in one list
+        run_pages(vm, "thp", "mbind", size, "0")
+        found.append(flags(vm.read(f"{events}/trace")))
+    down(vm)
+    vm.write(f"{events}/events/kprobes/given/enable", "0")
+    vm.write(f"{events}/kprobe_events", "\n")  # opened anew, it is empty
+    short, long = found
+    half = len(short) // 2
+    assert len(short) >= 8
+    assert not any(word & TO_CACHE for word in short[:half])
+    assert all(word & TO_CACHE for word in short[half:])
+    assert len(long) > len(short)
+    assert not any(word & TO_CACHE for word in long)
+
+
+TO_CACHE = 0x100
+
+
+def flags(trace: str) -> list[int]:
+    """Return the flags of descriptors, the operation left out."""
+    return [int(word, 16) & 0xFFFFFF for word in re.findall(r"flags=0x([0-9a-f]+)", trace)]
+
+
+def test_the_nearest_device_first(pair: Guest) -> None:
+    """What is worth one channel goes to a device of the node that the page goes to."""
+    vm = pair
+    up(vm, 4)
+    knob(vm, "dsa_copy_threshold", 1)
+    knob(vm, "migrate_batch_reasons", 0)  # each page by itself
+    shares = []
+    for how in ("node1", "move_pages"):
+        at = moved(vm)
+        run_pages(vm, "base", how, "2", "0")
+        shares.append(moved_since(vm, at))
+    knob(vm, "migrate_batch_reasons", EVERYBODY)
+    knob(vm, "dsa_copy_threshold", 16)
+    down(vm)
+    # to node 1; there and back
+    assert [[0, 2 << 20], [2 << 20, 2 << 20]] == shares
+
+
 # -- what goes away ----------------------------------------------------------------
 
 
@@ -264,13 +329,6 @@ def fresh() -> Iterator[Guest]:
     with booted(2) as vm:
         load(vm, configuration(2))
         yield vm
-
-
-def busy(vm: Guest, seconds: int) -> Command:
-    """Start pages that move to and fro, and are written to."""
-    found = vm.start("pages", "mixed", "move_pages", "16", f"{seconds}", "write", "remote")
-    found.wait_for("^ready$")
-    return found
 
 
 def test_a_halt(fresh: Guest) -> None:

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guest whose devices copy what migrates: the engine of our kernel, up and down."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import pytest
+
+from tests.kernel.ours import PROGRAMS, kernel, knob, program
+from tests.vm.booting import ACCEL_CONFIG, guest
+from tests.vm.guest import BOOT, Command, Guest
+from tests.vm.kernel import Kernel
+from tests.vm.machine import Dsa, Iommu, Machine, Node, Property
+
+EVERYBODY = 989
+"""All reasons that can batch."""
+PARAMETERS = "/sys/module/idxd_migrate/parameters"
+TIMEOUT = f"{PARAMETERS}/timeout_ms"
+FAILED = "copying by CPU, use_dsa_copy_pages reads 0"
+CGROUP = "/tmp/cgroup"
+LONG = "DSATIER_LONG" in os.environ
+"""Test all of the matrix; else some of it."""
+LONG_ONLY = pytest.mark.skipif(not LONG, reason="DSATIER_LONG is not set")
+
+
+@contextmanager
+def booted(
+    count: int,
+    iommu: Iommu = "off",
+    *,
+    properties: Mapping[str, Property] | None = None,
+    append: tuple[str, ...] = (),
+    ours: Kernel | None = None,
+    timeout: float = BOOT,
+) -> Iterator[Guest]:
+    """Yield a guest with devices, half of them on each node, that compares what was copied.
+
+    ``properties`` are those of each device. There is a control group ``tests`` in ``CGROUP``.
+    """
+    devices = tuple(Dsa(node=2 * n // count, properties=properties or {}) for n in range(count))
+    nodes = (Node(cpus=4, memory=768), Node(memory=768))
+    files = {f"/bin/{name}": program(name) for name in PROGRAMS}
+    with guest(
+        # a busy machine may leave a guest without a CPU for longer than the watchdog's 20 s
+        Machine(nodes=nodes, dsa=devices, iommu=iommu, append=("watchdog_thresh=60", *append)),
+        kernel=ours or kernel(),
+        load=["idxd", "idxd_migrate"],
+        programs=[ACCEL_CONFIG],
+        files=files,
+        timeout=timeout,
+    ) as vm:
+        vm.sh(
+            """mkdir -p "$1"; mount -t cgroup2 none "$1"; echo +memory >"$1/cgroup.subtree_control"
+            mkdir "$1/tests" """,
+            CGROUP,
+        )
+        vm.write("/sys/kernel/debug/migrate_copy_verify", "Y")
+        vm.write(TIMEOUT, "30000")  # on a busy machine an emulated device takes its time
+        knob(vm, "migrate_batch_usecs", 0)  # an emulated CPU is slow
+        knob(vm, "migrate_batch_reasons", EVERYBODY)
+        yield vm
+
+
+def up(vm: Guest, channels: int) -> None:
+    """Take channels and use them."""
+    knob(vm, "limit_chans", channels)
+    knob(vm, "dsa_state", 1)
+    knob(vm, "use_dsa_copy_pages", 1)
+
+
+def down(vm: Guest) -> None:
+    """Give the channels back."""
+    knob(vm, "use_dsa_copy_pages", 0)
+    knob(vm, "dsa_state", 0)
+
+
+def value(vm: Guest, name: str) -> str:
+    """Return what a knob of /proc/sys/vm reads."""
+    return vm.read(f"/proc/sys/vm/{name}").strip()
+
+
+def error(vm: Guest, path: str, text: str) -> str:
+    """Return what a write that must fail says."""
+    ran = vm.run("sh", "-c", 'echo "$1" >"$2"', "sh", text, path)
+    assert ran.code, (path, text)
+    return ran.err
+
+
+def busy(vm: Guest, seconds: int) -> Command:
+    """Start pages that move to and fro, and are written to."""
+    found = vm.start("pages", "mixed", "move_pages", "16", f"{seconds}", "write", "remote")
+    found.wait_for("^ready$")
+    return found
