@@ -45,7 +45,7 @@ test-long: $(STAMP)
 	emulator=$$(tests/emulator/build --sanitize) && $(BIN)/python -m tests.emulator.fuzz \
 	  "$$emulator" --minutes 40 --seed $$RANDOM --findings fuzz-findings && \
 	  $(BIN)/python -m tests.emulator.fuzz "$$emulator" --guest --minutes 20 --seed $$RANDOM
-	$(BIN)/python -m tests.kernel --minutes 60 --seed $$RANDOM --layer debug --layer kasan
+	$(BIN)/python -m tests.kernel --minutes 60 --seed $$RANDOM --layer debug --layer kasan --dsa 2
 	DSATIER_LONG=1 $(BIN)/python -m pytest -m system --override-ini=addopts= tests/kernel/test_dsa.py
 	$(BIN)/python -m tests.kernel.cost
 	$(BIN)/python -m tests.kernel.suites --report suites-report

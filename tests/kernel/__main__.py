@@ -3,7 +3,8 @@
 
 Pages of every kind move, for every reason, while writers write anything to every knob and, in some
 rounds, memory is refused to those who move them. Every byte is checked, and the kernel, built with
-the layers of kernel-src/config, must not have a word to say. Each round prints a line; the seed
+the layers of kernel-src/config, must not have a word to say. With ``--dsa N`` emulated devices copy
+as well; they fail, halt, are unbound and come back meanwhile. Each round prints a line; the seed
 gives the same rounds again. ``--kernel`` names a folder of a build instead.
 """
 
@@ -15,13 +16,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.kernel.ours import ANY_MTHP, booted, counters, knob, since
 from tests.kernel.test_knobs import TABLE
+from tests.vm.booting import ACCEL_CONFIG
 from tests.vm.guest import Guest
-from tests.vm.machine import Machine, Node
+from tests.vm.idxd import address, configuration, load, names
+from tests.vm.machine import Dsa, Machine, Node
 
 MACHINE = Machine(
     nodes=(Node(cpus=4, memory=1024), Node(memory=1024)),
@@ -35,6 +38,21 @@ ANONYMOUS = ("base", "thp", "mthp", "mixed")
 KINDS = (*ANONYMOUS, "ksm", "uffd", "shmem", "hugetlb")
 MOVES = ("move_pages", "migrate_pages", "mbind", "reclaim", "others")
 FAULTS = ("failslab", "fail_page_alloc")
+PCI = "/sys/bus/pci"
+DEADLINE = "/sys/module/idxd_migrate/parameters/timeout_ms"
+QUEUES = 2
+"""Of each device."""
+DSA_ERRORS = {"dsa_state": "ENODEV,EBUSY,ENOMEM", "limit_chans": "EBUSY"}
+"""What these knobs may answer as well where devices come and go."""
+WRONG = ("error", "partial", "never", "late", "stuck")
+"""What may be wrong with some descriptors; a device that lies is for test_dsa.py."""
+GOES = {
+    "queue": "echo wq0.0 >/sys/bus/dsa/devices/wq0.0/driver/unbind",
+    "device": "echo dsa0 >/sys/bus/dsa/drivers/idxd/unbind",
+    "driver": "echo {place} >{pci}/drivers/idxd/unbind; echo {place} >{pci}/drivers/idxd/bind",
+    "bus": "echo 1 >{pci}/devices/{place}/remove; echo 1 >{pci}/rescan",
+}
+"""What goes away under load, and who takes it away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +67,31 @@ class Round:
     threads: bool
     refused: int
     """Of a hundred allocations by those who move pages, how many fail."""
+    channels: int = 0
+    """Of DSA devices, at the beginning."""
+    event: str = ""
+    """What becomes of the first device meanwhile: a rule of faults, halt, or a key of GOES."""
 
     def __str__(self) -> str:
         """Return the round in a line."""
         knobs = f"{self.writers} writers" if self.writers else f"threads={int(self.threads)}"
         words = " ".join(self.activities)
-        return f"{self.kind} by {self.how}, {knobs}, {self.refused} % refused: {words}"
+        devices = f", {self.channels} channels {self.event}".rstrip() if self.channels else ""
+        return f"{self.kind} by {self.how}, {knobs}{devices}, {self.refused} % refused: {words}"
+
+
+def wrong(dice: random.Random) -> str:
+    """Draw a rule of what is wrong with which descriptors."""
+    kind = dice.choice(WRONG)
+    place = dice.choice(("", ":in=batch"))
+    more = {"partial": ":bytes=100", "late": f":ms={dice.choice((10, 1000, 20000))}"}.get(kind, "")
+    return f"{kind}{place}:nth={dice.randint(1, 60)}{more}"
+
+
+def with_devices(now: Round, dice: random.Random, devices: int) -> Round:
+    """Draw what devices do in a round, and what becomes of one."""
+    event = dice.choice(("", wrong(dice), wrong(dice), "halt", *GOES))
+    return replace(now, channels=dice.randint(1, min(8, devices * QUEUES)), event=event)
 
 
 def drawn(dice: random.Random) -> Round:
@@ -124,28 +161,76 @@ def first_use_without_memory(vm: Guest) -> str:
     return f"the first use of the knobs: {outcomes}"
 
 
+def places(vm: Guest) -> dict[str, str]:
+    """Return where each device is on the bus, by its name in the emulator."""
+    return {device: address(vm, name) for name, device in names(vm).items()}
+
+
+def let_go(vm: Guest) -> None:
+    """Stop using devices, and give their queues back."""
+    for name in ("use_dsa_copy_pages", "dsa_state"):
+        vm.write(f"/proc/sys/vm/{name}", "0", timeout=PATIENCE)
+
+
+def disturb(vm: Guest, event: str, place: str) -> None:
+    """Have something become of the first device, while its queues may be in use."""
+    vm.allow("Clients has claim", "the driver says so of a queue that is unbound")
+    if event == "halt":
+        vm.set_device("dsa0", "halt", "flr")
+    elif event in GOES:
+        # a queue that is being given up may be gone before the command comes to it
+        script = GOES[event].format(pci=PCI, place=place)
+        vm.run("sh", "-c", script, timeout=PATIENCE)
+    elif event:
+        vm.set_device("dsa0", "faults", event)
+
+
+def anew(vm: Guest, at: dict[str, str]) -> None:
+    """Have all devices be as at the beginning, each after a reset."""
+    let_go(vm)
+    for device, place in at.items():
+        vm.set_device(device, "faults", "")
+        vm.set_device(device, "release", True)
+        vm.sh(
+            """[ ! -e "$1/drivers/idxd/$2" ] || echo "$2" >"$1/drivers/idxd/unbind"
+            echo 1 >"$1/devices/$2/reset"; echo "$2" >"$1/drivers/idxd/bind" """,
+            *(PCI, place),
+            timeout=PATIENCE,
+        )
+    load(vm, configuration(len(at), queues=QUEUES), timeout=PATIENCE)
+
+
 @contextmanager
 def written(vm: Guest, writers: int, seconds: int) -> Iterator[None]:
     """Have writers write anything to all knobs; judge their answers, and put all back."""
-    rows = [f"/proc/sys/vm/{n}:{low}:{high}:{e}" for n, (low, high, _, e) in TABLE.items()]
+    rows = [
+        f"/proc/sys/vm/{n}:{low}:{high}:{DSA_ERRORS.get(n, e)}"
+        for n, (low, high, _, e) in TABLE.items()
+    ]
     rows += ["/proc/timer:0:1:", "/proc/sys/vm/demote_scale_factor:1:10000:"]
     run = vm.start("knobs", f"{seconds}", f"{writers}", *rows) if writers else None
     yield
     if run is not None:
         ran = run.wait(PATIENCE)
         assert 0 == ran.code, ran.err
+        let_go(vm)
         for name, (_, _, boot, _) in TABLE.items():
             knob(vm, name, boot)
         vm.write("/proc/sys/vm/demote_scale_factor", "200")
 
 
-def played(vm: Guest, now: Round) -> dict[str, int]:
-    """Play a round, and return how far the counters have come."""
+def played(vm: Guest, now: Round, at: dict[str, str]) -> dict[str, int]:
+    """Play a round, and return how far the counters have come. ``at`` is where devices are."""
     vm.write(ANY_MTHP, "always" if now.kind == "mthp" else "never")
     knob(vm, "migrate_batch_reasons", 989)
     knob(vm, "migrate_batch_usecs", 0)
     knob(vm, "cpu_multi_copy_pages", int(now.threads))
     knob(vm, "cpu_multi_copy_threshold", 16)
+    if now.channels:
+        vm.write(DEADLINE, "1000" if now.event else "120000")
+        knob(vm, "limit_chans", now.channels)
+        knob(vm, "dsa_state", 1)
+        knob(vm, "use_dsa_copy_pages", 1)
     vm.write("/proc/timer", "1\n")
     before = counters(vm)
     itself = now.how in ("move_pages", "migrate_pages", "mbind")
@@ -156,6 +241,7 @@ def played(vm: Guest, now: Round) -> dict[str, int]:
         process = run.wait_for(r"^is (\d+)$", PATIENCE)[1]
         run.wait_for("^ready$", PATIENCE)
         refuse(vm, now.refused)
+        disturb(vm, now.event, at.get("dsa0", ""))
         other = None
         if now.how == "others":
             other = vm.start("pages", "short", "of", process, "6")
@@ -170,7 +256,9 @@ def played(vm: Guest, now: Round) -> dict[str, int]:
             print(f"    {now.how}: {told.out.strip()}", flush=True)
     assert 0 == ran.code, ran.err
     found = since(vm, before)
-    assert 0 == found["fault"]
+    assert now.event or 0 == found["fault"]
+    if at:
+        anew(vm, at)
     vm.check()
     return found
 
@@ -194,23 +282,36 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--layer", action="append", default=[], help="of kernel-src/config")
+    parser.add_argument("--dsa", type=int, default=0, metavar="N", help="how many devices")
     parser.add_argument("--kernel", type=Path, help="a folder that a build has printed")
     options = parser.parse_args(argv)
     layers = [word for name in options.layer for word in ("--layer", name)]
     dice = random.Random(options.seed)
     total: dict[str, int] = {}
     number = 0
-    with booted(MACHINE, options=layers, folder=options.kernel, timeout=PATIENCE) as vm:
+    with booted(
+        replace(MACHINE, dsa=tuple(Dsa() for _ in range(options.dsa))),
+        options=layers,
+        folder=options.kernel,
+        load=["idxd", "idxd_migrate"] if options.dsa else [],
+        programs=[ACCEL_CONFIG] if options.dsa else [],
+        timeout=PATIENCE,
+    ) as vm:
         print(f"{vm.release}: booted in {vm.booted_in:.0f} s, seed {options.seed}", flush=True)
         prepare(vm)
         print(first_use_without_memory(vm), flush=True)
+        at = places(vm) if options.dsa else {}
+        if at:
+            anew(vm, at)
         known = leaks(vm)
         until = time.monotonic() + options.minutes * 60
         while time.monotonic() < until:
             number += 1
             now = drawn(dice)
+            if at:
+                now = with_devices(now, dice, options.dsa)
             print(f"{number}: {now}", flush=True)
-            for name, count in played(vm, now).items():
+            for name, count in played(vm, now, at).items():
                 total[name] = total.get(name, 0) + count
         vm.sh("killall -q pages knobs || true")
         lost = leaks(vm)

@@ -20,7 +20,7 @@ BENCH = HERE.parents[1] / "kernel-src/bench"
 """The benchmark of page copies."""
 MACHINE = Machine(nodes=(Node(cpus=4, memory=768), Node(memory=768)))
 """Four CPUs, so that there are idle ones for threads."""
-PROGRAMS = ("pages", "knobs")
+PROGRAMS = ("pages", "knobs", "moves")
 ANY_MTHP = "/sys/kernel/mm/transparent_hugepage/hugepages-64kB/enabled"
 
 
@@ -46,6 +46,8 @@ def booted(
     *,
     options: Sequence[str] = (),
     folder: Path | None = None,
+    load: Sequence[str] = (),
+    programs: Sequence[Path] = (),
     timeout: float = BOOT,
 ) -> Iterator[Guest]:
     """Yield a guest with our kernel and the programs of this folder.
@@ -53,7 +55,14 @@ def booted(
     Its kernel compares each page that was copied in a batch once more, just before it is used.
     """
     files = {f"/bin/{name}": program(name) for name in PROGRAMS}
-    with guest(machine, kernel=kernel(*options, folder=folder), files=files, timeout=timeout) as vm:
+    with guest(
+        machine,
+        kernel=kernel(*options, folder=folder),
+        load=load,
+        programs=programs,
+        files=files,
+        timeout=timeout,
+    ) as vm:
         vm.write("/sys/kernel/debug/migrate_copy_verify", "Y")
         yield vm
 

@@ -88,6 +88,36 @@ def test_the_first_folio_waits_no_longer_than_it_may(vm: Guest) -> None:
     assert moved(vm, "base")["lists"] < hasty["lists"] / 100
 
 
+def test_a_copy_that_is_held_up_does_not_cut_the_next_lists_short(vm: Guest) -> None:
+    """Another task takes the CPU from short lists, again and again; then they are long as ever."""
+    knob(vm, "cpu_multi_copy_pages", 0)
+    spin = "while :; do timeout 0.3 sh -c 'while :; do :; done'; usleep 20000; done"
+    words = ("taskset", "1", "moves", "4096", "24", "8")
+    with knobs(vm, migrate_batch_usecs=4000):
+        other = vm.start("taskset", "1", "nice", "-n", "-20", "sh", "-c", spin)
+        before = counters(vm)
+        vm.ok(*words, "8", "0", timeout=120)
+        held = since(vm, before)
+        other.kill()
+        before = counters(vm)
+        vm.ok(*words, "1", "0", timeout=120)
+        calm = since(vm, before)
+    print(f"held up: {held}, then: {calm}")
+    assert held["late"] > 0, "copies were held up"
+    assert calm["cpu"] > 20 * calm["lists"]
+
+
+def test_memory_that_is_slow_gets_short_lists(vm: Guest) -> None:
+    """The pace is learnt: lists end near what the time allows, and few pages are late."""
+    knob(vm, "cpu_multi_copy_pages", 0)
+    with knobs(vm, migrate_batch_usecs=400):
+        moved(vm, "base")
+        found = moved(vm, "base")
+    assert 8192 < found["cpu"]
+    assert found["lists"] > found["cpu"] / 512, "512 pages take the emulator longer"
+    assert found["late"] < found["cpu"], found
+
+
 def test_what_was_measured_decides(vm: Guest) -> None:
     """With calibration on, both who copy are tried, and it is told what they cost."""
     knob(vm, "migrate_copy_calibrate", 1)
