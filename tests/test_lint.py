@@ -166,7 +166,9 @@ def test_the_demonstration_writes_to_simulated_hosts_only() -> None:
 def test_only_journal_and_gate_keep_files() -> None:
     """dsatier's own files on a host are written by the journal; the gate keeps accel-config's."""
     found = {
-        (name, receiver(call)) for name, tree in trees() for call in asked(tree, "keep", "drop")
+        (name, receiver(call))
+        for name, tree in trees()
+        for call in asked(tree, "keep", "drop", "note")
     }
     assert {("journal", "self._host"), ("gate", "self._host")} == found
 

@@ -357,7 +357,8 @@ class Driver:
         )
         if not plan.steps:
             return self._end(force, "proven", *_reached(record), plan)
-        before = self.journal.originals() or originals(facts, self._slow_node, self.host.wall())
+        kept = self.journal.originals()
+        before = kept or originals(facts, self._slow_node, self.host.wall())
         dead_end = no_way_back(plan, facts, before)
         if dead_end is not None:
             step, finding = dead_end
@@ -368,7 +369,9 @@ class Driver:
                 record,
             )
         try:
-            self.journal.keep_originals(before)
+            # what was kept before is durable, or will be: opening the journal syncs their folder
+            if kept is None:
+                self.journal.keep_originals(before)
         except Rejected as error:
             return Outcome("refused", f"cannot keep what is there now: {error}", plan, record)
         undo = originals(facts, self._slow_node, self.host.wall())

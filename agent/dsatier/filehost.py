@@ -283,6 +283,14 @@ class FileHost:
         """Remove one of dsatier's own files, durably, if it is there."""
         self._own.drop(path)
 
+    def note(self, path: str, text: str) -> None:
+        """Note a text in place, durably."""
+        self._own.note(path, text)
+
+    def noted(self, path: str) -> str | None:
+        """Return the newest note in a file, None where there is none."""
+        return self._own.noted(path)
+
     def lock(self, path: str, holder: str) -> AbstractContextManager[None]:
         """Hold the lock of the host's writers; whoever else asks for it is told ``holder``."""
         since = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(self.wall()))

@@ -135,5 +135,16 @@ class Host(Protocol):
     def drop(self, path: str) -> None:
         """Remove one of dsatier's own files, durably, if it is there. Raises Rejected."""
 
+    def note(self, path: str, text: str) -> None:
+        """Note a text, less the blanks at its end, in one of dsatier's own files, in place.
+
+        It is durable when this returns; until then the note before it stands. Only the first
+        note takes room. Raises Rejected, and ValueError where the text is longer than a note
+        may be.
+        """
+
+    def noted(self, path: str) -> str | None:
+        """Return the newest note in a file, None where there is none. Raises Rejected."""
+
     def lock(self, path: str, holder: str) -> AbstractContextManager[None]:
         """Hold the one lock of the host's writers. Raises Locked at once if it is held."""

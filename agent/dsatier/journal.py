@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The journal: dsatier's own files on a host.
 
-``motion.json`` is there while the host is in motion, ``originals.json`` holds
+``motion.json`` is there while the host is in motion, ``step`` notes how far, ``originals.json`` has
 what was found before the first write, ``accepted.json`` the profile that came into force
 last, ``tally.json`` what is counted for the metrics, ``record.json`` the rest.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dsatier import schema
 from dsatier.frozen import asdict
-from dsatier.host import Host
+from dsatier.host import Host, Rejected
 from dsatier.observe.reader import optional
 from dsatier.problem import Invalid
 from dsatier.records import Motion, Record
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 FOLDER = "/var/lib/dsatier"
 MOTION = f"{FOLDER}/motion.json"
+STEP = f"{FOLDER}/step"
+"""Notes of the steps of motions: only the newest of the motion that is open means anything."""
 ORIGINALS = f"{FOLDER}/originals.json"
 RECORD = f"{FOLDER}/record.json"
 ACCEPTED = f"{FOLDER}/accepted.json"
@@ -63,6 +65,8 @@ class Journal:
         self._host = host
         self._validate = validate
         self._known: Known = {}
+        self._opened: Motion | None = None
+        """The motion that ``MOTION`` tells of, as far as this journal has opened it."""
 
     def record(self) -> Record:
         """Return the record, also one that the disk would not take. Raises Spoilt."""
@@ -73,8 +77,9 @@ class Journal:
         return cast(Record, self._load(RECORD, "record")) or Record()
 
     def motion(self) -> Motion | None:
-        """Return the open journal of a run that did not end, if any. Raises Spoilt."""
-        return cast("Motion | None", self._load(MOTION, "motion"))
+        """Return the open journal of a run that did not end, if any, at its step. Raises Spoilt."""
+        motion = cast("Motion | None", self._load(MOTION, "motion"))
+        return motion and (self._step(motion) or motion)
 
     def originals(self) -> Originals | None:
         """Return what was found before the first write, if anything was written. Raises Spoilt."""
@@ -118,8 +123,24 @@ class Journal:
         self._keep(ORIGINALS, originals)
 
     def keep_motion(self, motion: Motion) -> None:
-        """Open the journal, or note the next step in it."""
+        """Open the journal, or note the next step in it.
+
+        Opening takes all the room that noting needs.
+        """
+        text = json.dumps(asdict(motion))
+        if self._opened is not None and _same(asdict(motion), self._opened):
+            with suppress(ValueError):  # words too long for a note
+                self._host.note(STEP, text)
+                return
+        else:
+            noted = self._noted()
+            # no room is taken yet, or what a run left that died would be taken for this one's
+            if (noted is None and motion.steps > 1) or (noted and _same(_plain(noted), motion)):
+                with suppress(ValueError):
+                    self._host.note(STEP, text)
+        self._opened = None
         self._keep(MOTION, motion)
+        self._opened = motion
 
     def keep_tally(self, tally: Tally) -> None:
         """Keep what was counted."""
@@ -139,6 +160,7 @@ class Journal:
 
     def close_motion(self) -> None:
         """Close the journal: the host is at rest."""
+        self._opened = None
         self._host.drop(MOTION)
 
     def forget_originals(self) -> None:
@@ -148,6 +170,24 @@ class Journal:
     def publish(self, status: dict[str, Any]) -> None:
         """Write the status file that everybody may read."""
         self._host.keep(STATUS, json.dumps(status, indent=2) + "\n", 0o644)
+
+    def _step(self, motion: Motion) -> Motion | None:
+        """Return the step of a motion that was noted last, None where it cannot be told."""
+        text = self._noted()
+        if text is None or not _same(_plain(text), motion):
+            return None
+        if self._known.get(STEP, ("",))[0] != text:
+            try:
+                self._known[STEP] = text, self._validate("motion", text)
+            except Invalid:
+                return None  # another version's, perhaps
+        return cast(Motion, self._known[STEP][1])
+
+    def _noted(self) -> str | None:
+        try:
+            return self._host.noted(STEP)
+        except Rejected:
+            return None  # what was opened is known, and that is what counts
 
     def _late(self) -> Record | None:
         """Return the record that the disk would not take, None where it has taken one since."""
@@ -182,3 +222,17 @@ class Journal:
         text = json.dumps(asdict(value)) + "\n"
         self._host.keep(path, text)
         self._known[path] = text, value
+
+
+def _same(noted: object, motion: Motion) -> bool:
+    """Tell whether what was noted is of a motion: it differs by its step at most."""
+    whole = asdict(motion)
+    return isinstance(noted, dict) and noted | {s: whole[s] for s in ("step", "what")} == whole
+
+
+def _plain(text: str) -> object:
+    """Return the plain data of a text of JSON, None where it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

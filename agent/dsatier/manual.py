@@ -17,7 +17,7 @@ from dsatier.cmdline import COMMANDS, EXIT_CODES, HOST, Command, Option
 from dsatier.dropins import FOLDERS
 from dsatier.fields import REQUIRED, Section, sections
 from dsatier.gate import QUEUE_FILE
-from dsatier.journal import LOCK, MOTION, ORIGINALS, RECORD, STATUS
+from dsatier.journal import LOCK, MOTION, ORIGINALS, RECORD, STATUS, STEP
 
 TITLE = "drive a two-tier host with an Intel DSA to a declared profile"
 
@@ -67,6 +67,7 @@ FILES: tuple[tuple[str, str], ...] = (
     *((f"{folder}/*.yaml", "drop-ins of the profile") for folder in reversed(FOLDERS)),
     (ORIGINALS, "what was found before dsatier first wrote; `rollback` returns to it"),
     (MOTION, "there while a change is under way; when a run finds it, the one before died"),
+    (STEP, "which step of it was begun last; means nothing while there is none under way"),
     (RECORD, "state of the lifecycle, latch, counters"),
     (STATUS, "what `status` prints; anybody may read it"),
     (LOCK, "held by the one dsatier that may write"),

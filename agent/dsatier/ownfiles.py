@@ -3,6 +3,7 @@
 
 A file is written beside its place, synced, renamed into it, and the folder is synced: a
 reader, or a machine that loses power, sees the old text or the new one and nothing else.
+Notes are as safe and cheaper: see ``dsatier.notes``.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import errno
 import fcntl
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from dsatier import notes
 from dsatier.apart import reason
 from dsatier.host import Locked, Rejected
 from dsatier.tree import Tree
@@ -31,6 +34,8 @@ class OwnFiles:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._swept: set[str] = set()
+        self._doubtful: set[str] = set()
+        """Notes that the disk did not take: what is read of them may not be what is on it."""
 
     def keep(self, path: str, text: str, mode: int) -> None:
         """Replace a file."""
@@ -59,6 +64,45 @@ class OwnFiles:
                 os.unlink(name, dir_fd=folder)
             # also when it was gone already: whoever removed it may not have synced
             os.fsync(folder)
+
+    def note(self, path: str, text: str) -> None:
+        """Note a text in place. May raise ValueError, too."""
+        data = text.encode(errors="surrogateescape")
+        with self._folder(path, make=True) as (folder, name):
+            descriptor = _open_notes(folder, name, os.O_RDWR)
+            try:
+                before = None if descriptor < 0 else notes.newest(_whole(descriptor))
+                if before is None or path in self._doubtful:
+                    self._note_anew(path, data)
+                    return
+                number = before[0] + 1
+                self._doubtful.add(path)  # until it is on the disk
+                slot = notes.slot(number, data)
+                if os.pwrite(descriptor, slot, notes.offset(number)) != len(slot):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fdatasync(descriptor)
+                self._doubtful.discard(path)
+            finally:
+                if descriptor >= 0:
+                    os.close(descriptor)
+
+    def _note_anew(self, path: str, data: bytes) -> None:
+        """Make the file with a first note; all of its room is taken now."""
+        whole = notes.slot(0, data) + b" " * notes.SLOT
+        self.keep(path, whole.decode(errors="surrogateescape"), 0o600)
+        self._doubtful.discard(path)
+
+    def noted(self, path: str) -> str | None:
+        """Return the newest note that is whole, None where there is none."""
+        with self._folder(path, make=False) as (folder, name):
+            descriptor = -1 if folder < 0 else _open_notes(folder, name, os.O_RDONLY)
+            if descriptor < 0:
+                return None
+            try:
+                found = notes.newest(_whole(descriptor))
+            finally:
+                os.close(descriptor)
+        return None if found is None else found[1].decode(errors="surrogateescape")
 
     @contextmanager
     def lock(self, path: str, holder: str) -> Iterator[None]:
@@ -139,6 +183,24 @@ def _sync(folder: int) -> None:
         os.fsync(readable)
     finally:
         os.close(readable)
+
+
+def _open_notes(folder: int, name: str, flags: int) -> int:
+    """Open a file of notes; return -1 where there is no such regular file."""
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(name, flags, dir_fd=folder)
+    except FileNotFoundError:
+        return -1
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    return -1
+
+
+def _whole(descriptor: int) -> bytes:
+    """Return what is in a file of notes, and one byte more where there is more."""
+    return os.pread(descriptor, notes.SIZE + 1, 0)
 
 
 def _write_new(folder: int, name: str, data: bytes, mode: int) -> None:

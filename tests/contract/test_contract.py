@@ -158,6 +158,18 @@ def test_kept_files_are_read_back_and_replaced(make: Make) -> None:
     assert ("journal",) == host.entries("/var/lib/dsatier")
 
 
+def test_the_newest_note_is_read_back_without_blanks_at_its_end(make: Make) -> None:
+    host = make(dsa8())
+    assert host.noted("/var/lib/dsatier/step") is None
+    host.note("/var/lib/dsatier/step", "one\n")
+    host.note("/var/lib/dsatier/step", "2 ")
+    assert "2" == host.noted("/var/lib/dsatier/step")
+    assert ("step",) == host.entries("/var/lib/dsatier")
+    with pytest.raises(ValueError):
+        host.note("/var/lib/dsatier/step", "x" * 5000)
+    assert "2" == host.noted("/var/lib/dsatier/step")
+
+
 def test_dropped_files_are_gone_and_may_be_dropped_again(make: Make) -> None:
     host = make(dsa8())
     host.keep("/run/dsatier/x", "1\n")

@@ -35,6 +35,10 @@ KERNELS = pytest.mark.parametrize("kind", ["ours", "tpp"])
 ERRNOS = pytest.mark.parametrize("errno", ["ENOSPC", "EROFS"])
 Errno = Literal["ENOSPC", "EROFS"]
 PROFILE = "tpp-dsa"
+OPENING = 4
+"""Files that a first change keeps before it writes: originals, room for steps, motion, record."""
+REPAIRING = 2
+"""Those of a later one, whose originals and room are there."""
 UNCLOSED = "the journal could not be closed"
 
 
@@ -82,8 +86,8 @@ def mended(host: SimHost) -> None:
 @KERNELS
 @ERRNOS
 def test_nothing_is_written_where_the_journal_cannot_be_opened(kind: str, errno: Errno) -> None:
-    """The first change waits for originals, motion and record to be on disk."""
-    for keeps in range(3):
+    """The first change waits for originals, room for steps, motion and record to be on disk."""
+    for keeps in range(OPENING):
         host = small(kind)
         before = seen(host)
         full(host, errno, keeps)
@@ -98,7 +102,7 @@ def test_nothing_is_written_where_the_journal_cannot_be_opened(kind: str, errno:
 @ERRNOS
 def test_a_disk_that_fills_up_during_apply(kind: str, errno: Errno) -> None:
     """What was begun is finished, and how it ended is known to the next run: it went well."""
-    for keeps, host, outcome in each_keep(small(kind), errno, _up, first=3):
+    for keeps, host, outcome in each_keep(small(kind), errno, _up, first=OPENING):
         assert ("changed", keeps) == (outcome.result, keeps)
         assert [] == unsafe(host)
         told = UNCLOSED in outcome.message
@@ -184,7 +188,7 @@ def test_a_quarantine_needs_no_disk(kind: str, errno: Errno) -> None:
 @ERRNOS
 def test_a_boot_forgets_what_the_disk_would_not_take(kind: str, errno: Errno) -> None:
     """Then the open journal counts, and the host comes up on CPU copies."""
-    for keeps, host, outcome in each_keep(small(kind), errno, _up, first=3):
+    for keeps, host, outcome in each_keep(small(kind), errno, _up, first=OPENING):
         open_still = "forgets" in outcome.message
         assert ("changed", keeps) == (outcome.result, keeps)
         host.heal("disk")
@@ -202,16 +206,16 @@ def test_a_disk_that_is_full_for_a_moment(kind: str, errno: Errno) -> None:
         host = small(kind)
         host.inject(FullDisk("disk", errno=errno, keeps=keeps, times=1))
         result = apply(host, PROFILE).result
-        assert ("refused" if keeps < 3 else "changed") == result
+        assert ("refused" if keeps < OPENING else "changed") == result
         # a refused one may have opened the journal, but not begun
-        is_known(host, "unmanaged" if keeps < 3 else "converged", "none")
+        is_known(host, "unmanaged" if keeps < OPENING else "converged", "none")
 
 
 @KERNELS
 def test_what_was_late_is_not_believed_of_a_later_change(kind: str) -> None:
     """There is room for the next change, which dies half way: that is an unclean end."""
     host = small(kind)
-    full(host, "ENOSPC", keeps=3)
+    full(host, "ENOSPC", keeps=OPENING)
     assert UNCLOSED in apply(host, PROFILE).message
     late = host.files[LATE]
     host.heal("disk")
@@ -238,7 +242,7 @@ def test_a_late_record_that_is_none_is_ignored(text: str) -> None:
 
 def test_a_late_record_of_another_version_is_ignored() -> None:
     host = small()
-    full(host, "EROFS", keeps=3)
+    full(host, "EROFS", keeps=OPENING)
     apply(host, PROFILE)
     ended = '"state": "converged"'
     assert 1 == host.files[LATE].count(ended)
@@ -251,7 +255,7 @@ def test_a_late_record_of_another_version_is_ignored() -> None:
 def test_where_nothing_can_be_kept_at_all_nothing_is_promised() -> None:
     """Not even in memory: then the next run does take it for an unclean end."""
     host = NoRoom(small().kernel)
-    full(host, "EROFS", keeps=3)
+    full(host, "EROFS", keeps=OPENING)
     outcome = Driver(host).apply(wanted(host, PROFILE))
     assert "changed" == outcome.result
     assert UNCLOSED in outcome.message
@@ -284,7 +288,7 @@ def test_a_repair_waits_for_the_journal(kind: str, errno: Errno) -> None:
         outcome = reconcile(host, PROFILE)
         repaired = look(host).knobs["dsa_copy_threshold"] == "12"
         assert repaired == (outcome.result != "refused")
-        assert repaired == (keeps >= 3)
+        assert repaired == (keeps >= REPAIRING)
         assert [] == unsafe(host)
         mended(host)
 

@@ -76,5 +76,11 @@ class TextHost:
     def drop(self, path: str) -> None:
         raise NotImplementedError
 
+    def note(self, path: str, text: str) -> None:
+        raise NotImplementedError
+
+    def noted(self, path: str) -> str | None:
+        raise NotImplementedError
+
     def lock(self, path: str, holder: str) -> AbstractContextManager[None]:
         return nullcontext()

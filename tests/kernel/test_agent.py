@@ -56,8 +56,8 @@ words, pid = sys.argv[1:]
 until = time.monotonic() + 100
 while time.monotonic() < until:
     try:
-        with open("/var/lib/dsatier/motion.json") as file:
-            what = json.load(file)["what"]
+        with open("/run/dsatier/status.json") as file:
+            what = json.load(file)["message"]
     except (OSError, ValueError):
         continue
     if words in what:

@@ -39,7 +39,7 @@ SAMPLING = 5.0
 TELLING = 30.0
 ASKING = 240.0
 """Seconds that a command may take: more than the daemon gives it."""
-KEPT = frozenset({"record.json", "originals.json", "accepted.json", "tally.json"})
+KEPT = frozenset({"record.json", "originals.json", "accepted.json", "tally.json", "step"})
 """What may be in /var/lib/dsatier while the host is at rest."""
 Clock = Callable[[], float]
 

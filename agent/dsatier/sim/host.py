@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dsatier import notes
 from dsatier.host import Host, Hung, Locked, LogTail, Missing, Ran, Rejected
 from dsatier.sim import accel, events, machine, memory, spec
 from dsatier.sim.faults import (
@@ -300,16 +301,30 @@ class SimHost:
         self._room(path)
         self.kernel.state.files[path] = text
 
+    def note(self, path: str, text: str) -> None:
+        """Note a text in place. Raises Rejected, ValueError, SimCrash."""
+        notes.slot(0, text.encode())  # it must be short enough
+        self._mutate(lambda: self._note(path, text.rstrip()))
+
+    def _note(self, path: str, text: str) -> None:
+        self._room(path, needed=path not in self.kernel.state.files)
+        self.kernel.state.files[path] = text
+
+    def noted(self, path: str) -> str | None:
+        """Return the newest note in a file, None where there is none."""
+        self.kernel.check_up()
+        return self.kernel.state.files.get(path)
+
     def drop(self, path: str) -> None:
         """Remove one of dsatier's own files if it is there. Raises Rejected, SimCrash."""
         self._mutate(lambda: self._drop(path))
 
     def _drop(self, path: str) -> None:
         if path in self.kernel.state.files:
-            self._room(path, freeing=True)
+            self._room(path, needed=False)
             del self.kernel.state.files[path]
 
-    def _room(self, path: str, *, freeing: bool = False) -> None:
+    def _room(self, path: str, *, needed: bool = True) -> None:
         """Raise Rejected where nothing can be kept. A full disk still lets go of files."""
         if path.startswith(KERNEL_FOLDERS):
             raise Rejected(path, errnos.EPERM, os.strerror(errnos.EPERM))
@@ -319,7 +334,7 @@ class SimHost:
             # /run is in memory
             if not isinstance(fault, FullDisk) or path.startswith("/run/"):
                 continue
-            if freeing and fault.errno == "ENOSPC":
+            if not needed and fault.errno == "ENOSPC":
                 continue
             count = armed.uses + 1
             state.faults = (

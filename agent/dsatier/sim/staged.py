@@ -166,6 +166,14 @@ class StagedHost(SimHost):
         self._own.drop(path)
         self.kernel.state.files.pop(path, None)
 
+    def note(self, path: str, text: str) -> None:
+        """Note a text in place. Raises Rejected, ValueError."""
+        self._own.note(path, text)
+
+    def noted(self, path: str) -> str | None:
+        """Return the newest note in a file. Raises Rejected."""
+        return self._own.noted(path)
+
     @contextmanager
     def lock(self, path: str, holder: str) -> Iterator[None]:
         """Hold the lock of the host's writers. Raises Locked."""
