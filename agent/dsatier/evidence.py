@@ -18,7 +18,7 @@ from dsatier.host import LogTail
 from dsatier.knobs import live
 from dsatier.profile import Tagged
 from dsatier.queuefile import DeviceConfig, differences
-from dsatier.readings import held, migration_quiet
+from dsatier.readings import device, held, migration_quiet
 
 STRICT = {"strict": True, "extra": "forbid", "use_attribute_docstrings": True}
 
@@ -92,7 +92,7 @@ class Configured:
 
     def missing(self, facts: Facts, log: LogTail) -> str | None:
         """Return the first difference."""
-        found = next((d for d in facts.devices if d.id == self.device.id), None)
+        found = device(facts, self.device.id)
         if found is None:
             return f"{self.device.id} is not there"
         return next(iter(differences(self.device, found)), None)
@@ -112,8 +112,10 @@ class Stopped:
 
     def missing(self, facts: Facts, log: LogTail) -> str | None:
         """Return the state it is in instead."""
-        found = next((d.state for d in facts.devices if d.id == self.device), "disabled")
-        return None if found == "disabled" else f"{self.device} is {found}"
+        found = device(facts, self.device)
+        if found is None or found.state == "disabled":
+            return None
+        return f"{self.device} is {found.state}"
 
 
 @dataclass(frozen=True, slots=True)

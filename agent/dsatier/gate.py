@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from typing import TypeVar
+
 from dsatier.facts import Facts
 from dsatier.host import Host
-from dsatier.interlock import GUARDS, Circumstances, Guard, Refusal, refusals
+from dsatier.interlock import GUARDS, Circumstances, Guard, Refusal, device_of, refusals
 from dsatier.knobs import KNOBS, TIMER
 from dsatier.observe import Observer
 from dsatier.queuefile import text as queue_text
@@ -20,6 +23,9 @@ from dsatier.requests import (
     SwapOff,
     SwapOn,
 )
+from dsatier.sight import NotSeen
+
+T = TypeVar("T")
 
 QUEUE_FILE = "/run/dsatier/queues.json"
 
@@ -35,8 +41,8 @@ class Refused(Exception):
 class Gate:
     """Carries out requests that the interlock lets through.
 
-    It looks at the host afresh before each one, and keeps the time for which it
-    has seen engine, demotion and balancing off.
+    It looks afresh before each one, at all of the host that the interlock asks for, and keeps
+    the time for which it has seen engine, demotion and balancing off.
     """
 
     def __init__(
@@ -54,7 +60,20 @@ class Gate:
 
     def look(self) -> Facts:
         """Return the host's facts now."""
-        facts = self._observer.look()
+        return self._seen(self._observer.look())
+
+    def answer(self, ask: Callable[[Facts], T], devices: Collection[str] = ()) -> T:
+        """Return what ``ask`` finds in the host's facts now.
+
+        They are narrow first: of DSA devices, those of these names. Where it asks for more, the
+        host is looked at anew, and all of it.
+        """
+        try:
+            return ask(self._seen(self._observer.glimpse(devices)))
+        except NotSeen:
+            return ask(self.look())
+
+    def _seen(self, facts: Facts) -> Facts:
         if not migration_quiet(facts):
             self._quiet_since = None
         elif self._quiet_since is None:
@@ -68,10 +87,14 @@ class Gate:
         anything. Raises Refused before anything is written; Missing, Rejected
         and Hung when the host does.
         """
-        facts = self.look()
-        since = self._quiet_since
-        quiet = 0.0 if since is None else self._host.monotonic() - since
-        found = refusals(request, Circumstances(facts, quiet, self._slow_node), self._guards)
+
+        def judge(facts: Facts) -> tuple[Refusal, ...]:
+            since = self._quiet_since
+            quiet = 0.0 if since is None else self._host.monotonic() - since
+            return refusals(request, Circumstances(facts, quiet, self._slow_node), self._guards)
+
+        name = device_of(request)
+        found = self.answer(judge, () if name is None else (name,))
         if found:
             raise Refused(found)
         return self._carry_out(request, deadline)

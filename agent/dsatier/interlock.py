@@ -14,6 +14,7 @@ from dsatier.frozen import dataclass
 from dsatier.knobs import KNOBS, SEED_BATCH_CHANS, SEED_SETTLE, live, value_refusal
 from dsatier.projection import project
 from dsatier.readings import (
+    device,
     effective_threads_broken,
     foreign,
     free,
@@ -333,10 +334,10 @@ def _swap_not_into_tiering(request: Request, at: Circumstances) -> str | None:
 
 
 def _device_unheld(request: Request, at: Circumstances) -> str | None:
-    name = _device(request)
+    name = device_of(request)
     if name is None:
         return None
-    found = next((d for d in at.facts.devices if d.id == name), None)
+    found = device(at.facts, name)
     if found is None:
         return "there is no such device"
     if on(at.facts, "dsa_state"):
@@ -350,19 +351,19 @@ def _device_unheld(request: Request, at: Circumstances) -> str | None:
     return None
 
 
-def _device(request: Request) -> str | None:
+def device_of(request: Request) -> str | None:
+    """Return the DSA device that a request is about, None where it is about none."""
     match request:
-        case LoadDevice(device):
-            return device.id
-        case StopDevice(device):
-            return device
+        case LoadDevice(config):
+            return config.id
+        case StopDevice(name):
+            return name
     return None
 
 
 def _device_off_before_load(request: Request, at: Circumstances) -> str | None:
-    if isinstance(request, LoadDevice) and any(
-        d.id == request.device.id and d.state == "enabled" for d in at.facts.devices
-    ):
+    found = device(at.facts, request.device.id) if isinstance(request, LoadDevice) else None
+    if found is not None and found.state == "enabled":
         return "it is enabled: accel-config would skip it and say that all is well"
     return None
 
@@ -370,7 +371,8 @@ def _device_off_before_load(request: Request, at: Circumstances) -> str | None:
 def _device_without_event_log(request: Request, at: Circumstances) -> str | None:
     if not isinstance(request, StopDevice) or at.facts.kernel.evl_guard:
         return None
-    if any(d.id == request.device and not d.event_log for d in at.facts.devices):
+    found = device(at.facts, request.device)
+    if found is not None and not found.event_log:
         return f"disabling a device without event log oopses kernel {at.facts.kernel.release}"
     return None
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dsatier.evidence import Configured, Evidence, Stopped
+from dsatier.facts import Facts
 from dsatier.frozen import dataclass
 from dsatier.gate import Gate, Refused
 from dsatier.host import Host, HostDown, HostError, Hung
 from dsatier.plans import Plan, Step
+from dsatier.readings import migration_quiet
 
 POLL = 0.05
 """Seconds between two looks for evidence, at first; doubles up to a second."""
@@ -86,16 +89,30 @@ def _settle(host: Host, gate: Gate, step: Step) -> None:
     until = host.monotonic() + step.settle
     while host.monotonic() < until:
         host.sleep(min(0.5, max(until - host.monotonic(), 0.001)))
-        gate.look()
+        gate.answer(migration_quiet)  # the gate keeps the time for which it has been
+
+
+def _device_of(evidence: Evidence) -> str | None:
+    """Return the DSA device that evidence is about, None where it is about none, or about all."""
+    match evidence:
+        case Configured(config):
+            return config.id
+        case Stopped(name):
+            return name
+    return None
 
 
 def _await_evidence(host: Host, gate: Gate, step: Step, complaint: str | None, mark: int) -> None:
     until = host.monotonic() + (0.0 if complaint else step.deadline)
     pause = POLL
+    devices = {name for e in step.evidence if (name := _device_of(e)) is not None}
+
+    def lacks(facts: Facts) -> list[str]:
+        log = host.log_since(mark)  # later than what it is to explain
+        return [m for e in step.evidence if (m := e.missing(facts, log)) is not None]
+
     while True:
-        facts = gate.look()
-        log = host.log_since(mark)
-        missing = [m for e in step.evidence if (m := e.missing(facts, log)) is not None]
+        missing = gate.answer(lacks, devices)
         if not missing:
             return
         final = any(m.startswith(("kernel log", "dsa_copy_fail")) for m in missing)

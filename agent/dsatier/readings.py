@@ -19,6 +19,11 @@ def node(facts: Facts, number: int) -> NumaNode | None:
     return next((node for node in facts.nodes if node.id == number), None)
 
 
+def device(facts: Facts, name: str) -> DsaDevice | None:
+    """Return the DSA device of that name, None where the host has none."""
+    return next((device for device in facts.devices if device.id == name), None)
+
+
 def on(facts: Facts, knob: str) -> bool:
     """Tell whether a knob is there and not 0."""
     return bool(live(facts, knob))
@@ -121,8 +126,9 @@ def stranded(facts: Facts, device: DsaDevice) -> bool:
     open is a client, too, but of no channel; it can be stopped.
     """
     lost = any(queue.clients for queue in device.queues if queue.state != "enabled")
-    orphans = any(channel.in_use and channel.queue is None for channel in facts.channels)
-    return orphans and (lost or (device.state != "enabled" and device.clients > 0))
+    if not (lost or (device.state != "enabled" and device.clients > 0)):
+        return False
+    return any(channel.in_use and channel.queue is None for channel in facts.channels)
 
 
 def oopsed(facts: Facts) -> bool:

@@ -9,7 +9,7 @@ equal for the kernel (``SimHost.key``) is explored once.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,6 +37,7 @@ from dsatier.readings import node as node_of
 from dsatier.rehearsal import no_way_back, prepare
 from dsatier.requests import Request
 from dsatier.requirements import REQUIREMENTS, Requirement
+from dsatier.sight import narrowed
 from dsatier.sim.host import SimHost
 from tests.proof.hosts import Start
 
@@ -175,6 +176,10 @@ class Known(Observer):
     def look(self) -> Facts:
         """Return the facts."""
         return self._facts
+
+    def glimpse(self, devices: Collection[str] = ()) -> Facts:
+        """Return the facts as a glimpse shows them."""
+        return narrowed(self._facts, devices)
 
 
 class Explorer:

@@ -8,6 +8,9 @@ files of one concern, ``text`` what is in them.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 from dsatier.facts import Facts, Iommu, Kernel
 from dsatier.host import Host, Missing, Rejected
 from dsatier.knobs import KNOBS, TIMER
@@ -16,6 +19,7 @@ from dsatier.observe import kernel as kernels
 from dsatier.observe.dsa import DsaEyes
 from dsatier.observe.others import others
 from dsatier.observe.reader import optional
+from dsatier.sight import unseen
 
 RELEASED = "DMA memcpy module exit."
 """What a seed kernel logs whenever it lets go of its channels."""
@@ -45,11 +49,33 @@ class Observer:
 
     def look(self) -> Facts:
         """Return the facts now. Raises HostError."""
-        host = self._host
-        boot = self._boot
-        if boot is None or boot.kernel.boot_id != kernels.boot_id(host):
-            boot = self._boot = _Boot(host)
+        boot = self._booted()
         devices = boot.eyes.devices()
+        return self._facts(
+            boot,
+            iommu=boot.iommu(frozenset(d.pci for d in devices if d.pci)),
+            devices=devices,
+            channels=dsa.channels(self._host, devices),
+            accel_config=boot.accel_config(bool(devices)),
+            others=others(self._host),
+        )
+
+    def glimpse(self, devices: Collection[str] = ()) -> Facts:
+        """Return the facts now, of DSA devices only those of these names. Raises HostError.
+
+        Whoever asks for the others, or for what they make, gets NotSeen.
+        """
+        boot = self._booted()
+        return self._facts(boot, **unseen(boot.eyes.devices(devices) if devices else ()))
+
+    def _booted(self) -> _Boot:
+        if self._boot is None or self._boot.kernel.boot_id != kernels.boot_id(self._host):
+            self._boot = _Boot(self._host)
+        return self._boot
+
+    def _facts(self, boot: _Boot, **more: Any) -> Facts:
+        """Return the facts with those of DSA devices, which are most of a look."""
+        host = self._host
         swaps = optional(host, _SWAPS)
         timer = optional(host, TIMER)
         return Facts(
@@ -57,7 +83,6 @@ class Observer:
             hostname=host.hostname(),
             cpu_model=boot.cpu_model,
             kernel=boot.kernel,
-            iommu=boot.iommu(frozenset(d.pci for d in devices if d.pci)),
             scalable_mode=boot.scalable_mode,
             nodes=topology.nodes(host),
             offline_cpus=topology.offline(host),
@@ -65,13 +90,10 @@ class Observer:
             knobs=_knobs(host),
             timer={} if timer is None else text.timer(timer, TIMER),
             demotion_watermark=boot.watermark(self._fast_node),
-            devices=devices,
-            channels=dsa.channels(host, devices),
             swaps=() if swaps is None else text.swaps(swaps, _SWAPS),
-            accel_config=boot.accel_config(bool(devices)),
-            others=others(host),
             dsa_released=boot.released(),
             boot_taint=_number(host, _TAINTED),
+            **more,
         )
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from dsatier.facts import Channel, DsaDevice, WorkQueue
@@ -65,12 +66,13 @@ class DsaEyes:
         self._host = host
         self._known: dict[str, _Device] = {}
 
-    def devices(self) -> tuple[DsaDevice, ...]:
-        """Return the devices in the order of their numbers."""
+    def devices(self, only: Collection[str] | None = None) -> tuple[DsaDevice, ...]:
+        """Return the devices, or those of these names, in the order of their numbers."""
         names = [n for n in self._host.entries(BUS) if n[:3] == "dsa" and n[3:].isdecimal()]
         for gone in self._known.keys() - set(names):
             del self._known[gone]
-        found = (self._device(name) for name in sorted(names, key=natural))
+        wanted = names if only is None else [name for name in names if name in only]
+        found = (self._device(name) for name in sorted(wanted, key=natural))
         return tuple(device for device in found if device is not None)
 
     def _device(self, name: str) -> DsaDevice | None:
