@@ -177,6 +177,15 @@ class Begun(Generic[T]):
         os.close(its)
         self._pipe = ours
 
+    @property
+    def overdue(self) -> bool:
+        """Tell whether the deadline has passed."""
+        return time.monotonic() >= self._end
+
+    def fileno(self) -> int:
+        """Return a descriptor that can be read when the result is there, or the child is gone."""
+        return self._pipe
+
     def result(self) -> T:
         """Return what the function does; to be asked once.
 

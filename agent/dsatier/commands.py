@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from dsatier import __version__, catconfig, pace, schema, service, show, statusview
+from dsatier.asking import NoAnswer, NoDaemon, ask
 from dsatier.cmdline import parser
-from dsatier.control import NoAnswer, NoDaemon, ask
 from dsatier.drive import Driver, Outcome, Target
 from dsatier.dropins import find
 from dsatier.exits import (

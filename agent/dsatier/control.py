@@ -8,33 +8,19 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import socket
 import struct
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-SOCKET = "/run/dsatier/control"
+from dsatier.asking import LONGEST, SOCKET, address
+
 ORDERS = frozenset({"reload", "nudge", "clear", "rollback", "release", "simulate"})
-_LONGEST = 65536
 _BACKLOG = 4096
 _MOST = 256
 """Peers that are listened to at once: descriptors are few. The others wait to be accepted."""
 _CREDENTIALS = struct.Struct("=iII")
 """Process, user and group of a peer."""
-_GRACE = 120.0
-"""Seconds that the daemon gets on top of an order's own time, to turn a change round."""
-_ENDED = "the daemon ended before it answered: `systemctl status dsatier`"
-
-
-class NoDaemon(Exception):
-    """Nobody listens."""
-
-
-class NoAnswer(Exception):
-    """The daemon ended, or said nothing in time."""
 
 
 class Order:
@@ -71,14 +57,14 @@ class Listener:
 
     def __init__(self, folder: str) -> None:
         self._folder = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._name = os.path.basename(SOCKET)
+        self._name = SOCKET
         with suppress(FileNotFoundError):
             os.unlink(self._name, dir_fd=self._folder)  # of a daemon that was killed
         kind = socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_UNIX, kind)
         before = os.umask(0o177)
         try:
-            self._socket.bind(_address(self._folder, self._name))
+            self._socket.bind(address(self._folder))
         finally:
             os.umask(before)
         self._socket.listen(_BACKLOG)
@@ -115,13 +101,13 @@ class Listener:
         """Return what a peer asks for; None where it has not said all of it, or nonsense."""
         peer, heard = self._peers[number]
         try:
-            data = peer.recv(_LONGEST)
+            data = peer.recv(LONGEST)
         except BlockingIOError:
             return None
         except OSError:
             data = b""
         heard += data
-        if data and b"\n" not in heard and len(heard) < _LONGEST:
+        if data and b"\n" not in heard and len(heard) < LONGEST:
             return None
         del self._peers[number]
         peer.settimeout(0.2)
@@ -148,63 +134,6 @@ def _order(heard: bytearray, peer: socket.socket) -> Order | None:
     except (ValueError, TypeError, LookupError, RecursionError):
         return None
     return Order(asked, peer) if known else None
-
-
-def ask(
-    folder: str,
-    asked: dict[str, Any],
-    timeout: float,
-    progress: Callable[[str], None] = lambda words: None,
-) -> dict[str, Any]:
-    """Give an order to the daemon that listens in ``folder``, and return its answer.
-
-    ``timeout`` is the order's own time in seconds. Raises NoDaemon, NoAnswer, and
-    PermissionError for whoever is not root.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as peer:
-        try:
-            number = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise NoDaemon(f"{folder}: {error.strerror}") from error
-        try:
-            peer.connect(_address(number, os.path.basename(SOCKET)))
-        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
-            raise NoDaemon(f"{folder}: nobody listens there") from error
-        finally:
-            os.close(number)
-        try:
-            peer.sendall(json.dumps(asked).encode() + b"\n")
-            return _answer(peer, time.monotonic() + timeout + _GRACE, progress)
-        except ConnectionError as error:
-            raise NoAnswer(_ENDED) from error
-
-
-def _answer(peer: socket.socket, until: float, progress: Callable[[str], None]) -> dict[str, Any]:
-    heard = bytearray()
-    poll = select.poll()
-    poll.register(peer, select.POLLIN)
-    while True:
-        while b"\n" in heard:
-            line, _, rest = heard.partition(b"\n")
-            heard = bytearray(rest)
-            said: dict[str, Any] = json.loads(line)
-            if "progress" not in said:
-                return said
-            progress(said["progress"])
-        left = until - time.monotonic()
-        if left <= 0 or not poll.poll(left * 1000):
-            raise NoAnswer(
-                "the daemon has not answered in time; `dsatier status` says what it does"
-            )
-        data = peer.recv(_LONGEST)
-        if not data:
-            raise NoAnswer(_ENDED)
-        heard += data
-
-
-def _address(folder: int, name: str) -> str:
-    """Return a path of an open folder: a socket's own may have 107 bytes only."""
-    return f"/proc/self/fd/{folder}/{name}"
 
 
 def _user(peer: socket.socket) -> int:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from dsatier import __version__, apart, metrics, pace, schema
 from dsatier.control import Listener, Order
 from dsatier.drive import Outcome
+from dsatier.dropins import FOLDERS
 from dsatier.exits import BAD_PROFILE, FAILED, OK, RESULTS
 from dsatier.facts import Facts
 from dsatier.frozen import dataclass
@@ -55,6 +56,8 @@ class Surroundings:
     events: Uevents | None = None
     watch: Watch | None = None
     """Tells of writes to files; None where there is nobody to tell."""
+    drops: Watch | None = None
+    """Tells of changes in the folders of the profile; None where there is nobody to tell."""
     watchdog: float = 0.0
     """Seconds between two signs of life that the service manager asks for; 0 for none."""
     simulate: Callable[[dict[str, Any]], str] | None = None
@@ -87,6 +90,8 @@ class Daemon:
         self._watch = around.watch
         self._glance_at = self._glance_all_at = self._listen_at = 0.0
         """Monotonic seconds of the next glances, and from which on writes are listened to."""
+        self._read_at: float | None = None
+        """Monotonic seconds at which to read the profile ahead, whose files have changed."""
         self._reload_asked = False
         self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._started = time.time()
@@ -163,6 +168,7 @@ class Daemon:
                 return []
             ready = self._poll(min(self._look_at - now, self._nap()))
             self._alive()
+            self._read_ahead(ready)
             if ready.intersection(self._around.listener.filenos()):
                 orders = self._around.listener.orders()
                 if orders:
@@ -178,9 +184,12 @@ class Daemon:
 
     def _nap(self) -> float:
         """Return how long it may sleep without a glance or a sign of life."""
-        nap = pace.LATEST
+        nap, now = pace.LATEST, time.monotonic()
+        if self._read_at is not None:
+            nap = min(nap, self._read_at - now)
+        if self._keeper.begun is not None:
+            nap = min(nap, pace.READING)  # then it is overdue
         if self._keeper.managed:
-            now = time.monotonic()
             nap = min(nap, self._glance_all_at - now)
             if self._glance.restless:
                 nap = min(nap, self._glance_at - now)
@@ -196,6 +205,9 @@ class Daemon:
         if self._around.events is not None:
             poll.register(self._around.events, select.POLLIN)
             poll.register(self._around.events.swaps, select.POLLPRI)
+        for told in (self._around.drops, self._keeper.begun):
+            if told is not None:
+                poll.register(told, select.POLLIN)
         listening = self._keeper.managed and time.monotonic() >= self._listen_at
         if self._watch is not None and listening:
             poll.register(self._watch, select.POLLIN)
@@ -205,6 +217,20 @@ class Daemon:
             with suppress(BlockingIOError):
                 os.read(self._wake[0], 4096)
         return ready
+
+    def _read_ahead(self, ready: set[int]) -> None:
+        """Have the profile read when its files have changed, so that a reload finds it read."""
+        drops, begun = self._around.drops, self._keeper.begun
+        if drops is not None and drops.fileno() in ready and drops.drain():
+            self._read_at = self._read_at or time.monotonic() + pace.AHEAD
+        if begun is not None and (begun.fileno() in ready or begun.overdue):
+            self._keeper.take_ahead()
+        if self._read_at is not None and time.monotonic() >= self._read_at:
+            if self._keeper.begun is not None:  # it has read what is old by now: then once more
+                self._read_at = time.monotonic() + pace.FLOCK
+                return
+            self._read_at = None
+            self._keeper.read_ahead()
 
     def _changed(self, ready: set[int]) -> str | None:
         """Glance at what is due, and return what is not as it was."""
@@ -245,6 +271,8 @@ class Daemon:
         """Have the next glances compare with what is there now."""
         self._glance_at = time.monotonic() + pace.GLANCE
         self._glance_all_at = time.monotonic() + pace.GLANCE_ALL
+        if self._around.drops is not None:
+            self._around.drops.follow(FOLDERS)
         told = () if self._around.events is None else TOLD
         if self._watch is None:
             self._glance.remember(facts, told=told)
@@ -288,6 +316,9 @@ class Daemon:
         else:
             self._healthy = True
         self._alive()
+        if reload and self._around.drops is not None:  # what has been read is not read ahead
+            self._read_at = None
+            self._around.drops.drain()
         answer = self._answer(outcome, time.monotonic() - began) if reload else None
         self._rest(outcome)
         if answer is not None:  # only now, so that the status says the same

@@ -49,6 +49,10 @@ class Keeper:
         self._driver = self._drive()
         self._newest: Intent | None = None
         """What the files asked for when they were last read and valid."""
+        self.begun: apart.Begun[Intent] | None = None
+        """A child that reads the files ahead of a reload."""
+        self._ahead: Intent | None = None
+        """What the files ask for, read ahead of a reload that may come: nothing acts on it."""
         self._force: Intent | None = None
         """What is in force: kept when the files ask for something that is wrong."""
         self._failures = 0
@@ -134,6 +138,24 @@ class Keeper:
         ):
             return outcome
         return self._go(newest, reload)
+
+    def read_ahead(self) -> None:
+        """Have a child read the files, which have changed: a reload of them may come."""
+        facts = self.facts
+        if self.begun is None and facts is not None:
+            with suppress(Rejected):  # no process is to be had; a reload tells so
+                self.begun = apart.Begun(
+                    "the profile", lambda: intent.read(self._host, facts), pace.READING
+                )
+
+    def take_ahead(self) -> None:
+        """Take what the child has read, and wait for it where it is not there yet."""
+        begun, self.begun = self.begun, None
+        if begun is not None:
+            self._ahead = None
+            with suppress(Exception):  # what is wrong with it is told by the reload that meets it
+                self._ahead = begun.result()
+            self._log.debug("read ahead", files=self._ahead.files if self._ahead else ())
 
     def look_only(self) -> Facts:
         """Look at the host, and do nothing."""
@@ -228,6 +250,10 @@ class Keeper:
         newest = self._newest
         if newest is not None and intent.is_current(newest, self._host, facts):
             return self._took(newest)
+        self.take_ahead()
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and intent.is_current(ahead, self._host, facts):
+            return self._took(ahead)
         return self._take(lambda: intent.read(self._host, facts))
 
     def _take(self, reading: Callable[[], Intent]) -> Invalid | None:

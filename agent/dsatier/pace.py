@@ -18,6 +18,8 @@ WRITTEN = 0.01
 """Seconds that somebody who writes to a kernel file is given to finish."""
 FLOCK = 0.2
 """Seconds that an event of the kernel waits for others: they come in flocks."""
+AHEAD = 0.02
+"""Seconds that somebody who changes the files of the profile is given to finish."""
 READING = 30.0
 """Seconds that reading the profile may take."""
 RELOADING = 900.0

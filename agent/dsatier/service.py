@@ -6,18 +6,19 @@ They import little: the daemon stays for months, and the others are run by the t
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
 
-from dsatier import apart, pace
+from dsatier import pace
 from dsatier.exits import CONFIGURATION, FAILED, LOCKED, NOT_RUNNING, OK, USAGE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from contextlib import ExitStack
+    from typing import Any
+
     from dsatier.host import Host
     from dsatier.intent import AtStart
     from dsatier.journal import Known
@@ -78,9 +79,11 @@ def daemon(root: str | None = None, host: str | None = None, log_level: str = "i
     import gc
 
     gc.disable()  # all that is loaded here stays; looking for rubbish in it takes a seventh of it
+    from contextlib import ExitStack
+
     from sdnotify import SystemdNotifier  # type: ignore[import-untyped]
 
-    from dsatier import log
+    from dsatier import apart, log
     from dsatier.host import HostError, Locked
     from dsatier.journal import Spoilt
 
@@ -94,7 +97,8 @@ def daemon(root: str | None = None, host: str | None = None, log_level: str = "i
     except (OSError, ValueError) as error:
         return _say(f"{host or root}: {error}", USAGE)
     try:
-        with _held(the_host, notify):
+        with ExitStack() as stack:
+            _hold(stack, the_host, notify)
             # they read while what follows is imported
             own = apart.Begun("dsatier's own files", lambda: _own_files(the_host), pace.READING)
             reading = apart.Begun("the profile", lambda: _at_start(the_host), pace.READING)
@@ -113,6 +117,7 @@ def daemon(root: str | None = None, host: str | None = None, log_level: str = "i
                 notify=notify,
                 events=events,
                 watch=_watch(the_host) if simulate is None else None,
+                drops=_watch(the_host, folders=True),
                 watchdog=int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6,
                 simulate=simulate,
             )
@@ -143,19 +148,18 @@ def _at_start(host: Host) -> AtStart:
     return at_start(host)
 
 
-def _watch(host: Any) -> Watch | None:
+def _watch(host: Any, *, folders: bool = False) -> Watch | None:
     """Return what tells of writes to a host's files, None where the kernel has no more."""
-    from dsatier.watch import Watch
+    from dsatier.watch import ENTRIES, Watch
 
     try:
-        return Watch(host.place)
+        return Watch(host.place, ENTRIES) if folders else Watch(host.place)
     except OSError:
         return None
 
 
-@contextmanager
-def _held(host: Host, notify: Callable[[str], None]) -> Iterator[None]:
-    """Hold the host's lock. Raises Locked: at once if another daemon has it.
+def _hold(stack: ExitStack, host: Host, notify: Callable[[str], None]) -> None:
+    """Have ``stack`` hold the host's lock. Raises Locked: at once if another daemon has it.
 
     A single run of the command ends, and a write of a daemon that was killed mostly does.
     """
@@ -163,18 +167,17 @@ def _held(host: Host, notify: Callable[[str], None]) -> Iterator[None]:
     from dsatier.journal import LOCK
 
     began = time.monotonic()
-    with ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(host.lock(LOCK, DAEMON_NAME))
-                break
-            except Locked as locked:
-                patience = _patience(locked.holder)
-                if time.monotonic() - began >= patience:
-                    raise
-                notify(f"STATUS=waiting for {locked.holder}")
-                time.sleep(_LOOK)
-        yield
+    while True:
+        try:
+            stack.enter_context(host.lock(LOCK, DAEMON_NAME))
+        except Locked as locked:
+            patience = _patience(locked.holder)
+            if time.monotonic() - began >= patience:
+                raise
+            notify(f"STATUS=waiting for {locked.holder}")
+            time.sleep(_LOOK)
+        else:
+            return
 
 
 def _patience(holder: str) -> float:
@@ -231,7 +234,7 @@ def order(
     **more: Any,
 ) -> int:
     """Give the daemon an order, print its answer, and return the exit code."""
-    from dsatier.control import NoAnswer, NoDaemon, ask
+    from dsatier.asking import NoAnswer, NoDaemon, ask
 
     def progress(words: str) -> None:
         if sys.stderr.isatty() and not (quiet or q):
@@ -253,6 +256,8 @@ def answered(answer: dict[str, Any], *, as_json: bool) -> int:
     """Print an answer of the daemon and return the exit code."""
     code = int(answer["code"])
     if as_json:
+        import json
+
         print(json.dumps({"schema_version": 1, **answer}, indent=2))
         return code
     state = f" ({answer['state']})" if answer.get("state") else ""
@@ -272,6 +277,8 @@ def wait_main(words: list[str]) -> int | None:
 
 def wait(root: str | None = None, timeout: float = WAITING) -> int:
     """Wait until the host has converged: OK; or until it will not by itself: FAILED."""
+    import json
+
     from dsatier.statusview import read
 
     path = folder(root) + "/status.json"
@@ -323,6 +330,8 @@ SIMULATE = {"--root": str}
 
 def simulate(act: list[str], root: str | None = None) -> int:
     """Do something to the daemon's simulated host: ``poke PATH TEXT``, ``inject JSON``, ..."""
+    import json
+
     meant: dict[str, Any]
     match act:
         case ["poke", path, text]:

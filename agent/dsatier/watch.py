@@ -15,21 +15,25 @@ from collections.abc import Callable, Iterable
 
 _WRITTEN = 0x00000002 | 0x00000008
 """IN_MODIFY, IN_CLOSE_WRITE: a write to a sysctl is over when the former comes."""
+ENTRIES = 0x00000008 | 0x00000040 | 0x00000080 | 0x00000200
+"""IN_CLOSE_WRITE, IN_MOVED_FROM, IN_MOVED_TO, IN_DELETE: what changes the files of a folder."""
 _OVERFLOW = 0x00004000
 _IGNORED = 0x00008000
 _EVENT = struct.Struct("=iIII")
-"""Watch, mask, cookie, and the length of the name behind it: none, for files are watched."""
+"""Watch, mask, cookie, and the length of the name behind it, which a folder's entry has."""
 _LONGEST = 65536
 
 
 class Watch:
     """A descriptor to poll, and which files were written to. Raises OSError where there is none.
 
-    ``place`` returns the machine's own path of a host's file. May raise OSError.
+    ``place`` returns the machine's own path of a host's file. May raise OSError. With ``what``
+    ENTRIES it is folders that are watched, for changes of their files.
     """
 
-    def __init__(self, place: Callable[[str], str]) -> None:
+    def __init__(self, place: Callable[[str], str], what: int = _WRITTEN) -> None:
         self._place = place
+        self._what = what
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._inotify: int = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._inotify < 0:
@@ -50,7 +54,7 @@ class Watch:
                 place = os.fsencode(self._place(path))
             except OSError:
                 continue
-            number = self._libc.inotify_add_watch(self._inotify, place, _WRITTEN)
+            number = self._libc.inotify_add_watch(self._inotify, place, self._what)
             if number >= 0:
                 self._watched[path] = number
         return frozenset(self._watched)

@@ -21,7 +21,8 @@ from pathlib import Path
 from time import monotonic as now
 
 from dsatier.apart import Begun
-from dsatier.control import Listener, ask
+from dsatier.asking import ask
+from dsatier.control import Listener
 from dsatier.daemon import Daemon, Surroundings
 from dsatier.host import LogTail, Ran
 from dsatier.intent import at_start

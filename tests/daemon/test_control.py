@@ -21,7 +21,8 @@ from typing import Any
 import pytest
 
 from dsatier import control
-from dsatier.control import Listener, NoAnswer, NoDaemon, Order, ask
+from dsatier.asking import NoAnswer, NoDaemon, ask
+from dsatier.control import Listener, Order
 from tests.daemon.running import PATIENCE, Running, daemon, environment
 
 NOBODY = pwd.getpwnam("nobody").pw_uid

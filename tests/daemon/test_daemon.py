@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dsatier.control import ask
+from dsatier.asking import ask
 from dsatier.facts import DsaDevice
 from dsatier.observe import observe
 from dsatier.profile import QueueShape

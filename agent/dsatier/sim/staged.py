@@ -43,6 +43,10 @@ class StagedHost(SimHost):
         """The directory that its own files lie below."""
         return self._tree.root
 
+    def place(self, path: str) -> str:
+        """Return the machine's own path of one of the real files. May raise OSError."""
+        return self._tree.real(path)
+
     def simulate(self, asked: dict[str, Any]) -> str:
         """Do what somebody asks of the simulation, and return what there is to tell.
 
