@@ -110,7 +110,7 @@ def test_a_glimpse_is_a_look_narrowed(number: int) -> None:
 
 def test_nothing_is_told_of_what_was_not_seen() -> None:
     facts = Observer(up()).look()
-    narrow = narrowed(facts, ("dsa0",))
+    narrow = narrowed(facts, ())
     for ask in (halted, held, free):
         with pytest.raises(NotSeen):
             ask(narrow)
