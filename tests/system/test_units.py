@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dsatier import apart, control, pace, planner
+from dsatier import apart, asking, pace, planner
 from tests.system.conftest import PROFILES, Boot, needs_containers
 from tests.system.container import REPOSITORY, Container
 
@@ -142,7 +142,7 @@ def test_time_spans_fit_the_program() -> None:
     assert seconds(unit["TimeoutStopSec"][0]) > max(*deadlines, planner.SWAP_DEADLINE)
     # the command gives up before systemd does
     (told,) = re.findall(r"--timeout (\d+)$", unit["ExecReload"][0])
-    assert seconds(unit["TimeoutStartSec"][0]) > float(told) + control._GRACE
+    assert seconds(unit["TimeoutStartSec"][0]) > float(told) + asking._GRACE
 
 
 def test_udev_wants_the_nudge_for_devices_and_nothing_else(fresh: Container) -> None:

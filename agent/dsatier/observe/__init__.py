@@ -51,7 +51,7 @@ class Observer:
         """Return the facts now. Raises HostError."""
         boot = self._booted()
         devices = boot.eyes.devices()
-        return self._facts(
+        return self._gathered(
             boot,
             iommu=boot.iommu(frozenset(d.pci for d in devices if d.pci)),
             devices=devices,
@@ -66,14 +66,14 @@ class Observer:
         Whoever asks for the others, or for what they make, gets NotSeen.
         """
         boot = self._booted()
-        return self._facts(boot, **unseen(boot.eyes.devices(devices) if devices else ()))
+        return self._gathered(boot, **unseen(boot.eyes.devices(devices) if devices else ()))
 
     def _booted(self) -> _Boot:
         if self._boot is None or self._boot.kernel.boot_id != kernels.boot_id(self._host):
             self._boot = _Boot(self._host)
         return self._boot
 
-    def _facts(self, boot: _Boot, **more: Any) -> Facts:
+    def _gathered(self, boot: _Boot, **more: Any) -> Facts:
         """Return the facts with those of DSA devices, which are most of a look."""
         host = self._host
         swaps = optional(host, _SWAPS)
