@@ -3,8 +3,8 @@
 # make test         set up, then all tests that need neither root nor hardware
 # make test-system  (root) what needs Debian packages, mount namespaces and FUSE
 # make test-long    (root) an hour each of faults and drift at random, of a hostile guest, of pages that
-#                   move on a kernel that looks for its own errors; what our kernel costs, and suites of
-#                   others on it and beside it
+#                   move on a kernel that looks for its own errors, and of DSA devices that fail there;
+#                   what our kernel costs, and suites of others on it and beside it
 # make vm           (root) a shell in a guest with two tiers and eight emulated DSA devices
 # make lab          (root) a whole host to play with: that, our kernel, systemd and dsatier's package
 # make bench        ratios against bare Python and, as root, against TuneD, in one run
@@ -46,7 +46,9 @@ test-long: $(STAMP)
 	  "$$emulator" --minutes 40 --seed $$RANDOM --findings fuzz-findings && \
 	  $(BIN)/python -m tests.emulator.fuzz "$$emulator" --guest --minutes 20 --seed $$RANDOM
 	$(BIN)/python -m tests.kernel --minutes 60 --seed $$RANDOM --layer debug --layer kasan --dsa 2
-	DSATIER_LONG=1 $(BIN)/python -m pytest -m system --override-ini=addopts= tests/kernel/test_dsa.py
+	$(BIN)/python -m tests.kernel.faults --minutes 60 --seed $$RANDOM --layer debug --layer kasan
+	DSATIER_LONG=1 $(BIN)/python -m pytest -m system --override-ini=addopts= \
+	  tests/kernel/test_dsa.py tests/kernel/test_dsa_kinds.py
 	$(BIN)/python -m tests.kernel.cost
 	$(BIN)/python -m tests.kernel.suites --report suites-report
 

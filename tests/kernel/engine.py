@@ -17,6 +17,7 @@ from tests.vm.machine import Dsa, Iommu, Machine, Node, Property
 
 EVERYBODY = 989
 """All reasons that can batch."""
+PCI = "/sys/bus/pci"
 PARAMETERS = "/sys/module/idxd_migrate/parameters"
 TIMEOUT = f"{PARAMETERS}/timeout_ms"
 FAILED = "copying by CPU, use_dsa_copy_pages reads 0"

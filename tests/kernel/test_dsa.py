@@ -15,6 +15,7 @@ from tests.kernel.engine import (
     LONG,
     LONG_ONLY,
     PARAMETERS,
+    PCI,
     TIMEOUT,
     booted,
     busy,
@@ -31,7 +32,6 @@ from tests.vm.machine import Iommu
 
 pytestmark = pytest.mark.system
 DSA = "/sys/bus/dsa/devices"
-PCI = "/sys/bus/pci"
 
 
 # -- who copies --------------------------------------------------------------------
@@ -470,6 +470,34 @@ def test_a_device_that_answers_nothing(fresh: Guest) -> None:
     while in_use(vm):
         assert time.monotonic() < until, "the queue was not given back"
         time.sleep(1)
+
+
+def test_late_writes(fresh: Guest) -> None:
+    """A device that is not to be stopped writes long after the time-out: to pages that nobody has.
+
+    Whatever is free on node 1 meanwhile is taken and filled, as soon as the fault is told.
+    """
+    vm = fresh
+    vm.write(TIMEOUT, "300")
+    up(vm, 2)
+    devices = names(vm).values()
+    for device in devices:
+        vm.set_device(device, "faults", "late:every=1:ms=4000;command-stuck:op=9")
+    mark, at = vm.mark(), moved(vm)
+    run = vm.start("pages", "mixed", "node1", "16", "10", "write")
+    vm.wait_for_log(f"dsatier: wq.*pages quarantined until a reset: {FAILED}", mark)
+    # nothing is written yet
+    assert 0 == sum(moved_since(vm, at))
+    takers = [vm.start("pages", "base", "node1", "48", "8") for _ in range(4)]
+    for one in (run, *takers):
+        assert 0 == one.wait(180).code, one.err
+    assert sum(moved_since(vm, at)) > 1 << 20
+    for device in devices:
+        vm.set_device(device, "faults", "")
+        vm.set_device(device, "release", True)
+    vm.wait_for_log("dsatier: wq.*: the device is done, .* are back in use", mark, timeout=60)
+    down(vm)
+    assert 0 == in_use(vm)
 
 
 @pytest.mark.parametrize("iommu", ["translated", "passthrough"] if LONG else ["translated"])
