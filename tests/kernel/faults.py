@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tests.kernel.engine import CGROUP, PARAMETERS, PCI, TIMEOUT, booted, down, up
 from tests.kernel.ours import ANY_MTHP, counters, kernel, since
-from tests.vm.guest import Guest, GuestError
+from tests.vm.guest import Command, Guest
 from tests.vm.idxd import address, configuration, in_use, load, moved, moved_since, names
 
 DEVICES = 4
@@ -109,28 +109,34 @@ def drawn(dice: random.Random) -> Round:
     )
 
 
+def over(run: Command, seconds: float) -> bool:
+    """Tell whether a command ends in time."""
+    until = time.monotonic() + seconds
+    while not run.ended and time.monotonic() < until:
+        time.sleep(0.1)
+    return run.ended
+
+
 def strike(vm: Guest, now: Round, known: dict[str, str]) -> None:
     """Deal a device the blow of a round. ``known`` are the devices by the driver's name."""
     name = f"dsa{now.victim}"
     if now.blow.startswith("halt "):
         vm.set_device(known[name], "halt", now.blow.removeprefix("halt "))
-    elif now.blow == "unbind queue":
-        vm.run(
-            "sh",
-            "-c",
-            f"echo wq{now.victim}.0 >/sys/bus/dsa/devices/wq{now.victim}.0/driver/unbind",
-        )
-    elif now.blow == "unbind device":
-        # it waits for a device that answers nothing, for ever: somebody must let it go
-        run = vm.start("sh", "-c", f"echo {address(vm, name)} >{PCI}/drivers/idxd/unbind")
-        time.sleep(1)
-        vm.set_device(known[name], "faults", "")
-        vm.set_device(known[name], "release", True)
-        try:
-            run.wait(5)
-        except GuestError:  # whatever it waits for is over after a reset
+        return
+    where = f"{PCI}/drivers/idxd/unbind"
+    what = address(vm, name)
+    if now.blow == "unbind queue":
+        what = f"wq{now.victim}.0"
+        where = f"/sys/bus/dsa/devices/{what}/driver/unbind"
+    if now.blow != "nothing":
+        run = vm.start("sh", "-c", f"echo {what} >{where}")
+        # commands of the driver itself wait for a device that answers nothing, for ever
+        if not over(run, 5):
+            vm.set_device(known[name], "faults", "")
+            vm.set_device(known[name], "release", True)
+        if not over(run, 5):
             vm.set_device(known[name], "halt", "flr")
-            run.wait(PATIENCE)
+        run.wait(PATIENCE)
 
 
 def played(vm: Guest, now: Round, places: Sequence[str], known: dict[str, str]) -> dict[str, int]:
