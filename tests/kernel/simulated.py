@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What DSA devices gain, simulated: ``python -m tests.kernel.simulated``.
+
+Guests whose time goes by instructions, a nanosecond each, with eight devices that take the time
+that the emulator's model gives them (fitted to published figures, tests/emulator/docs/device.md).
+So a list takes what the kernel's instructions and the devices take, the same on every machine. A
+core of a real host does several instructions in a nanosecond: its part is too long here.
+
+Writes ``simulated.json``, and from it the picture docs/kernel-dsa.svg; prints the tables of
+docs/kernel-measured.md. Nothing here was measured on hardware.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.emulator.timing import CPU
+from tests.kernel.cost import COUNTED, LISTS, THP
+from tests.kernel.engine import PARAMETERS, down, up
+from tests.kernel.ours import kernel, knob, knobs, program
+from tests.vm.booting import ACCEL_CONFIG, guest
+from tests.vm.guest import Guest
+from tests.vm.idxd import configuration, counters, load, names
+from tests.vm.kernel import Kernel
+from tests.vm.machine import Dsa, Iommu, Machine, Node
+
+HERE = Path(__file__).resolve().parent
+RECORD = HERE / "simulated.json"
+PICTURE = HERE.parents[1] / "docs/kernel-dsa.svg"
+CHANNELS = (1, 2, 4, 8)
+PAGES = tuple(1 << n for n in range(11))
+"""4 KiB pages in a list."""
+PAGE = 4096
+PATIENCE = 900.0
+
+
+@contextmanager
+def booted(ours: Kernel, cpus: int = 1, iommu: Iommu = "off", devices: int = 8) -> Iterator[Guest]:
+    """Yield a guest with devices that take time, four to a socket."""
+    dsa = tuple(Dsa(properties={"timing": True, "timing-socket": n // 4}) for n in range(devices))
+    machine = Machine(
+        nodes=(Node(cpus=cpus, memory=512), Node(memory=512)),
+        dsa=dsa,
+        iommu=iommu,
+        icount=COUNTED,
+    )
+    with guest(
+        machine,
+        kernel=ours,
+        load=["idxd", "idxd_migrate"],
+        programs=[ACCEL_CONFIG],
+        files={"/bin/moves": program("moves")},
+        timeout=600,
+    ) as vm:
+        load(vm, configuration(devices), timeout=PATIENCE)
+        vm.write(f"{THP}/enabled", "madvise")
+        knob(vm, "migrate_batch_reasons", 8)
+        knob(vm, "migrate_batch_usecs", 0)
+        knob(vm, "dsa_copy_threshold", 1)
+        # such guests have no timer finer than 4 ms: what is not over in the 20 us in which the
+        # engine spins has to be told by an interrupt
+        vm.write(f"{PARAMETERS}/interrupt_us", "20")
+        yield vm
+
+
+def moved(vm: Guest, size: str, folios: int, mib: str = "16") -> dict[str, Any]:
+    """Move memory to and fro in lists, and return what that took, for each list and each page."""
+    # the engine learns first how long to expect such lists to take
+    vm.ok("moves", size, str(folios), mib, "0", timeout=PATIENCE)
+    vm.write("/proc/timer", "1\n")
+    before = [counters(vm, name)["device"] for name in names(vm).values()]
+    found: dict[str, Any] = json.loads(
+        vm.ok("moves", size, str(folios), mib, "0", timeout=PATIENCE)
+    )
+    after = [counters(vm, name)["device"] for name in names(vm).values()]
+    told = vm.read("/proc/timer")
+    vm.write("/proc/timer", "0\n")
+    lists = [
+        (engine, int(count), int(ns))
+        for engine, count, ns in re.findall(
+            r"^lists engine=(\w+) reason=syscall_or_cpuset count=(\d+) ns=(\d+)", told, re.MULTILINE
+        )
+    ]
+    pages = found["bytes"] / PAGE
+    count = sum(one[1] for one in lists)
+
+    def each(key: str) -> float:
+        done: int = sum(b[key] - a[key] for a, b in zip(before, after, strict=True))
+        return done / max(count, 1)
+
+    return {
+        "by": sorted(one[0] for one in lists),
+        "list_ns": sum(one[2] for one in lists) / max(count, 1),
+        "list_bytes": found["bytes"] / max(count, 1),
+        # the program's own and the kernel's on its behalf; not what an interrupt or idling takes
+        "instructions": (found["user_ns"] + found["system_ns"]) / pages,
+        "descriptors": each("descriptors"),
+        "batches": each("batches"),
+        "interrupts": each("interrupts"),
+    }
+
+
+def latencies(ours: Kernel) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what is moved, and how long the engine has it."""
+    with booted(ours) as vm:
+        for channels in CHANNELS:
+            up(vm, channels)
+            yield f"huge-{channels}", moved(vm, "2097152", 1)
+            yield f"mixed-{channels}", moved(vm, "mixed", 1024, "104")
+            down(vm)
+        for channels in (1, 8):
+            up(vm, channels)
+            for pages in PAGES:
+                yield f"base-{channels}-{pages}", moved(vm, "4096", pages)
+            down(vm)
+
+
+def instructions(ours: Kernel, iommu: Iommu) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield a list, and what it costs the CPU where eight channels copy.
+
+    An emulated IOMMU that translates takes its time, so there is less then.
+    """
+    lists, mib = (LISTS[:3], "8") if iommu == "translated" else (LISTS, "104")
+    with booted(ours, iommu=iommu) as vm:
+        if iommu == "off":
+            for name, size, folios in lists:
+                yield f"{name}/cpu", moved(vm, size, folios, mib)
+        up(vm, 8)
+        for name, size, folios in lists:
+            yield f"{name}/{iommu}", moved(vm, size, folios, mib)
+        down(vm)
+
+
+def calibrated(ours: Kernel) -> dict[str, str]:
+    """Return what the calibration chooses by the number of 4 KiB pages: the costs, as it tells."""
+    with booted(ours) as vm:
+        up(vm, 8)
+        with knobs(vm, migrate_copy_calibrate=1):
+            vm.write("/proc/timer", "1\n")
+            for pages in PAGES:
+                for _ in range(2):
+                    vm.ok("moves", "4096", str(pages), "8", "0", timeout=PATIENCE)
+            told = vm.read("/proc/timer")
+            vm.write("/proc/timer", "0\n")
+        down(vm)
+    return dict(re.findall(r"^costs engine=(\w+) (.*)$", told, re.MULTILINE))
+
+
+# -- tables ------------------------------------------------------------------------
+
+
+def cpu_ns(size: float) -> float:
+    """Return how long one CPU would take, by what is published."""
+    return size / CPU * 1e9
+
+
+def tables(record: dict[str, dict[str, Any]]) -> str:
+    """Return the tables of the document."""
+    published = {
+        "huge-8": "3 to 14 times",
+        "mixed-8": "14.4 times, 106 GB/s",
+        "base-1-128": "1.5 to 4 times",
+    }
+    out = ["| list | channels | simulated | bandwidth | one CPU | gain | published |"]
+    out.append("| --- | ---: | ---: | ---: | ---: | ---: | --- |")
+    rows = [(f"huge-{c}", "1 x 2 MiB", c) for c in CHANNELS]
+    rows += [(f"mixed-{c}", "1,000 x 4 KiB + 24 x 2 MiB", c) for c in CHANNELS]
+    rows += [(f"base-1-{n}", f"{n:,} x 4 KiB", 1) for n in PAGES]
+    rows += [(f"base-8-{n}", f"{n:,} x 4 KiB", 8) for n in PAGES]
+    for key, what, channels in rows:
+        one = record[key]
+        took, size = one["list_ns"], one["list_bytes"]
+        out.append(
+            f"| {what} | {channels} | {took / 1000:,.1f} µs | {size / took:.1f} GB/s "
+            f"| {cpu_ns(size) / 1000:,.1f} µs | {cpu_ns(size) / took:.1f} "
+            f"| {published.get(key, '')} |"
+        )
+    ways = ("cpu", "off", "passthrough", "translated")
+    out += ["", "| instructions/page, 1 CPU | " + " | ".join(ways) + " |"]
+    out.append("| --- |" + " ---: |" * len(ways))
+    for name, *_ in LISTS:
+        cells = (
+            f"{record[key]['instructions']:,.0f}" if (key := f"{name}/{way}") in record else "-"
+            for way in ways
+        )
+        out.append(f"| {name} | {' | '.join(cells)} |")
+    out += ["", "| a list of | descriptors | of these batches | interrupts |"]
+    out.append("| --- | ---: | ---: | ---: |")
+    for name, *_ in LISTS:
+        one = record[f"{name}/off"]
+        cells = (f"{one[key]:.1f}" for key in ("descriptors", "batches", "interrupts"))
+        out.append(f"| {name} | {' | '.join(cells)} |")
+    out += ["", "what the calibration has learnt, ns/page by pages of a list:"]
+    out += [f"{engine}: {costs}" for engine, costs in record["calibrated"].items()]
+    return "\n".join(out)
+
+
+# -- picture -----------------------------------------------------------------------
+
+WIDTH, HEIGHT, LEFT, TOP = 760, 420, 70, 50
+TITLE = "Simulated: time of a 4 KiB page, in ns, by the number of pages in its list"
+
+
+def picture(record: dict[str, dict[str, Any]]) -> str:
+    """Return the time of a page by the length of its list, both by powers of two, as SVG."""
+    lines: list[tuple[str, str, Sequence[float]]] = [
+        ("one CPU, 7.4 GB/s", "#6b7280", [cpu_ns(PAGE)] * len(PAGES)),
+        *(
+            (
+                f"{channels} channel{'s' if channels > 1 else ''}",
+                colour,
+                [record[f"base-{channels}-{n}"]["list_ns"] / n for n in PAGES],
+            )
+            for channels, colour in ((1, "#b45309"), (8, "#1d4ed8"))
+        ),
+    ]
+    lowest = math.floor(math.log2(min(min(values) for *_, values in lines)))
+    highest = math.ceil(math.log2(max(max(values) for *_, values in lines)))
+
+    def x(number: int) -> float:
+        return round(LEFT + number * (WIDTH - LEFT - 170) / (len(PAGES) - 1), 1)
+
+    def y(value: float) -> float:
+        part = (math.log2(value) - lowest) / (highest - lowest)
+        return round(TOP + (1 - part) * (HEIGHT - TOP - 60), 1)
+
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        'font-family="sans-serif" font-size="12">',
+        "<!-- SPDX-License-Identifier: Apache-2.0 -->",
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
+        f'<text x="{LEFT}" y="24" font-weight="bold">{TITLE}</text>',
+    ]
+    for power in range(lowest, highest + 1):
+        at = y(2.0**power)
+        out.append(f'<path d="M{LEFT} {at}H{WIDTH - 170}" stroke="#e5e7eb"/>')
+        out.append(f'<text x="{LEFT - 8}" y="{at + 4}" text-anchor="end">{1 << power:,}</text>')
+    for number, pages in enumerate(PAGES):
+        out.append(f'<text x="{x(number)}" y="{HEIGHT - 35}" text-anchor="middle">{pages:,}</text>')
+    for number, (name, colour, values) in enumerate(lines):
+        points = " ".join(f"{x(n)},{y(value)}" for n, value in enumerate(values))
+        out.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        out.append(f'<text x="{WIDTH - 160}" y="{TOP + 20 * number}" fill="{colour}">{name}</text>')
+    return "\n".join([*out, "</svg>", ""])
+
+
+def main() -> int:
+    """Measure, and print the tables; with ``--from-record`` nothing is measured."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.kernel.simulated", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--kernel", type=Path, help="a folder that kernel-src/scripts/build made")
+    parser.add_argument("--from-record", action="store_true", help="read simulated.json")
+    given = parser.parse_args()
+    record: dict[str, Any] = {}
+    if given.from_record:
+        record = json.loads(RECORD.read_text())
+    else:
+        ours = kernel(folder=given.kernel)
+        for key, found in latencies(ours):
+            print(f"simulated: {key}: {found}", file=sys.stderr)
+            record[key] = found
+        ways: tuple[Iommu, ...] = ("off", "passthrough", "translated")
+        for iommu in ways:
+            for key, found in instructions(ours, iommu):
+                print(f"simulated: {key}: {found}", file=sys.stderr)
+                record[key] = found
+        record["calibrated"] = calibrated(ours)
+        RECORD.write_text(json.dumps(record, indent=1) + "\n")
+    PICTURE.write_text(picture(record))
+    print(tables(record))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
