@@ -33,9 +33,9 @@ def fault(record: Record, facts: Facts, desired: Desired, lines: tuple[str, ...]
     if on(facts, "use_dsa_copy_pages") and (wrong := _spoilt(facts)):
         return f"{wrong}{because}"
     if not on(facts, "use_dsa_copy_pages"):
-        return f"use_dsa_copy_pages went to 0 by itself{because}"
+        return f"use_dsa_copy_pages {_went(facts, said)}{because}"
     if not on(facts, "dsa_state"):
-        return f"dsa_state went to 0 by itself{because}"
+        return f"dsa_state {_went(facts, said)}{because}"
     named = {config.id for config in desired.queues}
     for device in facts.devices:
         if device.id in named and device.state != "enabled":
@@ -50,6 +50,13 @@ def fault(record: Record, facts: Facts, desired: Desired, lines: tuple[str, ...]
     if said:
         return f"the kernel log complains: {said[0]}"
     return None
+
+
+def _went(facts: Facts, said: tuple[str, ...]) -> str:
+    """Return how a knob came to 0. Our kernel says so each time that it turns an engine off."""
+    if facts.kernel.family == "ours" and not said:
+        return "was set to 0 by somebody: the kernel log tells of no fault"
+    return "went to 0 by itself"
 
 
 def _threads_spoil(record: Record, facts: Facts, desired: Desired) -> str | None:

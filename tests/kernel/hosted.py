@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from typing import Any
 from tests.kernel.ours import counters, kernel, program, since
 from tests.vm import images
 from tests.vm.booting import guest
-from tests.vm.guest import Guest, GuestError
+from tests.vm.guest import Command, Guest, GuestError
 from tests.vm.machine import Dsa, Machine, Node
 
 PATIENCE = 600.0
@@ -35,8 +37,12 @@ def host(
     load: Sequence[str] = (),
     carry: Sequence[str] = (),
     files: Mapping[str, Path | bytes] | None = None,
+    root: Path | None = None,
 ) -> Guest:
-    """Return a host with two tiers that has the package as a file; ``install`` installs it."""
+    """Return a host with two tiers that has the package as a file; ``install`` installs it.
+
+    ``root`` is the image that it boots from, where it is not to be the usual one.
+    """
     machine = Machine(
         nodes=(Node(cpus=3, memory=1536), Node(cpus=1, memory=1024)),
         dsa=dsa,
@@ -49,7 +55,7 @@ def host(
     return guest(
         machine,
         kernel=kernel(),
-        root=images.debian_root(),
+        root=root or images.debian_root(),
         load=load,
         carry=carry,
         files=more,
@@ -69,17 +75,28 @@ def installed(
     *,
     dsa: tuple[Dsa, ...] = (),
     append: tuple[str, ...] = (),
-    extra: tuple[str, ...] = (),
     load: Sequence[str] = (),
     carry: Sequence[str] = (),
     files: Mapping[str, Path | bytes] | None = None,
+    root: Path | None = None,
 ) -> Iterator[Guest]:
     """Yield a host with two tiers where the package was just installed, and no profile is."""
     with host(
-        package, dsa=dsa, append=append, extra=extra, load=load, carry=carry, files=files
+        package, dsa=dsa, append=append, load=load, carry=carry, files=files, root=root
     ) as vm:
         install(vm)
         yield vm
+
+
+def journalled(folder: Path) -> Path:
+    """Return a root whose file system has a journal, as one that is to live through a reset must.
+
+    What is written to it lives as long as the emulator does.
+    """
+    image = folder / "root.ext4"
+    subprocess.run(["cp", "--sparse=always", images.debian_root(), image], check=True)
+    subprocess.run(["tune2fs", "-j", image], check=True, stdout=subprocess.DEVNULL)
+    return image
 
 
 def status(vm: Guest) -> dict[str, Any]:
@@ -119,6 +136,40 @@ def steps(vm: Guest) -> list[str]:
     new = taken[seen.get(boot, 0) :]
     seen[boot] = len(taken)
     return [str(entry["what"]) for entry in new]
+
+
+STRIKE = """
+import json, os, signal, sys, time
+words, pid, sign = sys.argv[1:]
+until = time.monotonic() + 100
+while time.monotonic() < until:
+    try:
+        with open("/run/dsatier/status.json") as file:
+            what = json.load(file)["message"]
+    except (OSError, ValueError):
+        continue
+    if words in what:
+        break
+else:
+    sys.exit("no such step was seen")
+os.kill(int(pid), int(sign))
+print(what)
+"""
+"""Waits for a step to begin, and sends a signal to the daemon in it."""
+
+
+def struck(vm: Guest, words: str, sign: int = signal.SIGKILL) -> Command:
+    """Begin to wait for a step with these words; the daemon gets a signal in it."""
+    pid = vm.ok("systemctl", "show", "--property=MainPID", "--value", "dsatier").strip()
+    vm.put("/opt/strike.py", STRIKE)
+    return vm.start("python3", "/opt/strike.py", words, pid, str(int(sign)))
+
+
+def said(command: Command) -> str:
+    """Return what a command printed that must end with 0."""
+    ran = command.wait(PATIENCE)
+    assert 0 == ran.code, ran.err
+    return ran.out
 
 
 seen: dict[str, int] = {}

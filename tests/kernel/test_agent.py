@@ -23,10 +23,12 @@ from tests.kernel.hosted import (
     in_order,
     installed,
     reload,
+    said,
     shown,
     squeeze,
     status,
     steps,
+    struck,
     until,
 )
 from tests.kernel.ours import BENCH, BUILD, counters, program
@@ -50,31 +52,12 @@ UP = {
     DEMOTION: "true",
 }
 """What profiles/tpp-multithread.yaml wants, as this kernel shows it."""
-STRIKE = """
-import json, os, signal, sys, time
-words, pid = sys.argv[1:]
-until = time.monotonic() + 100
-while time.monotonic() < until:
-    try:
-        with open("/run/dsatier/status.json") as file:
-            what = json.load(file)["message"]
-    except (OSError, ValueError):
-        continue
-    if words in what:
-        break
-else:
-    sys.exit("no such step was seen")
-os.kill(int(pid), signal.SIGKILL)
-print(what)
-"""
-"""Waits for a step to begin, and kills the daemon in it."""
 
 
 @pytest.fixture(scope="module")
 def vm(package: Path) -> Iterator[Guest]:
     """A host with swap on, and dsatier without a profile."""
     with installed(package, files={"/usr/local/bin/moves": program("moves")}) as found:
-        found.put("/opt/strike.py", STRIKE)
         found.sh(
             """dd if=/dev/zero of="$1" bs=1M count=256 2>&1; chmod 600 "$1"; mkswap "$1" """, SWAP
         )
@@ -264,18 +247,11 @@ def test_down_in_order(vm: Guest) -> None:
 def strike(vm: Guest) -> Command:
     """Apply the profile, and kill the daemon while swap goes off, with the engine already on."""
     hold = swapped(vm, 96)
-    pid = vm.ok("systemctl", "show", "--property=MainPID", "--value", "dsatier").strip()
-    striker = vm.start("python3", "/opt/strike.py", "swap", pid)
+    striker = struck(vm, "swap")
     give(vm)
     vm.start("systemctl", "reload", "dsatier")
-    assert "swap" in vm_said(striker)
+    assert "swap" in said(striker)
     return hold
-
-
-def vm_said(command: Command) -> str:
-    ran = command.wait(PATIENCE)
-    assert 0 == ran.code, ran.err
-    return ran.out
 
 
 def test_killed_in_the_middle(vm: Guest) -> None:

@@ -6,38 +6,46 @@ The tests are one story, in this order. Devices are asked what they copied, and 
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.kernel import lab
 from tests.kernel.hosted import (
+    DEVICES,
     PATIENCE,
     VM,
     in_order,
     installed,
+    journalled,
     reload,
+    said,
     shown,
     squeeze,
     status,
     steps,
+    struck,
     until,
 )
+from tests.kernel.ours import program
 from tests.system.conftest import PROFILES
 from tests.vm import idxd
-from tests.vm.guest import Guest
+from tests.vm.guest import Command, Guest
 from tests.vm.idxd import in_use, moved, moved_since
-from tests.vm.machine import Dsa
 
 pytestmark = pytest.mark.system
 
+LONG = bool(os.environ.get("DSATIER_LONG"))
 MINE, MORE = "/etc/dsatier.d/50-dsa.yaml", "/etc/dsatier.d/60-more.yaml"
 TIERING = "tiering: {demotion_enabled: true, numa_balancing: 2, demote_scale_factor: 1000}\n"
-DEVICES = tuple(Dsa(node=n // 4) for n in range(8))
 
 
 @pytest.fixture(scope="module")
-def vm(package: Path) -> Iterator[Guest]:
+def vm(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
     """A host whose devices nobody has configured, and dsatier without a profile."""
     with installed(
         package,
@@ -45,6 +53,8 @@ def vm(package: Path) -> Iterator[Guest]:
         append=("watchdog_thresh=60",),
         load=["idxd"],
         carry=["idxd_migrate"],
+        files={"/usr/local/bin/pages": program("pages")},
+        root=journalled(tmp_path_factory.mktemp("root")),
     ) as found:
         yield found
 
@@ -84,6 +94,12 @@ def test_up(vm: Guest) -> None:
         "demotion_enabled = 1",
     )
     assert 0 == vm.run("dsatier", "verify").code
+
+
+def test_a_script_in_the_lab(vm: Guest, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """``make lab`` hands on what a script prints, and how it ends."""
+    assert 3 == lab.played(vm, "dsatier status | grep -c Proven; echo bad >&2; exit 3")
+    assert re.fullmatch(rb"[1-9]\nbad\n", capfdbinary.readouterr().out)
 
 
 def test_memory_that_grows_short_is_demoted_by_devices(vm: Guest) -> None:
@@ -138,6 +154,91 @@ def test_a_copy_that_fails(vm: Guest) -> None:
     assert (1, 8) == (knobs(vm)["use_dsa_copy_pages"], in_use(vm))
 
 
+# -- what somebody does to an engine that copies, under load -------------------------
+
+
+def busy(vm: Guest, seconds: int) -> Command:
+    """Start pages that move to and fro and are written to, each byte of which is checked."""
+    found = vm.start("pages", "mixed", "move_pages", "16", f"{seconds}", "write", "remote")
+    found.wait_for("^ready$", PATIENCE)
+    return found
+
+
+def up_again(vm: Guest) -> None:
+    """Acknowledge a fault, and wait until devices copy."""
+    vm.ok("dsatier", "clear", timeout=PATIENCE)
+    until(vm, "up again", lambda s: s["state"] == "converged")
+    assert (1, 1, 8) == (*(knobs(vm)[n] for n in ("dsa_state", "use_dsa_copy_pages")), in_use(vm))
+
+
+BY_HAND = {
+    "a queue is unbound": ("echo wq3.0 >/sys/bus/dsa/devices/wq3.0/driver/unbind", "wq3.0"),
+    "a device is unbound from its driver": (
+        "cd /sys/bus/pci/drivers/idxd; place=$(readlink -f /sys/bus/dsa/devices/dsa5/..); "
+        'echo "${place##*/}" >unbind; sleep 1; echo "${place##*/}" >bind',
+        "wq5.0",
+    ),
+    "the engine is turned off": (f"echo 0 >{VM}use_dsa_copy_pages", "somebody"),
+}
+"""What is done, and a word of the reason that is told."""
+
+
+@pytest.mark.parametrize("what", BY_HAND)
+def test_by_hand(vm: Guest, what: str) -> None:
+    """dsatier falls back to CPU copies and latches, no byte is lost, and it climbs when told to."""
+    vm.allow("Clients has claim", "the driver says so of a queue that is unbound")
+    script, word = BY_HAND[what]
+    run = busy(vm, 4)
+    vm.sh(script, timeout=PATIENCE)
+    why = engine_faulted(vm)
+    shown(vm, what)
+    assert word in why
+    ran = run.wait(PATIENCE)
+    assert 0 == ran.code, ran.out + ran.err
+    up_again(vm)
+
+
+def test_a_queue_that_the_kernel_uses_cannot_be_disabled_by_accel_config(vm: Guest) -> None:
+    before = status(vm)["faults"]
+    run = busy(vm, 2)
+    assert "wq has clients" in vm.run("accel-config", "disable-wq", "dsa0/wq0.0").err
+    assert 0 == run.wait(PATIENCE).code
+    assert ("converged", before) == (status(vm)["state"], status(vm)["faults"])
+
+
+STEPS = (
+    "dsa_copy_threshold = 12",
+    "use_concur_to_demote = 1",
+    "dsa0 configured",
+    "dsa7 configured",
+    "dsa_state = 1",
+    "really initialised",
+    "use_dsa_copy_pages = 1",
+    "numa_balancing = 2",
+    "demote_scale_factor",
+    "demotion_enabled = 1",
+)
+"""Steps on the way up, from the first."""
+
+
+@pytest.mark.parametrize("step", STEPS if LONG else ["use_dsa_copy_pages = 1"])
+def test_killed_on_the_way_up(vm: Guest, step: str) -> None:
+    """systemd starts it again, it comes up on CPU copies, and climbs when somebody has looked."""
+    vm.ok("dsatier", "rollback", timeout=PATIENCE)
+    assert {0} == {in_use(vm), knobs(vm)["dsa_state"]}
+    run = busy(vm, 4)
+    striker = struck(vm, step)
+    vm.start("systemctl", "reload", "dsatier")
+    print(said(striker))
+    found = until(vm, "in quarantine", lambda s: s["state"] == "quarantined")
+    shown(vm, f"killed at {step}")
+    assert ("UncleanEnd", 0) == (found["reason"], knobs(vm)["use_dsa_copy_pages"])
+    assert step.split(maxsplit=1)[0] in found["message"]
+    ran = run.wait(PATIENCE)
+    assert 0 == ran.code, ran.out + ran.err
+    up_again(vm)
+
+
 def test_a_device_that_halts(vm: Guest) -> None:
     """The kernel takes the engine out of use, dsatier latches, and CPUs go on copying."""
     vm.allow("idxd halted|Device is HALTED|copying by CPU|HALT", "a device was made to halt")
@@ -152,8 +253,55 @@ def test_a_device_that_halts(vm: Guest) -> None:
     assert found["pgdemote_kswapd"] > 0
 
 
+def test_a_halted_device_that_is_reset_serves_again(vm: Guest) -> None:
+    """What an operator does for one: let go of it, reset it, give it back, acknowledge."""
+    vm.allow("idxd halted|Device is HALTED|HALT|Clients has claim", "the device is halted")
+    place = idxd.address(vm, "dsa5")
+    script = 'cd /sys/bus/pci; echo "$1" >drivers/idxd/unbind; echo 1 >"devices/$1/reset"; '
+    vm.sh(script + 'echo "$1" >drivers/idxd/bind', place, timeout=PATIENCE)
+    up_again(vm)
+    device = idxd.names(vm)["dsa5"]
+    at = moved(vm)[device]
+    squeeze(vm)
+    assert moved(vm)[device] > at
+
+
+def test_the_machine_is_reset_on_the_way_up(vm: Guest) -> None:
+    """The next boot finds what was under way, stays on CPU copies, and says so."""
+    vm.ok("dsatier", "rollback", timeout=PATIENCE)
+    vm.put(MINE, (PROFILES / "dsa.yaml").read_bytes())
+    vm.put(MORE, f"version: 1\n{TIERING}")
+    vm.ok("sync", timeout=PATIENCE)
+    # it stands still in the middle of the step, so that the reset does not come too late
+    striker = struck(vm, "dsa_state = 1", signal.SIGSTOP)
+    vm.start("systemctl", "reload", "dsatier")
+    print(said(striker))
+    vm.reset(PATIENCE)
+    found = until(vm, "in quarantine", lambda s: s["state"] == "quarantined")
+    shown(vm, "reset")
+    assert "UncleanEnd" == found["reason"]
+    assert "dsa_state = 1" in found["message"]
+    assert {0} == {in_use(vm), knobs(vm)["dsa_state"], knobs(vm)["use_dsa_copy_pages"]}
+    up_again(vm)
+
+
+def test_a_device_that_vanishes(vm: Guest) -> None:
+    """It is gone from the bus without a word: its registers read ones, and nothing comes back."""
+    vm.write("/sys/module/idxd_migrate/parameters/timeout_ms", "1000")
+    vm.allow("idxd halted|Device is HALTED", "all ones is what a halt looks like, too")
+    name, place = idxd.names(vm)["dsa2"], idxd.address(vm, "dsa2")
+    run = busy(vm, 4)
+    vm.set_device(name, "removed", True)
+    assert re.search(f"wq2\\.0|{place}", why := engine_faulted(vm)), why
+    shown(vm, "a device vanished")
+    ran = run.wait(PATIENCE)
+    assert 0 == ran.code, ran.out + ran.err
+    found, _ = squeeze(vm)
+    assert 0 == found["dsa"] < found["pgdemote_kswapd"]
+
+
 def test_down(vm: Guest) -> None:
-    """Also with a device that has halted: its channel is given back like the others."""
+    """Also with a device that is gone: its channel is given back like the others."""
     vm.ok("rm", MINE, MORE)
     reload(vm)
     vm.ok("dsatier", "rollback", timeout=PATIENCE)

@@ -66,10 +66,32 @@ def test_facts_are_what_the_kernel_shows(debian: Guest) -> None:
     assert [[0, 1], []] == [node["cpus"] for node in facts["nodes"]]
 
 
+def watched(vm: Guest) -> list[str]:
+    """Return all that a profile would change there, and what dsatier keeps of a change."""
+    paths = ["/proc/sys/kernel/numa_balancing", "/sys/kernel/mm/numa/demotion_enabled"]
+    paths += [f"/sys/bus/dsa/devices/wq{number}.0/state" for number in range(8)]
+    paths += ["/sys/devices/system/cpu/online", "/proc/swaps"]
+    return [*map(vm.read, paths), vm.sh("ls /var/lib/dsatier/originals.json 2>/dev/null || true")]
+
+
+def test_a_reload_on_a_kernel_without_the_knobs_is_refused(debian: Guest) -> None:
+    """The daemon says why, keeps running, and has written nothing."""
+    before = watched(debian)
+    debian.ok("cp", "/opt/dsa.yaml", "/etc/dsatier.d/50-dsa.yaml")
+    assert debian.run("systemctl", "reload", "dsatier", timeout=300).code
+    found = json.loads(debian.ok("cat", "/run/dsatier/status.json"))
+    assert ("unmanaged", "Refused") == (found["state"], found["profile"]["status"])
+    assert "found a kernel without them" in found["profile"]["message"]
+    shown = debian.run("dsatier", "status")
+    print(shown.out)
+    assert "found a kernel without them" in shown.out
+    assert "active\n" == debian.ok("systemctl", "is-active", "dsatier")
+    assert before == watched(debian)
+    debian.ok("rm", "/etc/dsatier.d/50-dsa.yaml")
+
+
 def test_a_kernel_without_the_knobs_is_refused_and_untouched(debian: Guest) -> None:
-    watched = ["/proc/sys/kernel/numa_balancing", "/sys/kernel/mm/numa/demotion_enabled"]
-    watched += [f"/sys/bus/dsa/devices/wq{number}.0/state" for number in range(8)]
-    before = [debian.read(path) for path in watched]
+    before = watched(debian)
     debian.ok("systemctl", "stop", "dsatier")  # there is one writer, and that is the daemon
     for verb in ("doctor", "apply"):
         ran = debian.run("dsatier", verb, "-p", "/opt/dsa.yaml")
@@ -77,4 +99,4 @@ def test_a_kernel_without_the_knobs_is_refused_and_untouched(debian: Guest) -> N
         assert ran.code
         assert "found a kernel without them" in told
         assert "dsatier's kernel package" in told
-    assert before == [debian.read(path) for path in watched]
+    assert before == watched(debian)
