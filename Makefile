@@ -48,7 +48,7 @@ test-long: $(STAMP)
 	$(BIN)/python -m tests.kernel --minutes 60 --seed $$RANDOM --layer debug --layer kasan --dsa 2
 	$(BIN)/python -m tests.kernel.faults --minutes 60 --seed $$RANDOM --layer debug --layer kasan
 	DSATIER_LONG=1 $(BIN)/python -m pytest -m system --override-ini=addopts= \
-	  tests/kernel/test_dsa.py tests/kernel/test_dsa_kinds.py
+	  tests/kernel/test_dsa.py tests/kernel/test_dsa_kinds.py tests/kernel/test_whole.py
 	$(BIN)/python -m tests.kernel.cost
 	$(BIN)/python -m tests.kernel.suites --report suites-report
 
