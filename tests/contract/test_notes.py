@@ -162,21 +162,19 @@ def note(text):
         print(error.errno, end=" ")
     print(host.noted(path), end=" ")
 
-with open(folder + "/filler", "wb", buffering=0) as filler:
-    try:
-        while True:
-            filler.write(b"x" * 4096)
-    except OSError:
-        pass
+def fill():
+    with open(folder + "/filler", "wb", buffering=0) as filler:
+        try:
+            while True:
+                filler.write(b"x" * 4096)
+        except OSError:
+            pass
+
+fill()
 note("first")
 subprocess.run(["rm", folder + "/filler"], check=True)
 note("second")
-with open(folder + "/filler", "wb", buffering=0) as filler:
-    try:
-        while True:
-            filler.write(b"x" * 4096)
-    except OSError:
-        pass
+fill()
 note("third")
 subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
 note("fourth")

@@ -19,11 +19,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.kernel.ours import ANY_MTHP, booted, counters, knob, since
+from tests.kernel.engine import EVERYBODY, TIMEOUT, down, up
+from tests.kernel.ours import ANY_MTHP, CGROUP, booted, control_group, counters, knob, since
 from tests.kernel.test_knobs import TABLE
 from tests.vm.booting import ACCEL_CONFIG
 from tests.vm.guest import Guest
-from tests.vm.idxd import address, configuration, load, names
+from tests.vm.idxd import PCI, address, configuration, load, names, reset
 from tests.vm.machine import Dsa, Machine, Node
 
 MACHINE = Machine(
@@ -33,13 +34,10 @@ MACHINE = Machine(
 )
 PATIENCE = 900.0
 """Seconds; such a kernel is some ten times slower, and an emulator as much again."""
-CGROUP = "/tmp/cgroup"
 ANONYMOUS = ("base", "thp", "mthp", "mixed")
 KINDS = (*ANONYMOUS, "ksm", "uffd", "shmem", "hugetlb")
 MOVES = ("move_pages", "migrate_pages", "mbind", "reclaim", "others")
 FAULTS = ("failslab", "fail_page_alloc")
-PCI = "/sys/bus/pci"
-DEADLINE = "/sys/module/idxd_migrate/parameters/timeout_ms"
 QUEUES = 2
 """Of each device."""
 DSA_ERRORS = {"dsa_state": "ENODEV,EBUSY,ENOMEM", "limit_chans": "EBUSY"}
@@ -117,11 +115,10 @@ def drawn(dice: random.Random) -> Round:
 
 def prepare(vm: Guest) -> None:
     """Give the guest a control group, huge pages, and a place to be reclaimed in."""
+    control_group(vm)
     vm.sh(
-        """mkdir -p "$1"; mount -t cgroup2 none "$1"; echo +memory >"$1/cgroup.subtree_control"
-        mkdir "$1/tests"; echo 1 >/sys/kernel/mm/numa/demotion_enabled
-        echo 1000 >/sys/kernel/mm/ksm/pages_to_scan; echo 1 >/sys/kernel/mm/ksm/run""",
-        CGROUP,
+        """echo 1 >/sys/kernel/mm/numa/demotion_enabled
+        echo 1000 >/sys/kernel/mm/ksm/pages_to_scan; echo 1 >/sys/kernel/mm/ksm/run"""
     )
     vm.write("/proc/sys/vm/nr_hugepages", "40")
     for name in FAULTS:
@@ -166,12 +163,6 @@ def places(vm: Guest) -> dict[str, str]:
     return {device: address(vm, name) for name, device in names(vm).items()}
 
 
-def let_go(vm: Guest) -> None:
-    """Stop using devices, and give their queues back."""
-    for name in ("use_dsa_copy_pages", "dsa_state"):
-        vm.write(f"/proc/sys/vm/{name}", "0", timeout=PATIENCE)
-
-
 def disturb(vm: Guest, event: str, place: str) -> None:
     """Have something become of the first device, while its queues may be in use."""
     vm.allow("Clients has claim", "the driver says so of a queue that is unbound")
@@ -187,16 +178,11 @@ def disturb(vm: Guest, event: str, place: str) -> None:
 
 def anew(vm: Guest, at: dict[str, str]) -> None:
     """Have all devices be as at the beginning, each after a reset."""
-    let_go(vm)
+    down(vm, PATIENCE)
     for device, place in at.items():
         vm.set_device(device, "faults", "")
         vm.set_device(device, "release", True)
-        vm.sh(
-            """[ ! -e "$1/drivers/idxd/$2" ] || echo "$2" >"$1/drivers/idxd/unbind"
-            echo 1 >"$1/devices/$2/reset"; echo "$2" >"$1/drivers/idxd/bind" """,
-            *(PCI, place),
-            timeout=PATIENCE,
-        )
+        reset(vm, place, PATIENCE)
     load(vm, configuration(len(at), queues=QUEUES), timeout=PATIENCE)
 
 
@@ -213,7 +199,7 @@ def written(vm: Guest, writers: int, seconds: int) -> Iterator[None]:
     if run is not None:
         ran = run.wait(PATIENCE)
         assert 0 == ran.code, ran.err
-        let_go(vm)
+        down(vm, PATIENCE)
         for name, (_, _, boot, _) in TABLE.items():
             knob(vm, name, boot)
         vm.write("/proc/sys/vm/demote_scale_factor", "200")
@@ -222,15 +208,13 @@ def written(vm: Guest, writers: int, seconds: int) -> Iterator[None]:
 def played(vm: Guest, now: Round, at: dict[str, str]) -> dict[str, int]:
     """Play a round, and return how far the counters have come. ``at`` is where devices are."""
     vm.write(ANY_MTHP, "always" if now.kind == "mthp" else "never")
-    knob(vm, "migrate_batch_reasons", 989)
+    knob(vm, "migrate_batch_reasons", EVERYBODY)
     knob(vm, "migrate_batch_usecs", 0)
     knob(vm, "cpu_multi_copy_pages", int(now.threads))
     knob(vm, "cpu_multi_copy_threshold", 16)
     if now.channels:
-        vm.write(DEADLINE, "1000" if now.event else "120000")
-        knob(vm, "limit_chans", now.channels)
-        knob(vm, "dsa_state", 1)
-        knob(vm, "use_dsa_copy_pages", 1)
+        vm.write(TIMEOUT, "1000" if now.event else "120000")
+        up(vm, now.channels)
     vm.write("/proc/timer", "1\n")
     before = counters(vm)
     itself = now.how in ("move_pages", "migrate_pages", "mbind")

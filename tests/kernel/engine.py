@@ -9,19 +9,17 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.kernel.ours import PROGRAMS, kernel, knob, program
+from tests.kernel.ours import PROGRAMS, control_group, kernel, knob, program
 from tests.vm.booting import ACCEL_CONFIG, guest
-from tests.vm.guest import BOOT, Command, Guest
+from tests.vm.guest import BOOT, PATIENCE, Command, Guest
 from tests.vm.kernel import Kernel
 from tests.vm.machine import Dsa, Iommu, Machine, Node, Property
 
 EVERYBODY = 989
 """All reasons that can batch."""
-PCI = "/sys/bus/pci"
 PARAMETERS = "/sys/module/idxd_migrate/parameters"
 TIMEOUT = f"{PARAMETERS}/timeout_ms"
 FAILED = "copying by CPU, use_dsa_copy_pages reads 0"
-CGROUP = "/tmp/cgroup"
 LONG = "DSATIER_LONG" in os.environ
 """Test all of the matrix; else some of it."""
 LONG_ONLY = pytest.mark.skipif(not LONG, reason="DSATIER_LONG is not set")
@@ -53,11 +51,7 @@ def booted(
         files=files,
         timeout=timeout,
     ) as vm:
-        vm.sh(
-            """mkdir -p "$1"; mount -t cgroup2 none "$1"; echo +memory >"$1/cgroup.subtree_control"
-            mkdir "$1/tests" """,
-            CGROUP,
-        )
+        control_group(vm)
         vm.write("/sys/kernel/debug/migrate_copy_verify", "Y")
         vm.write(TIMEOUT, "30000")  # on a busy machine an emulated device takes its time
         knob(vm, "migrate_batch_usecs", 0)  # an emulated CPU is slow
@@ -72,10 +66,10 @@ def up(vm: Guest, channels: int) -> None:
     knob(vm, "use_dsa_copy_pages", 1)
 
 
-def down(vm: Guest) -> None:
+def down(vm: Guest, timeout: float = PATIENCE) -> None:
     """Give the channels back."""
-    knob(vm, "use_dsa_copy_pages", 0)
-    knob(vm, "dsa_state", 0)
+    for name in ("use_dsa_copy_pages", "dsa_state"):
+        vm.write(f"/proc/sys/vm/{name}", "0", timeout=timeout)
 
 
 def value(vm: Guest, name: str) -> str:
@@ -90,8 +84,8 @@ def error(vm: Guest, path: str, text: str) -> str:
     return ran.err
 
 
-def busy(vm: Guest, seconds: int) -> Command:
-    """Start pages that move to and fro, and are written to."""
+def busy(vm: Guest, seconds: int, patience: float = PATIENCE) -> Command:
+    """Start pages that move to and fro and are written to, each byte of which is checked."""
     found = vm.start("pages", "mixed", "move_pages", "16", f"{seconds}", "write", "remote")
-    found.wait_for("^ready$")
+    found.wait_for("^ready$", patience)
     return found

@@ -20,10 +20,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.kernel.engine import CGROUP, PARAMETERS, PCI, TIMEOUT, booted, down, up
-from tests.kernel.ours import ANY_MTHP, counters, kernel, since
+from tests.kernel.engine import PARAMETERS, TIMEOUT, booted, down, up
+from tests.kernel.ours import ANY_MTHP, CGROUP, counters, kernel, since
 from tests.vm.guest import Command, Guest
-from tests.vm.idxd import address, configuration, in_use, load, moved, moved_since, names
+from tests.vm.idxd import (
+    PCI,
+    address,
+    configuration,
+    in_use,
+    load,
+    moved,
+    moved_since,
+    names,
+    reset,
+)
 
 DEVICES = 4
 QUEUES = 2
@@ -178,13 +188,7 @@ def mended(vm: Guest, places: Sequence[str], known: dict[str, str]) -> None:
         vm.set_device(device, "release", True)
     down(vm)
     for place in places:
-        vm.run(
-            "sh",
-            "-c",
-            f"cd {PCI}; echo {place} >drivers/idxd/unbind; echo 1 >devices/{place}/reset; "
-            f"echo {place} >drivers/idxd/bind",
-            timeout=PATIENCE,
-        )
+        reset(vm, place, PATIENCE)
     until = time.monotonic() + PATIENCE
     while in_use(vm):
         assert time.monotonic() < until, "a queue was not given back"

@@ -20,6 +20,7 @@ BENCH = HERE.parents[1] / "kernel-src/bench"
 """The benchmark of page copies."""
 MACHINE = Machine(nodes=(Node(cpus=4, memory=768), Node(memory=768)))
 """Four CPUs, so that there are idle ones for threads."""
+CGROUP = "/tmp/cgroup"
 PROGRAMS = ("pages", "knobs", "moves")
 ANY_MTHP = "/sys/kernel/mm/transparent_hugepage/hugepages-64kB/enabled"
 
@@ -70,6 +71,15 @@ def booted(
 def knob(vm: Guest, name: str, value: int | str) -> None:
     """Write a knob of /proc/sys/vm."""
     vm.write(f"/proc/sys/vm/{name}", f"{value}\n")
+
+
+def control_group(vm: Guest) -> None:
+    """Give the guest a control group ``tests`` in ``CGROUP``, whose memory is accounted for."""
+    vm.sh(
+        """mkdir -p "$1"; mount -t cgroup2 none "$1"; echo +memory >"$1/cgroup.subtree_control"
+        mkdir "$1/tests" """,
+        CGROUP,
+    )
 
 
 @contextmanager

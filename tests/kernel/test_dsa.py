@@ -15,7 +15,6 @@ from tests.kernel.engine import (
     LONG,
     LONG_ONLY,
     PARAMETERS,
-    PCI,
     TIMEOUT,
     booted,
     busy,
@@ -26,7 +25,7 @@ from tests.kernel.engine import (
 )
 from tests.kernel.ours import ANY_MTHP, counters, knob, run_pages, since
 from tests.vm.guest import Guest
-from tests.vm.idxd import address, configuration, in_use, load, moved, moved_since, names
+from tests.vm.idxd import PCI, address, configuration, in_use, load, moved, moved_since, names
 from tests.vm.idxd import counters as device_counters
 from tests.vm.machine import Iommu
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.kernel.engine import CGROUP, LONG, LONG_ONLY, booted, down, up
-from tests.kernel.ours import ANY_MTHP, counters, knob, run_pages, since
+from tests.kernel.engine import LONG, LONG_ONLY, booted, down, up
+from tests.kernel.ours import ANY_MTHP, CGROUP, counters, knob, run_pages, since
 from tests.vm.guest import Command, Guest
 from tests.vm.idxd import configuration, in_use, load, moved, moved_since
 from tests.vm.machine import Iommu

@@ -10,11 +10,10 @@ import pytest
 from tests.kernel.ours import kernel
 from tests.vm.booting import ACCEL_CONFIG, guest
 from tests.vm.guest import Guest
-from tests.vm.idxd import address, channels, configuration, dmatest, load, state
+from tests.vm.idxd import PCI, address, channels, configuration, dmatest, load, state
 from tests.vm.machine import Dsa, Machine
 
 pytestmark = pytest.mark.system
-PCI = "/sys/bus/pci"
 
 
 @pytest.fixture

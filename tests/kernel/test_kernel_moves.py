@@ -8,13 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kernel.ours import booted, counters, knobs, since
+from tests.kernel.ours import CGROUP, booted, control_group, counters, knobs, since
 from tests.vm.guest import Command, Guest
 from tests.vm.machine import Machine, Node
 
 pytestmark = pytest.mark.system
 
-CGROUP = "/tmp/cgroup"
 CASES = ("off", "cpu", "threads")
 
 
@@ -22,9 +21,7 @@ CASES = ("off", "cpu", "threads")
 def vm() -> Iterator[Guest]:
     """A guest with our kernel, and a control group for those whose memory is reclaimed."""
     with booted() as found:
-        script = """mkdir -p "$1"; mount -t cgroup2 none "$1"
-            echo +memory >"$1/cgroup.subtree_control"; mkdir "$1/tests" """
-        found.sh(script, CGROUP)
+        control_group(found)
         found.write("/sys/kernel/mm/numa/demotion_enabled", "1")
         yield found
 

@@ -6,7 +6,6 @@ The tests are one story, in this order. Devices are asked what they copied, and 
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import lab
+from tests.kernel.engine import LONG, busy
 from tests.kernel.hosted import (
     DEVICES,
     PATIENCE,
@@ -34,12 +34,11 @@ from tests.kernel.hosted import (
 from tests.kernel.ours import program
 from tests.system.conftest import PROFILES
 from tests.vm import idxd
-from tests.vm.guest import Command, Guest
+from tests.vm.guest import Guest
 from tests.vm.idxd import in_use, moved, moved_since
 
 pytestmark = pytest.mark.system
 
-LONG = bool(os.environ.get("DSATIER_LONG"))
 MINE, MORE = "/etc/dsatier.d/50-dsa.yaml", "/etc/dsatier.d/60-more.yaml"
 TIERING = "tiering: {demotion_enabled: true, numa_balancing: 2, demote_scale_factor: 1000}\n"
 
@@ -157,13 +156,6 @@ def test_a_copy_that_fails(vm: Guest) -> None:
 # -- what somebody does to an engine that copies, under load -------------------------
 
 
-def busy(vm: Guest, seconds: int) -> Command:
-    """Start pages that move to and fro and are written to, each byte of which is checked."""
-    found = vm.start("pages", "mixed", "move_pages", "16", f"{seconds}", "write", "remote")
-    found.wait_for("^ready$", PATIENCE)
-    return found
-
-
 def up_again(vm: Guest) -> None:
     """Acknowledge a fault, and wait until devices copy."""
     vm.ok("dsatier", "clear", timeout=PATIENCE)
@@ -188,7 +180,7 @@ def test_by_hand(vm: Guest, what: str) -> None:
     """dsatier falls back to CPU copies and latches, no byte is lost, and it climbs when told to."""
     vm.allow("Clients has claim", "the driver says so of a queue that is unbound")
     script, word = BY_HAND[what]
-    run = busy(vm, 4)
+    run = busy(vm, 4, PATIENCE)
     vm.sh(script, timeout=PATIENCE)
     why = engine_faulted(vm)
     shown(vm, what)
@@ -200,7 +192,7 @@ def test_by_hand(vm: Guest, what: str) -> None:
 
 def test_a_queue_that_the_kernel_uses_cannot_be_disabled_by_accel_config(vm: Guest) -> None:
     before = status(vm)["faults"]
-    run = busy(vm, 2)
+    run = busy(vm, 2, PATIENCE)
     assert "wq has clients" in vm.run("accel-config", "disable-wq", "dsa0/wq0.0").err
     assert 0 == run.wait(PATIENCE).code
     assert ("converged", before) == (status(vm)["state"], status(vm)["faults"])
@@ -226,7 +218,7 @@ def test_killed_on_the_way_up(vm: Guest, step: str) -> None:
     """systemd starts it again, it comes up on CPU copies, and climbs when somebody has looked."""
     vm.ok("dsatier", "rollback", timeout=PATIENCE)
     assert {0} == {in_use(vm), knobs(vm)["dsa_state"]}
-    run = busy(vm, 4)
+    run = busy(vm, 4, PATIENCE)
     striker = struck(vm, step)
     vm.start("systemctl", "reload", "dsatier")
     print(said(striker))
@@ -256,9 +248,7 @@ def test_a_device_that_halts(vm: Guest) -> None:
 def test_a_halted_device_that_is_reset_serves_again(vm: Guest) -> None:
     """What an operator does for one: let go of it, reset it, give it back, acknowledge."""
     vm.allow("idxd halted|Device is HALTED|HALT|Clients has claim", "the device is halted")
-    place = idxd.address(vm, "dsa5")
-    script = 'cd /sys/bus/pci; echo "$1" >drivers/idxd/unbind; echo 1 >"devices/$1/reset"; '
-    vm.sh(script + 'echo "$1" >drivers/idxd/bind', place, timeout=PATIENCE)
+    idxd.reset(vm, idxd.address(vm, "dsa5"), PATIENCE)
     up_again(vm)
     device = idxd.names(vm)["dsa5"]
     at = moved(vm)[device]
@@ -290,7 +280,7 @@ def test_a_device_that_vanishes(vm: Guest) -> None:
     vm.write("/sys/module/idxd_migrate/parameters/timeout_ms", "1000")
     vm.allow("idxd halted|Device is HALTED", "all ones is what a halt looks like, too")
     name, place = idxd.names(vm)["dsa2"], idxd.address(vm, "dsa2")
-    run = busy(vm, 4)
+    run = busy(vm, 4, PATIENCE)
     vm.set_device(name, "removed", True)
     assert re.search(f"wq2\\.0|{place}", why := engine_faulted(vm)), why
     shown(vm, "a device vanished")

@@ -13,6 +13,7 @@ from dsatier.queuefile import expand, text
 from tests.vm.guest import PATIENCE, Guest
 
 CONFIG = "/run/queues.json"
+PCI = "/sys/bus/pci"
 PARAMETERS = "/sys/module/dmatest/parameters"
 _SUMMARY = re.compile(
     r"dmatest: (?P<channel>dma\d+chan\d+)-\w+?(?P<thread>\d+): summary (?P<tests>\d+) tests, "
@@ -94,6 +95,16 @@ def state(vm: Guest, name: str) -> str:
 def address(vm: Guest, name: str) -> str:
     """Return a device's address on the PCI bus, from the driver's name."""
     return vm.sh(f"readlink -f /sys/bus/dsa/devices/{name}/..").strip().rpartition("/")[2]
+
+
+def reset(vm: Guest, place: str, timeout: float = PATIENCE) -> None:
+    """Take the driver off a device, if it is on it, reset it, and give it back to the driver."""
+    vm.sh(
+        """[ ! -e "$1/drivers/idxd/$2" ] || echo "$2" >"$1/drivers/idxd/unbind"
+        echo 1 >"$1/devices/$2/reset"; echo "$2" >"$1/drivers/idxd/bind" """,
+        *(PCI, place),
+        timeout=timeout,
+    )
 
 
 def channels(vm: Guest, name: str = "") -> list[str]:
