@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic as now
+from time import sleep
 
 from dsatier.apart import Begun
 from dsatier.asking import ask
@@ -34,6 +35,8 @@ from tests.bench.hosts import PROFILE, PROFILES
 
 INSIDE, ASLEEP, KEEPING = range(3)
 """Places of the sums, in seconds."""
+_SETTLING = 0.5
+"""Seconds after ready in which a daemon looks for the first time and tidies up its memory: a start's."""
 
 
 class TimedHost(StagedHost):
@@ -179,6 +182,7 @@ def reloads(root: Path, name: str, profiles: Sequence[str]) -> list[dict[str, fl
     try:
         if not os.read(told, 1):
             raise SystemExit(f"bench: no daemon: {(root / 'log').read_text(encoding='utf-8')}")
+        sleep(_SETTLING)
         for text in profiles:
             (root / "etc/dsatier.d/bench.yaml").write_text(text, encoding="utf-8")
             before, began = sums[:3].tolist(), now()
