@@ -209,6 +209,8 @@ def bring_in(tree: Path, patches: Path) -> None:
     """Make commits of the series on an unpacked source, or on a tree with the tag ``base``."""
     if not (tree / ".git").exists():
         _git(tree, "init", "--quiet", "--initial-branch=main")
+        # git would pack a source of this size after each look at it, for minutes
+        _git(tree, "config", "gc.auto", "0")
         exclude = tree / ".git/info/exclude"
         exclude.write_text("/build-*\n/configs/devices/x86_64-softmmu/dsatier.mak\n")
         _git(tree, "add", "--all", "--force")
