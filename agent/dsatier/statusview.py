@@ -233,7 +233,8 @@ def screen(document: "dict[str, Any]", now: float, late: str = "") -> str:
         message = profile["message"].replace("\n", "\n" + " " * 12)
         lines.append(f"  rejected  {profile['status']}: {message}")
     lines.append(
-        f"  counted   {document['repaired']} repairs of drift, {document['faults']} faults"
+        f"  counted   {_many(document['repaired'], 'repair')} of drift, "
+        f"{_many(document['faults'], 'fault')}"
     )
     if daemon is not None:
         lines.append(
@@ -263,6 +264,15 @@ def _since(at: float, now: float) -> str:
 
 def _when(at: float, now: float) -> str:
     return f"{strftime('%Y-%m-%d %H:%M:%S', localtime(at))} ({_ago(now - at)})"
+
+
+def _many(number: int, what: str) -> str:
+    """Return how many there are of something.
+
+    >>> _many(1, "fault"), _many(0, "fault")
+    ('1 fault', '0 faults')
+    """
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _ago(seconds: float) -> str:

@@ -36,7 +36,7 @@ from tests.bench.hosts import PROFILE, PROFILES
 INSIDE, ASLEEP, KEEPING = range(3)
 """Places of the sums, in seconds."""
 _SETTLING = 0.5
-"""Seconds after ready in which a daemon looks for the first time and tidies up its memory: a start's."""
+"""Seconds after ready in which a daemon looks for the first time and tidies up: its start."""
 
 
 class TimedHost(StagedHost):
