@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
 
-from tests.kernel.ours import PROGRAMS, control_group, kernel, knob, program
+from tests.kernel.ours import PROGRAMS, control_group, kernel, knob, program, since
 from tests.vm.booting import ACCEL_CONFIG, guest
 from tests.vm.guest import BOOT, PATIENCE, Command, Guest
+from tests.vm.idxd import moved_since
 from tests.vm.kernel import Kernel
 from tests.vm.machine import Dsa, Iommu, Machine, Node, Property
 
@@ -70,6 +72,23 @@ def down(vm: Guest, timeout: float = PATIENCE) -> None:
     """Give the channels back."""
     for name in ("use_dsa_copy_pages", "dsa_state"):
         vm.write(f"/proc/sys/vm/{name}", "0", timeout=timeout)
+
+
+def agreed(
+    vm: Guest, before: dict[str, int], at: dict[str, int]
+) -> tuple[dict[str, int], list[int]]:
+    """Return what the kernel has counted, and the bytes of each device, once both say the same.
+
+    They are read one after the other, and what the kernel begins by itself is copied between: so
+    they are read again, and where one of them is wrong they differ for good.
+    """
+    until = time.monotonic() + PATIENCE
+    while True:
+        found, shares = since(vm, before), moved_since(vm, at)
+        if found["dsa"] * 4096 == sum(shares):
+            return found, shares
+        assert time.monotonic() < until, (found, shares)
+        time.sleep(0.5)
 
 
 def value(vm: Guest, name: str) -> str:
