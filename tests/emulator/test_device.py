@@ -33,6 +33,7 @@ from tests.emulator.descriptors import (
     noop,
 )
 from tests.emulator.dsa import ARENA, LISTS, Cause, Command, Dsa, Error, Queue, Register, State
+from tests.emulator.qtest import QemuError
 
 pytestmark = pytest.mark.system
 
@@ -491,6 +492,38 @@ def test_handles_that_are_revoked(handled: Dsa) -> None:
     assert old != new
     assert Status.SUCCESS == told_by(handled, new)
     handled.await_interrupt(2)
+
+
+def test_more_vectors_than_queues(bench: Bench) -> None:
+    """Each can be asked for and interrupts, up to the last; what no device has is refused."""
+    (dsa,) = bench("int-handles=on,queues=4,vectors=20")
+    assert 20 == dsa.vector_count()
+    dsa.take_interrupts()
+    dsa.start([Queue()])
+    error, handle = dsa.command(Command.REQUEST_HANDLE, 19)
+    assert Error.OK == error
+    assert Status.SUCCESS == told_by(dsa, handle)
+    dsa.await_interrupt(19)
+    assert Error.INT_INDEX == dsa.command(Command.REQUEST_HANDLE, 20).error
+    for count in (4, 66):
+        with pytest.raises(QemuError, match=rf"vectors: expected 5 to 65, found {count}"):
+            bench(f"queues=4,vectors={count}")
+
+
+def test_an_interrupt_for_nothing(dsa: Dsa) -> None:
+    """It says what it was told to say, also while a command is active, and changes nothing."""
+    dsa.take_interrupts()
+    dsa.start([Queue()])
+    dsa.faults(f"command-late:op={Command.DRAIN_ALL:d}:ms=10")
+    dsa.begin(Command.DRAIN_ALL, interrupt=True)
+    dsa.machine.set(dsa.path, "interrupt", int(Cause.COMMAND | Cause.OCCUPANCY))
+    dsa.await_interrupt(0)
+    assert Cause.COMMAND | Cause.OCCUPANCY == dsa.causes(clear=True)
+    assert dsa.active()
+    dsa.machine.step(10 * MS)
+    dsa.await_interrupt(0)
+    assert Cause.COMMAND == dsa.causes(clear=True)
+    assert not dsa.active()
 
 
 # -- event log ---------------------------------------------------------------------

@@ -193,9 +193,9 @@ def test_the_event_log_goes_on(dsa2: Dsa, moved: Move) -> None:
 
 
 def test_another_device_does_not_load_it(dsa: Dsa, moved: Move) -> None:
-    """One with fewer queues, or of another version, refuses."""
+    """One with fewer queues, more vectors, or of another version, refuses."""
     dsa.start()
-    for other in ("queues=4", "version=2.0", "int-handles=on"):
+    for other in ("queues=4", "vectors=20", "version=2.0", "int-handles=on"):
         with pytest.raises(QemuError, match="migrate-incoming"):
             moved(dsa, other)
         dsa.machine.qmp("cont")
