@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -37,18 +38,21 @@ class Scripted:
         self.end.sendall(packet(text))
 
     def _serve(self) -> None:
+        held = b""
         while data := self.end.recv(4096):
-            if data.startswith(b"\x03"):
-                self.say("T02thread:01;")
-            text = data.lstrip(b"+\x03").decode()
-            if not text:
-                continue
-            asked = text[1:].partition("#")[0]
-            assert packet(asked).decode() == text
-            self.asked.append(asked)
-            if asked != "c":
-                self.end.sendall(b"+")
-                self.say(ANSWERS.get(asked, "E22"))
+            held += data
+            # what comes in one piece may be half of a request, or several
+            while found := re.match(rb"\+*(?:(\x03)|\$([^#]*)#..)", held):
+                held = held[found.end() :]
+                if found[1]:
+                    self.say("T02thread:01;")
+                    continue
+                asked = found[2].decode()
+                assert found[0].endswith(packet(asked))
+                self.asked.append(asked)
+                if asked != "c":
+                    self.end.sendall(b"+")
+                    self.say(ANSWERS.get(asked, "E22"))
 
 
 @contextmanager
