@@ -27,10 +27,10 @@ from tests.kernel.ours import ANY_MTHP, counters, knob, run_pages, since
 from tests.vm.guest import Guest
 from tests.vm.idxd import PCI, address, configuration, in_use, load, moved, moved_since, names
 from tests.vm.idxd import counters as device_counters
-from tests.vm.machine import Iommu
 
 pytestmark = pytest.mark.system
 DSA = "/sys/bus/dsa/devices"
+TRACING = "/sys/kernel/debug/tracing"
 
 
 # -- who copies --------------------------------------------------------------------
@@ -271,19 +271,18 @@ def test_a_handle_that_is_revoked() -> None:
 def test_where_the_data_go_next(pair: Guest) -> None:
     """What comes to the CPUs is written to their cache, if it is short; all else to memory."""
     vm = pair
-    events = "/sys/kernel/debug/tracing"
-    vm.write(f"{events}/kprobe_events", "p:given idxd_submit_desc flags=+4(+0(%si)):x32")
-    vm.write(f"{events}/events/kprobes/given/enable", "1")
+    vm.write(f"{TRACING}/kprobe_events", "p:given idxd_submit_desc flags=+4(+0(%si)):x32")
+    vm.write(f"{TRACING}/events/kprobes/given/enable", "1")
     up(vm, 4)
     found = []
     for size in ("2", "8"):
-        vm.write(f"{events}/trace", "")
+        vm.write(f"{TRACING}/trace", "")
         # to node 1 and back, one huge page, and then four in one list
         run_pages(vm, "thp", "mbind", size, "0")
-        found.append(flags(vm.read(f"{events}/trace")))
+        found.append(flags(vm.read(f"{TRACING}/trace")))
     down(vm)
-    vm.write(f"{events}/events/kprobes/given/enable", "0")
-    vm.write(f"{events}/kprobe_events", "\n")  # opened anew, it is empty
+    vm.write(f"{TRACING}/events/kprobes/given/enable", "0")
+    vm.write(f"{TRACING}/kprobe_events", "\n")  # opened anew, it is empty
     short, long = found
     half = len(short) // 2
     assert len(short) >= 8
@@ -499,14 +498,70 @@ def test_late_writes(fresh: Guest) -> None:
     assert 0 == in_use(vm)
 
 
-@pytest.mark.parametrize("iommu", ["translated", "passthrough"] if LONG else ["translated"])
-def test_behind_an_iommu(iommu: Iommu) -> None:
-    with booted(2, iommu) as vm:
+# -- behind an IOMMU ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["translated", "passthrough"] if LONG else ["translated"])
+def behind(request: pytest.FixtureRequest) -> Iterator[Guest]:
+    """A guest whose two devices are behind an IOMMU."""
+    with booted(2, request.param) as vm:
         load(vm, configuration(2))
-        up(vm, 2)
-        before, at = counters(vm), moved(vm)
-        run_pages(vm, "mixed", "move_pages", "8", "2", "write", "remote")
-        found = since(vm, before)
-        assert found["dsa"] * 4096 == sum(moved_since(vm, at)) > 0
-        assert 0 == found["failed"] == found["fault"]
-        down(vm)
+        yield vm
+
+
+TRANSLATED = pytest.mark.parametrize("behind", ["translated"], indirect=True)
+
+
+def test_behind_an_iommu(behind: Guest) -> None:
+    vm = behind
+    up(vm, 2)
+    before, at = counters(vm), moved(vm)
+    run_pages(vm, "mixed", "move_pages", "8", "2", "write", "remote")
+    found = since(vm, before)
+    down(vm)
+    assert found["dsa"] * 4096 == sum(moved_since(vm, at)) > 0
+    assert 0 == found["failed"] == found["fault"]
+
+
+def done(vm: Guest) -> tuple[int, int]:
+    """Return how many descriptors devices have had from queues, and how many were batches."""
+    found = [device_counters(vm, name)["device"] for name in names(vm).values()]
+    return sum(one["descriptors"] for one in found), sum(one["batches"] for one in found)
+
+
+@TRANSLATED
+def test_what_is_mapped_at_once(behind: Guest) -> None:
+    """A range of addresses for each side of a descriptor, not of a page: one move is all of it."""
+    vm = behind
+    unmapped = f"{TRACING}/events/iommu/unmap/enable"
+    up(vm, 2)
+    vm.write(f"{TRACING}/trace", "")
+    vm.write(unmapped, "1")
+    before, at = counters(vm), done(vm)
+    run_pages(vm, "base", "move_pages", "4", "0")
+    pages = since(vm, before)["dsa"]
+    descriptors, batches = (b - a for a, b in zip(at, done(vm), strict=True))
+    vm.write(unmapped, "0")
+    down(vm)
+    sizes = list(map(int, re.findall(r"unmapped_size=(\d+)", vm.read(f"{TRACING}/trace"))))
+    assert pages >= 2 * 1024 * 0.9
+    assert 0 == batches
+    assert 0 < descriptors * 16 < pages
+    assert 2 * descriptors == len(sizes)
+    assert 2 * pages * 4096 == sum(sizes)
+
+
+@TRANSLATED
+def test_a_fault_behind_an_iommu(behind: Guest) -> None:
+    """All that a failed move was to copy is left to the CPU, the rest of the list is not."""
+    vm = behind
+    up(vm, 2)
+    before = counters(vm)
+    vm.set_device("dsa0", "faults", "error:nth=3")
+    run_pages(vm, "base", "move_pages", "8", "0")
+    vm.set_device("dsa0", "faults", "")
+    down(vm)
+    found = since(vm, before)
+    assert found["fault"] > 0
+    assert found["failed"] > 16
+    assert found["dsa"] > 0
