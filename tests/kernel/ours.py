@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +41,26 @@ def kernel(*options: str, folder: Path | None = None) -> Kernel:
 def program(name: str) -> Path:
     """Return a program of this folder, or the benchmark's, which is called ``moves``."""
     return images.program((BENCH if name == "moves" else HERE) / f"{name}.c")
+
+
+def module(source: Path, ours: Kernel) -> Path:
+    """Return a module of one file in C, built for a kernel of ours."""
+    placed = ours.image.parent
+    # a developer's tree has no headers apart: it is built there
+    headers = placed / "headers" if (placed / "headers").is_dir() else placed.parent
+    name = source.stem
+
+    def build(folder: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            shutil.copy(source, work)
+            Path(work, "Makefile").write_text(f"obj-m := {name}.o\n")
+            images.output("make", "-s", "-C", headers, f"M={work}", "modules")
+            shutil.copy(Path(work, f"{name}.ko"), folder)
+
+    config = (placed / "config").read_bytes()
+    return images.once(name, ours.release.encode() + config + source.read_bytes(), build) / (
+        f"{name}.ko"
+    )
 
 
 @contextmanager
