@@ -4,7 +4,7 @@
 # make test-system  (root) what needs Debian packages, mount namespaces and FUSE
 # make test-long    (root) an hour each of faults and drift at random, of a hostile guest, of pages that
 #                   move on a kernel that looks for its own errors, and of DSA devices that fail there;
-#                   what our kernel costs, and suites of others on it and beside it
+#                   a boot after each patch, what our kernel costs, and suites of others on it
 # make vm           (root) a shell in a guest with two tiers and eight emulated DSA devices
 # make lab          (root) a whole host to play with: that, our kernel, systemd and dsatier's package
 # make bench        ratios against bare Python and, as root, against TuneD, in one run
@@ -49,6 +49,8 @@ test-long: $(STAMP)
 	$(BIN)/python -m tests.kernel.faults --minutes 60 --seed $$RANDOM --layer debug --layer kasan
 	DSATIER_LONG=1 $(BIN)/python -m pytest -m system --override-ini=addopts= \
 	  tests/kernel/test_dsa.py tests/kernel/test_dsa_kinds.py tests/kernel/test_whole.py
+	kernel-src/scripts/series import build/linux
+	kernel-src/scripts/series build build/linux $(abspath $(BIN))/python -m tests.kernel.boots
 	$(BIN)/python -m tests.kernel.cost
 	$(BIN)/python -m tests.kernel.suites --report suites-report
 

@@ -248,6 +248,7 @@ class Guest:
         self._panic = ""
         self._panic_at = 0
         self._life_at = 0
+        self._off = False
 
     # its life
 
@@ -579,6 +580,24 @@ class Guest:
         self.qmp.execute("system_reset")
         self.wait_for_life(lives + 1, timeout)
 
+    def power_off(self, timeout: float = PATIENCE) -> None:
+        """Have the kernel turn the machine off, and wait for the emulator's end.
+
+        What it said until then is judged here, and nothing is left to be judged. Raises Complained
+        for harm, and GuestError where the emulator goes on or ends in another way.
+        """
+        assert self._process is not None
+        self.check()
+        self.start("poweroff", "-f")
+        try:
+            code = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise GuestError(f"{self.name}: not off in {timeout:g} s\n{self.doing()}") from None
+        self._judge(len(self.console))
+        if code:
+            raise GuestError(f"{self.name}: {self.death()}")
+        self._off = True
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Stop all CPUs and clocks of the guest for as long as the block lasts."""
@@ -670,17 +689,22 @@ class Guest:
 
         Raises GuestError where the emulator did.
         """
-        allowed, self._allowed = self._allowed, {}
-        since, self._judged = self._judged, self.mark()
-        lines = self.console[since : self._judged].splitlines()
-        found = kernellog.complaints(lines, allowed)
-        if found:
-            told = "\n".join(map(str, found[:5]))
-            raise Complained(f"{self.name}: {told}\nthe whole log: {self.keep()}")
+        if self._off:
+            return
+        self._judge(self.mark())
         if death := self.death():
             raise GuestError(f"{self.name}: {death}\n{self.doing(False)}")
         if _HARM.search(said := self._text("emulator.log")):
             raise GuestError(f"{self.name}: the emulator is not well; it said: {said[-6000:]}")
+
+    def _judge(self, until: int) -> None:
+        allowed, self._allowed = self._allowed, {}
+        since, self._judged = self._judged, until
+        lines = self.console[since:until].splitlines()
+        found = kernellog.complaints(lines, allowed)
+        if found:
+            told = "\n".join(map(str, found[:5]))
+            raise Complained(f"{self.name}: {told}\nthe whole log: {self.keep()}")
 
     def doing(self, ask: bool = True) -> str:
         """Return what the guest was doing, for messages.

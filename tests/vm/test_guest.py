@@ -208,6 +208,22 @@ def test_several_at_once_with_instructions_for_a_clock() -> None:
         assert "0-2" == second.read("/sys/devices/system/node/online")
 
 
+def test_a_guest_turns_itself_off() -> None:
+    """What it says on the way is judged, and where it stays on, that is told."""
+    with guest() as found:
+        found.power_off()
+        assert "the emulator ended with 0" in found.death()
+    with pytest.raises(GuestError, match="WARNING: on the way"), guest() as found:
+        found.ok("rm", "/bin/poweroff")  # a link
+        script = "#!/bin/sh\necho WARNING: on the way >/dev/kmsg\nbusybox poweroff -f\n"
+        found.put("/bin/poweroff", script, 0o755)
+        found.power_off()
+    with guest() as found:
+        found.ok("rm", "/bin/poweroff")
+        with pytest.raises(GuestError, match="not off in 1 s"):
+            found.power_off(1)
+
+
 def test_an_emulator_that_cannot_start_says_why() -> None:
     with pytest.raises(GuestError, match=r"the emulator ended with 1; it said: .*nonesuch"):
         guest(Machine(extra=("-device", "nonesuch"))).__enter__()
