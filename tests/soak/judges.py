@@ -151,10 +151,15 @@ def growths(samples: Sequence[Sample]) -> list[Growth]:
     return found
 
 
+def enough(found: Sequence[Growth]) -> bool:
+    """Tell whether there is enough to judge each quantity by."""
+    return len(found) == len(QUANTITIES) and all(one.enough for one in found)
+
+
 def flat(samples: Sequence[Sample], *, must: bool) -> list[str]:
     """Judge that nothing grows. ``must``: too few samples to tell is wrong, too."""
     found = growths(samples)
-    if len(found) < len(QUANTITIES) or not all(one.enough for one in found):
+    if not enough(found):
         return ["too few samples at rest to tell whether anything grows"] if must else []
     return [f"grows: {one}" for one in found if one.an_hour > one.allowed]
 

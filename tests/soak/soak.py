@@ -35,6 +35,8 @@ EARLY = 1 / 3
 """The part of the soak in which the daemon is ended and the host booted."""
 LONG = 50.0
 """Minutes of a soak from which on it must tell whether anything grows."""
+MORE = 1200.0
+"""Seconds that it may go on for that."""
 SAMPLING = 5.0
 TELLING = 30.0
 ASKING = 240.0
@@ -186,8 +188,8 @@ class Soak:
             sampler.start()
             whole = self._minutes * 60
             storm, rest = min(STORM, whole / 4), min(REST, whole / 8)
-            while self.clock() < whole:
-                self._storm(min(storm, max(1.0, whole - self.clock())), whole)
+            while (left := whole - self.clock()) > 0 or self._goes_on(-left):
+                self._storm(min(storm, max(1.0, left)) if left > 0 else storm, whole)
                 self._settle()
                 self._rest(rest)
             self._last()
@@ -199,6 +201,14 @@ class Soak:
             if sampler.is_alive():
                 sampler.join(SAMPLING * 2)
             self.close()
+
+    def _goes_on(self, longer: float) -> bool:
+        """Tell whether it takes longer than it was given: its last boot was late.
+
+        dsatier may ask for one at any time, and a life after it is to be long enough to judge by.
+        """
+        must = self._minutes >= LONG and longer < MORE
+        return must and not judges.enough(judges.growths(self.samples))
 
     def _storm(self, seconds: float, whole: float) -> None:
         self._enter("storm")

@@ -85,6 +85,16 @@ def test_what_grows_in_the_warm_up_alone_is_no_leak() -> None:
     assert [] == judges.flat(warm, must=True)
 
 
+def test_a_life_that_begins_late_is_too_short_to_judge_by() -> None:
+    """So the soak goes on for a while."""
+    lives = [replace(s, pid=1 + (s.at > 1000) + (s.at > 2000)) for s in hour()]
+    assert not judges.enough(judges.growths(lives))
+    assert ["too few samples at rest to tell whether anything grows"] == judges.flat(
+        lives, must=True
+    )
+    assert judges.enough(judges.growths(hour()))
+
+
 def test_what_grows_only_under_storms_is_seen_at_rest() -> None:
     """A leak is in what a storm leaves; what it takes while it lasts is not asked for."""
     leaking = [
