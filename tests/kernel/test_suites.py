@@ -3,7 +3,21 @@
 
 from __future__ import annotations
 
-from tests.kernel.suites import COLUMNS, Item, differences, items, results, sums, worse
+from pathlib import Path
+
+from tests.kernel.suites import (
+    COLUMNS,
+    Item,
+    differences,
+    flat,
+    idle,
+    items,
+    results,
+    scripts,
+    sums,
+    who,
+    worse,
+)
 
 MM = Item("kselftest mm", "thp", (), 1)
 ALONE = Item("stress-ng", "numa", (), 1)
@@ -45,7 +59,7 @@ def test_what_differs_and_what_is_worse() -> None:
     plain = {"a: x": "pass", "a: y": "fail", "b: z": "pass"}
     off = {"a: x": "pass", "a: y": "pass", "b: z": "pass"}
     on = {"a: x": "time-out", "a: y": "fail", "b: z": "pass", "a: x kernel log": "a warning"}
-    columns = dict(zip(COLUMNS, (plain, off, on), strict=True))
+    columns = dict(zip(COLUMNS, (plain, off, on), strict=False))
     assert ["a: x", "a: x kernel log"] == worse(columns)
     assert [] == worse({"one": plain, "other": off})
     told = differences(columns).splitlines()
@@ -58,8 +72,44 @@ def test_what_differs_and_what_is_worse() -> None:
 
 
 def test_every_suite_is_asked_for() -> None:
-    found = list(items(["sysfs.sh"]))
+    found = list(items(["sysfs.sh"], ["mseal_test"]))
     assert {"kselftest mm", "kselftest damon", "stress-ng", "stressapptest"} == {
         item.suite for item in found
     }
     assert len(found) == len({(item.suite, item.name) for item in found})
+    assert "kselftest mm: mseal_test" in {f"{item.suite}: {item.name}" for item in found}
+
+
+def test_programs_that_nobody_else_runs_are_run_by_themselves(tmp_path: Path) -> None:
+    for name in ("damon/a.sh", "damon/_b.py", "damon/c.py", "damon/d", "mm/cow", "mm/mseal_test"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch(0o755)
+    for name in ("mm/hmm-tests", "mm/script.sh"):
+        (tmp_path / name).touch(0o755)
+    (tmp_path / "mm/settings").touch(0o644)
+    (tmp_path / "mm/run_vmtests.sh").write_text("CATEGORY=cow run_test ./cow\n")
+    assert (["a.sh", "c.py"], ["mseal_test"]) == scripts(tmp_path)
+
+
+def test_an_engine_that_fails_counts_and_is_no_test() -> None:
+    plain = flat({"a: x": {"": "pass"}})
+    dsa = flat({"a: x": {"": "pass", "engine": "fault"}})
+    assert {"a: x": "pass", "a: x engine": "fault"} == dsa
+    assert ["a: x engine"] == worse({"one": plain, "other": dsa})
+    assert "| a | 1 pass | 1 pass |" in sums({"one": plain, "other": dsa})
+
+
+def test_an_engine_must_have_copied_and_its_devices_say_so() -> None:
+    plain, off, threads, dsa = COLUMNS
+    copies = {
+        plain: {"a: x": {"pgmigrate_success": 7}},
+        off: {"a: x": {"dsa": 0, "threads": 0, "cpu": 0}},
+        threads: {"a: x": {"dsa": 0, "threads": 4000, "cpu": 3}, "a: y": {"threads": 96}},
+        dsa: {"a: x": {"dsa": 50, "threads": 0, "cpu": 3, "devices": 50}, "a: y": {"devices": 1}},
+    }
+    assert [] == idle(copies)
+    assert "| threads | - | 0 | 4,096 | 0 |" in who(copies)
+    assert "| devices | - | - | - | 51 |" in who(copies)
+    assert [threads] == idle({**copies, threads: {"a: x": {"threads": 0}}})
+    assert [dsa] == idle({**copies, dsa: {"a: x": {"dsa": 50, "devices": 49}}})
+    assert [dsa] == idle({**copies, dsa: {"a: x": {"cpu": 50, "devices": 0}}})
