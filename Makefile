@@ -4,6 +4,7 @@
 # make test-system  (root) what needs Debian packages, mount namespaces and FUSE
 # make test-long    (root) an hour each of faults and drift at random, of a hostile guest, of pages that
 #                   move on a kernel that looks for its own errors, and of DSA devices that fail there;
+#                   half an hour of it where data races are looked for,
 #                   a boot after each patch, what our kernel costs, and suites of others on it
 # make vm           (root) a shell in a guest with two tiers and eight emulated DSA devices
 # make lab          (root) a whole host to play with: that, our kernel, systemd and dsatier's package
@@ -46,6 +47,7 @@ test-long: $(STAMP)
 	  "$$emulator" --minutes 40 --seed $$RANDOM --findings fuzz-findings && \
 	  $(BIN)/python -m tests.emulator.fuzz "$$emulator" --guest --minutes 20 --seed $$RANDOM
 	$(BIN)/python -m tests.kernel --minutes 60 --seed $$RANDOM --layer debug --layer kasan --dsa 2
+	$(BIN)/python -m tests.kernel --minutes 30 --seed $$RANDOM --layer kcsan --dsa 2
 	$(BIN)/python -m tests.kernel.faults --minutes 60 --seed $$RANDOM --layer debug --layer kasan
 	DSATIER_LONG=1 $(BIN)/python -m pytest -m system --override-ini=addopts= \
 	  tests/kernel/test_dsa.py tests/kernel/test_dsa_kinds.py tests/kernel/test_whole.py

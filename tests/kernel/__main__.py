@@ -3,9 +3,10 @@
 
 Pages of every kind move, for every reason, while writers write anything to every knob and, in some
 rounds, memory is refused to those who move them. Every byte is checked, and the kernel, built with
-the layers of kernel-src/config, must not have a word to say. With ``--dsa N`` emulated devices copy
-as well; they fail, halt, are unbound and come back meanwhile. Each round prints a line; the seed
-gives the same rounds again. ``--kernel`` names a folder of a build instead.
+the layers of kernel-src/config, must not have a word to say; with ``--layer kcsan`` it may tell of
+data races, of those that are not ours. With ``--dsa N`` emulated devices copy as well; they fail,
+halt, are unbound and come back meanwhile. Each round prints a line; the seed gives the same rounds
+again. ``--kernel`` names a folder of a build instead.
 """
 
 from __future__ import annotations
@@ -14,13 +15,24 @@ import argparse
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tests.kernel import races
 from tests.kernel.engine import EVERYBODY, TIMEOUT, down, up
-from tests.kernel.ours import ANY_MTHP, CGROUP, booted, control_group, counters, knob, since
+from tests.kernel.ours import (
+    ANY_MTHP,
+    BUILD,
+    CGROUP,
+    booted,
+    control_group,
+    counters,
+    knob,
+    since,
+)
 from tests.kernel.test_knobs import TABLE
 from tests.vm.booting import ACCEL_CONFIG
 from tests.vm.guest import Guest
@@ -44,6 +56,7 @@ DSA_ERRORS = {"dsa_state": "ENODEV,EBUSY,ENOMEM", "limit_chans": "EBUSY"}
 """What these knobs may answer as well where devices come and go."""
 WRONG = ("error", "partial", "never", "late", "stuck")
 """What may be wrong with some descriptors; a device that lies is for test_dsa.py."""
+KCSAN = "/sys/kernel/debug/kcsan"
 GOES = {
     "queue": "echo wq0.0 >/sys/bus/dsa/devices/wq0.0/driver/unbind",
     "device": "echo dsa0 >/sys/bus/dsa/drivers/idxd/unbind",
@@ -158,6 +171,49 @@ def first_use_without_memory(vm: Guest) -> str:
     return f"the first use of the knobs: {outcomes}"
 
 
+@dataclass
+class Listener:
+    """Judges what the kernel says: with KCSAN it may tell of races, of those that are not ours."""
+
+    vm: Guest
+    kcsan: bool
+    ours: list[races.Race] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+    heard: int = 0
+    """How much of the kernel's log has been judged."""
+
+    def __post_init__(self) -> None:
+        """Fail where KCSAN is there, and looks at nothing."""
+        if self.kcsan:
+            assert 1 == self.counted("enabled")
+
+    def counted(self, name: str) -> int:
+        """Return what KCSAN has counted."""
+        rows = (line.split(": ") for line in self.vm.read(KCSAN).splitlines() if ": " in line)
+        return int(dict(rows)[name])
+
+    def check(self) -> None:
+        """Judge what was said since the last time; races of ours are kept and printed."""
+        if self.kcsan:
+            self.vm.allow(races.ALLOWED, "it is judged here")
+            since, self.heard = self.heard, self.vm.mark()
+            functions = races.touched(sorted(BUILD.parents[1].glob("patches/*/*.patch")))
+            for race in races.races(self.vm.console[since : self.heard].splitlines()):
+                if races.ours(race, functions):
+                    self.ours.append(race)
+                    print(f"a race of ours: {race.text}", flush=True)
+                else:
+                    self.others[race.title] += 1
+        self.vm.check()
+
+    def sums(self) -> str:
+        """Return what races there were."""
+        watched = self.counted("setup_watchpoints")
+        told = "".join(f"\n    {n:5} x {title}" for title, n in self.others.most_common())
+        sums = f"{len(self.ours)} races of ours, {self.others.total()} of others:{told}"
+        return f"KCSAN waited for races {watched:,} times: {sums}"
+
+
 def places(vm: Guest) -> dict[str, str]:
     """Return where each device is on the bus, by its name in the emulator."""
     return {device: address(vm, name) for name, device in names(vm).items()}
@@ -243,7 +299,6 @@ def played(vm: Guest, now: Round, at: dict[str, str]) -> dict[str, int]:
     assert now.event or 0 == found["fault"]
     if at:
         anew(vm, at)
-    vm.check()
     return found
 
 
@@ -259,7 +314,10 @@ def leaks(vm: Guest) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Play rounds until the time is over. Returns 0, or raises what went wrong."""
+    """Play rounds until the time is over.
+
+    Returns 0, or 1 where there were races of ours; raises what else went wrong.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m tests.kernel", description=(__doc__ or "").partition("\n")[0]
     )
@@ -273,8 +331,14 @@ def main(argv: list[str] | None = None) -> int:
     dice = random.Random(options.seed)
     total: dict[str, int] = {}
     number = 0
+    kcsan = "kcsan" in options.layer
     with booted(
-        replace(MACHINE, dsa=tuple(Dsa() for _ in range(options.dsa))),
+        replace(
+            MACHINE,
+            dsa=tuple(Dsa() for _ in range(options.dsa)),
+            # a race is found by who comes by while another waits for that
+            threads="multi" if kcsan else MACHINE.threads,
+        ),
         options=layers,
         folder=options.kernel,
         load=["idxd", "idxd_migrate"] if options.dsa else [],
@@ -288,6 +352,7 @@ def main(argv: list[str] | None = None) -> int:
         if at:
             anew(vm, at)
         known = leaks(vm)
+        listener = Listener(vm, kcsan)
         until = time.monotonic() + options.minutes * 60
         while time.monotonic() < until:
             number += 1
@@ -297,11 +362,15 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{number}: {now}", flush=True)
             for name, count in played(vm, now, at).items():
                 total[name] = total.get(name, 0) + count
+            listener.check()
         vm.sh("killall -q pages knobs || true")
         lost = leaks(vm)
         assert known == lost, f"kmemleak: {lost}"
+        listener.check()
+        if kcsan:
+            print(listener.sums())
     print(f"{number} rounds: " + " ".join(f"{k}={v}" for k, v in total.items() if v))
-    return 0
+    return int(bool(listener.ours))
 
 
 if __name__ == "__main__":
