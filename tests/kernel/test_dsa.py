@@ -143,7 +143,8 @@ QUICK_FAULTS = (
 FAULTS = (
     *QUICK_FAULTS,
     ("error:nth=3:status=0x1f", "descriptor failed with status 0x1f"),
-    ("partial:nth=5:bytes=100", "descriptor failed with status"),
+    # a batch has no part of its own
+    ("partial:op=3:nth=5:bytes=100", "descriptor failed with status"),
     ("never:in=batch:nth=9", "no completion in 1000 ms, queue aborted"),
     ("late:nth=4:ms=60000", "no completion in 1000 ms, queue aborted"),
     ("stuck:nth=3", "no completion in 1000 ms, queue aborted"),
