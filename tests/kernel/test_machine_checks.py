@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.ours import MACHINE, booted, counters, kernel, knobs, since
-from tests.vm.debugger import Debugger, debugger, words
+from tests.vm.debugger import RIP, Debugger, debugger, words
 from tests.vm.guest import PATIENCE, Command, Guest
 from tests.vm.machine import Machine
 
@@ -35,7 +35,6 @@ RECOVERABLE = 0xF
 OF_A_PAGE = 0x8C
 """The address is of memory, and all of its page has failed."""
 BANK = 9
-RIP = 0x10
 READ = bytes.fromhex("4c8b06")
 """The instruction of copy_mc_fragile() that reads a word."""
 SOCKET = "gdb"
