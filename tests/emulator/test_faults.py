@@ -264,9 +264,12 @@ def test_a_stuck_engine_and_an_abort(started: Dsa) -> None:
     """It is aborted unless it is stuck hard."""
     started.faults("stuck:times=1")
     started.post(noop())
+    started.machine.until("the blow", lambda: hits(started) == [1])
     started.order(Command.ABORT_WQ, 1)
     started.faults("stuck:times=1:hard")
     started.post(noop())
+    # what an engine has not taken up yet is only aborted
+    started.machine.until("the blow", lambda: hits(started) == [1])
     started.begin(Command.ABORT_WQ, 1)
     assert started.active()
     started.machine.set(started.path, "release", True)

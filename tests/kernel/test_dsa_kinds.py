@@ -112,7 +112,7 @@ def caused(vm: Guest, cause: str, size: str) -> None:
     copied = sum(shares)
     vm.write("/proc/timer", "0\n")
     assert 0 == found["failed"] == found["fault"]
-    assert told >= LEAST, f"{copied} bytes were copied for other reasons"
+    assert told >= LEAST, f"{cause} of {size}: {copied} bytes were copied for other reasons"
     assert told <= copied
 
 
