@@ -105,7 +105,8 @@ def test_compaction(vm: Guest, case: str) -> None:
     run = start(vm, "base", "none", "128", "8", "write", "remote", "pin", "discard")
     for turn in range(30):  # on a busy machine the first may come before there are holes
         vm.write("/proc/sys/vm/compact_memory", "1", timeout=120)
-        if turn >= 2 and since(vm, before)["pgmigrate_success"]:
+        moved = since(vm, before)["pgmigrate_success"]
+        if turn >= 2 and moved and (case == "off" or largest(vm, "compaction") > 32):
             break
     assert 0 == run.wait(120).code, run.err
     found = since(vm, before)
