@@ -12,6 +12,7 @@ again. ``--kernel`` names a folder of a build instead.
 from __future__ import annotations
 
 import argparse
+import functools
 import random
 import sys
 import time
@@ -187,6 +188,11 @@ class Listener:
         if self.kcsan:
             assert 1 == self.counted("enabled")
 
+    @functools.cached_property
+    def functions(self) -> races.Touched:
+        """What our patches touch."""
+        return races.touched(sorted(BUILD.parents[1].glob("patches/*/*.patch")))
+
     def counted(self, name: str) -> int:
         """Return what KCSAN has counted."""
         rows = (line.split(": ") for line in self.vm.read(KCSAN).splitlines() if ": " in line)
@@ -197,9 +203,8 @@ class Listener:
         if self.kcsan:
             self.vm.allow(races.ALLOWED, "it is judged here")
             since, self.heard = self.heard, self.vm.mark()
-            functions = races.touched(sorted(BUILD.parents[1].glob("patches/*/*.patch")))
             for race in races.races(self.vm.console[since : self.heard].splitlines()):
-                if races.ours(race, functions):
+                if races.ours(race, self.functions):
                     self.ours.append(race)
                     print(f"a race of ours: {race.text}", flush=True)
                 else:

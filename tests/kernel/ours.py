@@ -23,6 +23,7 @@ BENCH = HERE.parents[1] / "kernel-src/bench"
 MACHINE = Machine(nodes=(Node(cpus=4, memory=768), Node(memory=768)))
 """Four CPUs, so that there are idle ones for threads."""
 CGROUP = "/tmp/cgroup"
+TRACING = "/sys/kernel/debug/tracing"
 PROGRAMS = ("pages", "knobs", "moves", "bad")
 ANY_MTHP = "/sys/kernel/mm/transparent_hugepage/hugepages-64kB/enabled"
 

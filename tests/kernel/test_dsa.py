@@ -23,14 +23,13 @@ from tests.kernel.engine import (
     up,
     value,
 )
-from tests.kernel.ours import ANY_MTHP, counters, knob, run_pages, since
+from tests.kernel.ours import ANY_MTHP, TRACING, counters, knob, run_pages, since
 from tests.vm.guest import Guest
 from tests.vm.idxd import PCI, address, configuration, in_use, load, moved, moved_since, names
 from tests.vm.idxd import counters as device_counters
 
 pytestmark = pytest.mark.system
 DSA = "/sys/bus/dsa/devices"
-TRACING = "/sys/kernel/debug/tracing"
 
 
 # -- who copies --------------------------------------------------------------------

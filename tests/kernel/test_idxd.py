@@ -14,7 +14,7 @@ import pytest
 from tests.emulator.descriptors import NO_FLAGS, batch
 from tests.emulator.dsa import Cause, Command
 from tests.emulator.qtest import Lines
-from tests.kernel.ours import BUILD, kernel, module
+from tests.kernel.ours import BUILD, TRACING, kernel, module
 from tests.vm.booting import ACCEL_CONFIG, guest
 from tests.vm.guest import PATIENCE, Guest
 from tests.vm.idxd import PCI, address, channels, configuration, counters, dmatest, load, state
@@ -22,7 +22,6 @@ from tests.vm.machine import Dsa, Machine
 
 pytestmark = pytest.mark.system
 SVA = BUILD.parents[1] / "selftests/sva.c"
-TRACING = "/sys/kernel/debug/tracing"
 
 
 @pytest.fixture
