@@ -53,11 +53,10 @@ LEFT_OUT = {
 TOLD_TO = "page dumped because: gup_test: "
 """What the kernel says because a test tells it to."""
 SECONDS = 30
-"""How long a stressor works."""
+"""How long a stressor works where nobody says otherwise."""
 STRESSORS = ("numa", "mlock", "madvise", "mremap", "shm", "userfaultfd", "vm", "vm-splice", "brk")
 STRESSORS_MOVED = ("vm", "shm")
 """Those that look at what they wrote, whose pages others move meanwhile."""
-MEMORY = tuple(f"stressapptest -M 512 -m 2 -i 1 -c 1 -W -s {SECONDS}".split())
 MOVED = """
 while sleep 0.1; do
     for pid in $(pgrep ^stress); do pages short of "$pid" 1 >/dev/null; done
@@ -123,6 +122,11 @@ class Item:
     words: tuple[str, ...]
     timeout: float
 
+    @property
+    def key(self) -> str:
+        """Its name in a report."""
+        return f"{self.suite}: {self.name}"
+
 
 def scripts(tests: Path) -> tuple[list[str], list[str]]:
     """Return the tests of damon, and those programs of mm that run_vmtests.sh leaves out."""
@@ -140,8 +144,9 @@ def scripts(tests: Path) -> tuple[list[str], list[str]]:
     return sorted(damon), sorted(set(alone) - named - set(LEFT_OUT))
 
 
-def items(damon: Sequence[str], alone: Sequence[str]) -> Iterator[Item]:
+def items(damon: Sequence[str], alone: Sequence[str], seconds: int = SECONDS) -> Iterator[Item]:
     """Yield all that is run. ``damon`` and ``alone`` are as in ``scripts``."""
+    memory = tuple(f"stressapptest -M 512 -m 2 -i 1 -c 1 -W -s {seconds}".split())
     for category in MM:
         # -d: those that break memory as well, which all belong to that category
         more = " -d" if category == "hugetlb" else ""
@@ -154,15 +159,16 @@ def items(damon: Sequence[str], alone: Sequence[str]) -> Iterator[Item]:
         run = f"cd /opt/kselftests/damon && exec ./{name}"
         yield Item("kselftest damon", name, ("sh", "-c", run), 300)
     for name in STRESSORS:
-        yield Item("stress-ng", name, _stress(name), 10 * SECONDS)
+        yield Item("stress-ng", name, _stress(name, seconds), 10 * SECONDS)
     for name in STRESSORS_MOVED:
-        yield Item("stress-ng", f"{name}, moved", ("sh", "-c", MOVED, "sh", *_stress(name)), 900)
-    yield Item("stressapptest", "memory", MEMORY, 10 * SECONDS)
-    yield Item("stressapptest", "memory, moved", ("sh", "-c", MOVED, "sh", *MEMORY), 900)
+        words = ("sh", "-c", MOVED, "sh", *_stress(name, seconds))
+        yield Item("stress-ng", f"{name}, moved", words, 900)
+    yield Item("stressapptest", "memory", memory, 10 * SECONDS)
+    yield Item("stressapptest", "memory, moved", ("sh", "-c", MOVED, "sh", *memory), 900)
 
 
-def _stress(name: str) -> tuple[str, ...]:
-    more = ("--timeout", str(SECONDS), "--verify", "--oomable")
+def _stress(name: str, seconds: int) -> tuple[str, ...]:
+    more = ("--timeout", str(seconds), "--verify", "--oomable")
     return ("stress-ng", f"--{name}", "2", *more)
 
 
@@ -273,7 +279,7 @@ def host(column: Column, found: Kernel, root: Path) -> Iterator[Guest]:
 
 
 def filled(
-    name: str, found: Kernel, root: Path, tests: Path, wanted: re.Pattern[str], report: Path
+    name: str, found: Kernel, root: Path, tests: Path, wanted: Sequence[Item], report: Path
 ) -> None:
     """Fill in a column: run what is wanted on a kernel, and keep all results."""
     folder = place(report, name)
@@ -283,10 +289,8 @@ def filled(
         for part in ("mm", "damon"):
             vm.copy_in(tests / part, "/opt/kselftests")
         vm.copy_in(tests / "kselftest", "/opt/kselftests")
-        for item in items(*scripts(tests)):
-            key = f"{item.suite}: {item.name}"
-            if not wanted.search(key):
-                continue
+        for item in wanted:
+            key = item.key
             began = time.monotonic()
             told[key], copied[key] = counted(vm, item, folder)
             took = time.monotonic() - began
@@ -375,11 +379,16 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="REGEX", help='as in "stress-ng: vm"')
     parser.add_argument("--report", type=Path, default=Path("suites-report"), metavar="DIR")
     parser.add_argument("--columns", default="/".join(COLUMNS), help="(default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=int, default=SECONDS, help="of each stressor (default: %(default)s)"
+    )
     given = parser.parse_args()
     report: Path = given.report
     tests = Path(images.output(HERE / "kselftests").strip())
     root = images.debian_root(*PACKAGES)
-    wanted = re.compile(given.only)
+    wanted = [
+        item for item in items(*scripts(tests), given.seconds) if re.search(given.only, item.key)
+    ]
     for name in given.columns.split("/"):
         patched = COLUMNS[name].patched
         folder = given.ours if patched else given.unpatched
