@@ -9,7 +9,7 @@ how fast hardware is; that is what ``timing`` is for.
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from collections.abc import Iterator
 
@@ -17,6 +17,7 @@ from tests.emulator.conftest import placed
 from tests.emulator.descriptors import NO_FLAGS, Descriptor, batch, move
 from tests.emulator.dsa import ARENA, LISTS, SLOT, Dsa, Queue
 
+HEAD = (__doc__ or "").partition("\n")[0]
 #: Descriptors of a list; each queue is given as many lists as it holds.
 MEMBERS, DEPTH = 1024, 16
 SIZES = (0, 4 << 10, 2 << 20)
@@ -56,5 +57,7 @@ def table(binary: str) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    for line in table(sys.argv[1]):
-        print(line)
+    parser = argparse.ArgumentParser(prog="python -m tests.emulator.speed", description=HEAD)
+    parser.add_argument("qemu", help="what tests/emulator/build prints")
+    for line in table(parser.parse_args().qemu):
+        print(line, flush=True)
