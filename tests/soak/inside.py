@@ -5,6 +5,8 @@ Resident memory tells little of a leak: it never falls below the most that was n
 it creeps as long as there is a first time for something, and a page hides a thousand objects.
 What is held by number and by bytes tells of each object that a pass leaves behind.
 
+It is to be run with ``service.MALLOC`` in its environment: bytes that were freed do not count.
+
 ``python -m tests.soak.inside FILE daemon ...`` writes into FILE.
 """
 
@@ -28,15 +30,19 @@ class _Malloc(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in _FIELDS.split()]
 
 
-def answer(place: Path) -> None:
-    """Write what the process holds: Python's objects by number, malloc's memory in bytes."""
+def held() -> dict[str, int]:
+    """Return what the process holds: Python's objects by number, malloc's memory in bytes."""
     gc.collect()
     mallinfo = ctypes.CDLL(None).mallinfo2
     mallinfo.restype = _Malloc
     found = mallinfo()
-    held = {"objects": sys.getallocatedblocks(), "bytes": found.uordblks + found.hblkhd}
+    return {"objects": sys.getallocatedblocks(), "bytes": found.uordblks + found.hblkhd}
+
+
+def answer(place: Path) -> None:
+    """Write what the process holds."""
     new = place.with_suffix(".new")
-    new.write_text(json.dumps(held), encoding="utf-8")
+    new.write_text(json.dumps(held()), encoding="utf-8")
     new.rename(place)
 
 

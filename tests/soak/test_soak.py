@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -17,7 +20,8 @@ from tests.soak import acts, judges
 from tests.soak.__main__ import main
 from tests.soak.judges import Check, Sample
 from tests.soak.picture import picture
-from tests.soak.soak import claimed
+from tests.soak.service import MALLOC
+from tests.soak.soak import REPOSITORY, claimed
 from tests.soak.stage import Answerable
 
 SAMPLE = Sample(
@@ -134,6 +138,36 @@ def test_the_slope_withstands_outliers() -> None:
     points = [(float(x), 3.0 * x) for x in range(100)]
     spoilt = [(x, 1e6 if x % 5 == 0 else y) for x, y in points]
     assert (3.0, True) == (judges.slope(points), abs(judges.slope(spoilt) - 3.0) < 1.0)
+
+
+HOLDING = """
+from tests.soak.inside import held
+
+def buffers():
+    return [bytes(size) for size in range(512, 1000, 16) for _ in range(7)]
+
+held()
+before = held()["bytes"]
+kept = buffers()
+during = held()["bytes"]
+del kept
+print(during - before, held()["bytes"] - before)
+"""
+
+
+def test_what_was_freed_is_not_held() -> None:
+    """Buffers as no others before them: what malloc sets aside of them is not taken for a leak."""
+    ran = subprocess.run(
+        [sys.executable, "-c", HOLDING],
+        env={**os.environ, **MALLOC},
+        cwd=REPOSITORY,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    kept, left = map(int, ran.stdout.split())
+    assert 160_000 < kept
+    assert left < 4096
 
 
 def test_an_unconverged_end_is_told() -> None:
