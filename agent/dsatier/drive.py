@@ -93,11 +93,15 @@ class Driver:
         about: Callable[[], dict[str, Any]] = dict,
         guards: tuple[Guard, ...] = GUARDS,
         journal: Journal | None = None,
+        observer: Observer | None = None,
     ) -> None:
-        """``about`` returns what else the status document is to say."""
+        """``about`` returns what else the status document is to say.
+
+        ``observer`` saves reading what stays for a boot where the host was looked at before.
+        """
         self.host = host
         self.journal = journal or Journal(host)
-        self._gate = Gate(host, Observer(host), slow_node, guards)
+        self._gate = Gate(host, observer or Observer(host), slow_node, guards)
         self._slow_node = slow_node
         self._holder = holder
         self._progress = progress

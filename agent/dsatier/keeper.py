@@ -18,6 +18,7 @@ from dsatier.facts import Facts
 from dsatier.host import Host, Rejected
 from dsatier.intent import AtStart, Intent
 from dsatier.journal import Journal
+from dsatier.observe import Observer
 from dsatier.perform import Progress
 from dsatier.problem import Invalid
 from dsatier.records import ProfileStatus, Record, let_go
@@ -46,6 +47,7 @@ class Keeper:
         self._about = about
         self._interrupted = False
         self._slow_node = 1
+        self._observer = Observer(host)
         self._driver = self._drive()
         self._newest: Intent | None = None
         """What the files asked for when they were last read and valid."""
@@ -303,6 +305,7 @@ class Keeper:
             progress=self._progress,
             about=self._about,
             journal=self._journal,
+            observer=self._observer,  # another driver, and the same host
         )
         if self._interrupted:
             driver.interrupt()

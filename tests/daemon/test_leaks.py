@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +18,8 @@ from dsatier.glance import Glance
 from dsatier.loader import from_texts
 from dsatier.sim.host import SimHost
 from dsatier.targets import target
+from tests.contract.treehost import Layout
+from tests.daemon.running import Running, daemon
 
 TEXT = "version: 1\nconcurrency: {use_concur_to_compact: true}\n"
 PASSES = 200
@@ -60,6 +65,29 @@ def test_a_pass_that_reads_the_timer() -> None:
     """By its names: a search for each of them would leave one in Python's cache of methods."""
     driver = Driver(SimHost.host_for("dsa8"))
     assert left_by(driver.look) < 0.2
+
+
+def kept_open(running: Running) -> set[str]:
+    """Return the files of its host that a daemon has open."""
+    found = set()
+    for descriptor in Path(f"/proc/{running.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was open for a moment
+            found.add(os.readlink(descriptor))
+    return {path for path in found if path.startswith(f"{running.root}/sys/")}
+
+
+def test_another_slow_node_is_no_other_host() -> None:
+    """What stays for a boot is not read once more for it, and then kept open for good."""
+    with daemon(None, started=False) as running:
+        Layout(SimHost.host_for("dsa2"), running.root)
+        running.start()
+        for _ in range(3):  # what is read a second time is kept open
+            running.look()
+        before = kept_open(running)
+        running.profile("version: 1\ntiers: {slow_node: 7, cpuless: true}\n")
+        assert 1 == running.reload().code
+        running.look()
+        assert set() == kept_open(running) - before != before
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="the cache of later Pythons has no such")
