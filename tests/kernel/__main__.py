@@ -141,6 +141,21 @@ def prepare(vm: Guest) -> None:
         vm.sh(f"echo N >{at}/ignore-gfp-wait")
     vm.write("/sys/kernel/debug/fail_page_alloc/ignore-gfp-highmem", "N")
     vm.write("/sys/kernel/debug/fail_page_alloc/min-order", "0")
+    spare_the_debugger(vm)
+
+
+def spare_the_debugger(vm: Guest) -> None:
+    """Refuse nothing to DMA_API_DEBUG: where an allocation of its own fails, it turns itself off.
+
+    It says so, which ends a run.
+    """
+    if vm.run("test", "-e", "/sys/kernel/debug/dma-api").code:
+        return
+    # its functions stand together; the first symbol behind them is their end
+    found = vm.sh("grep -A1 ' T debug_dma_' /proc/kallsyms").splitlines()
+    for name in FAULTS:
+        for side, line in (("start", found[0]), ("end", found[-1])):
+            vm.write(f"/sys/kernel/debug/{name}/reject-{side}", f"0x{line.split()[0]}")
 
 
 def refuse(vm: Guest, percent: int) -> None:
