@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A kernel boots, has a DSA copy, and turns the machine off; its log tells of no harm.
+"""A kernel boots, moves pages, has a DSA copy, and turns the machine off without a word of harm.
 
 ``kernel-src/scripts/series build TREE python -m tests.kernel.boots`` does so after each patch.
 """
@@ -11,24 +11,48 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.kernel.ours import counters, knob, program, run_pages, since
 from tests.vm.booting import ACCEL_CONFIG, guest
-from tests.vm.guest import GuestError
+from tests.vm.guest import Guest, GuestError
 from tests.vm.idxd import channels, configuration, dmatest, load
 from tests.vm.kernel import Kernel
 from tests.vm.machine import Dsa, Machine
 
 COPIES = 20
+MIB = 16
+KNOBS = {"migrate_batch_reasons": 989, "cpu_multi_copy_pages": 1, "demote_scale_factor": 1000}
+"""What our patches do, turned on. A kernel has the knobs of the patches that it was built with."""
+
+
+def move(vm: Guest) -> None:
+    """Have pages of two sizes go to and fro while they are written; every byte is checked."""
+    there = set(vm.ok("ls", "/proc/sys/vm").split())
+    for name, value in KNOBS.items():
+        if name in there:
+            knob(vm, name, value)
+    before = counters(vm)
+    run_pages(vm, "mixed", "move_pages", f"{MIB}", "0", "write", "remote")
+    moved = since(vm, before)["pgmigrate_success"]
+    if moved < MIB * 256:
+        raise GuestError(f"expected {MIB} MiB to move there and back, found {moved} pages moved")
 
 
 def tried(kernel: Kernel) -> float:
     """Boot a kernel and turn it off; return the seconds that it took to boot.
 
-    Raises GuestError for harm, for copies that fail and for a machine that stays on.
+    Raises GuestError for harm, for pages that do not move or change, for copies that fail and for a
+    machine that stays on.
     """
-    wanted = Machine(dsa=(Dsa(),))
-    with guest(wanted, kernel=kernel, load=["idxd", "dmatest"], programs=[ACCEL_CONFIG]) as vm:
+    with guest(
+        Machine(dsa=(Dsa(),)),
+        kernel=kernel,
+        load=["idxd", "dmatest"],
+        programs=[ACCEL_CONFIG],
+        files={"/bin/pages": program("pages")},
+    ) as vm:
         if vm.release != kernel.release:
             raise GuestError(f"expected the kernel {kernel.release}, found {vm.release}")
+        move(vm)
         load(vm, configuration(1))
         found = [
             (each.tests, each.failures) for each in dmatest(vm, channels(vm), iterations=COPIES)
@@ -51,7 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except GuestError as error:
         print(f"boots: {kernel.release}: {error}", file=sys.stderr)
         return 1
-    print(f"boots: {kernel.release}: booted in {seconds:.0f} s, copied, went off", file=sys.stderr)
+    print(
+        f"boots: {kernel.release}: up in {seconds:.0f} s, moved, copied, went off", file=sys.stderr
+    )
     return 0
 
 
