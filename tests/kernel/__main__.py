@@ -58,6 +58,11 @@ DSA_ERRORS = {"dsa_state": "ENODEV,EBUSY,ENOMEM", "limit_chans": "EBUSY"}
 WRONG = ("error", "partial", "never", "late", "stuck")
 """What may be wrong with some descriptors; a device that lies is for test_dsa.py."""
 KCSAN = "/sys/kernel/debug/kcsan"
+EAGER = {"udelay_task": 400, "skip_watch": 1500}
+"""Parameters of KCSAN: microseconds that it waits for a race, and accesses between two waits.
+
+With its own, 80 and 4,000, another emulated CPU hardly comes by in time.
+"""
 GOES = {
     "queue": "echo wq0.0 >/sys/bus/dsa/devices/wq0.0/driver/unbind",
     "device": "echo dsa0 >/sys/bus/dsa/drivers/idxd/unbind",
@@ -131,7 +136,7 @@ def prepare(vm: Guest) -> None:
     """Give the guest a control group, huge pages, and a place to be reclaimed in."""
     control_group(vm)
     vm.sh(
-        """echo 1 >/sys/kernel/mm/numa/demotion_enabled
+        """echo 1 >/sys/kernel/mm/numa/demotion_enabled; echo 2 >/proc/sys/kernel/numa_balancing
         echo 1000 >/sys/kernel/mm/ksm/pages_to_scan; echo 1 >/sys/kernel/mm/ksm/run"""
     )
     vm.write("/proc/sys/vm/nr_hugepages", "40")
@@ -367,6 +372,8 @@ def main(argv: list[str] | None = None) -> int:
     ) as vm:
         print(f"{vm.release}: booted in {vm.booted_in:.0f} s, seed {options.seed}", flush=True)
         prepare(vm)
+        for name, value in EAGER.items() if kcsan else ():
+            vm.write(f"/sys/module/kcsan/parameters/{name}", f"{value}\n")
         print(first_use_without_memory(vm), flush=True)
         at = places(vm) if options.dsa else {}
         if at:
