@@ -17,7 +17,6 @@ from tests.emulator.conftest import placed
 from tests.emulator.descriptors import NO_FLAGS, Descriptor, batch, move
 from tests.emulator.dsa import ARENA, LISTS, SLOT, Dsa, Queue
 
-HEAD = (__doc__ or "").partition("\n")[0]
 #: Descriptors of a list; each queue is given as many lists as it holds.
 MEMBERS, DEPTH = 1024, 16
 SIZES = (0, 4 << 10, 2 << 20)
@@ -57,7 +56,9 @@ def table(binary: str) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m tests.emulator.speed", description=HEAD)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.emulator.speed", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("qemu", help="what tests/emulator/build prints")
     for line in table(parser.parse_args().qemu):
         print(line, flush=True)

@@ -372,8 +372,9 @@ def main(argv: list[str] | None = None) -> int:
     ) as vm:
         print(f"{vm.release}: booted in {vm.booted_in:.0f} s, seed {options.seed}", flush=True)
         prepare(vm)
-        for name, value in EAGER.items() if kcsan else ():
-            vm.write(f"/sys/module/kcsan/parameters/{name}", f"{value}\n")
+        if kcsan:
+            for name, value in EAGER.items():
+                vm.write(f"/sys/module/kcsan/parameters/{name}", f"{value}\n")
         print(first_use_without_memory(vm), flush=True)
         at = places(vm) if options.dsa else {}
         if at:

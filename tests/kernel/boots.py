@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.kernel.engine import EVERYBODY
 from tests.kernel.ours import counters, knob, program, run_pages, since
 from tests.vm.booting import ACCEL_CONFIG, guest
 from tests.vm.guest import Guest, GuestError
@@ -20,7 +21,7 @@ from tests.vm.machine import Dsa, Machine
 
 COPIES = 20
 MIB = 16
-KNOBS = {"migrate_batch_reasons": 989, "cpu_multi_copy_pages": 1, "demote_scale_factor": 1000}
+KNOBS = {"migrate_batch_reasons": EVERYBODY, "cpu_multi_copy_pages": 1, "demote_scale_factor": 1000}
 """What our patches do, turned on. A kernel has the knobs of the patches that it was built with."""
 
 

@@ -146,6 +146,7 @@ def scripts(tests: Path) -> tuple[list[str], list[str]]:
 
 def items(damon: Sequence[str], alone: Sequence[str], seconds: int = SECONDS) -> Iterator[Item]:
     """Yield all that is run. ``damon`` and ``alone`` are as in ``scripts``."""
+    patience = 10 * max(seconds, SECONDS)
     memory = tuple(f"stressapptest -M 512 -m 2 -i 1 -c 1 -W -s {seconds}".split())
     for category in MM:
         # -d: those that break memory as well, which all belong to that category
@@ -159,11 +160,11 @@ def items(damon: Sequence[str], alone: Sequence[str], seconds: int = SECONDS) ->
         run = f"cd /opt/kselftests/damon && exec ./{name}"
         yield Item("kselftest damon", name, ("sh", "-c", run), 300)
     for name in STRESSORS:
-        yield Item("stress-ng", name, _stress(name, seconds), 10 * SECONDS)
+        yield Item("stress-ng", name, _stress(name, seconds), patience)
     for name in STRESSORS_MOVED:
         words = ("sh", "-c", MOVED, "sh", *_stress(name, seconds))
         yield Item("stress-ng", f"{name}, moved", words, 900)
-    yield Item("stressapptest", "memory", memory, 10 * SECONDS)
+    yield Item("stressapptest", "memory", memory, patience)
     yield Item("stressapptest", "memory, moved", ("sh", "-c", MOVED, "sh", *memory), 900)
 
 
@@ -290,11 +291,10 @@ def filled(
             vm.copy_in(tests / part, "/opt/kselftests")
         vm.copy_in(tests / "kselftest", "/opt/kselftests")
         for item in wanted:
-            key = item.key
             began = time.monotonic()
-            told[key], copied[key] = counted(vm, item, folder)
+            told[item.key], copied[item.key] = counted(vm, item, folder)
             took = time.monotonic() - began
-            print(f"suites: {name}: {key}: {took:.0f} s", file=sys.stderr, flush=True)
+            print(f"suites: {name}: {item.key}: {took:.0f} s", file=sys.stderr, flush=True)
             # a later column is told at once where one hangs or dies
             (folder / RESULTS).write_text(json.dumps(told, indent=1))
             (folder / COPIES).write_text(json.dumps(copied, indent=1))
