@@ -30,6 +30,7 @@ from tests.vm.idxd import counters as device_counters
 
 pytestmark = pytest.mark.system
 DSA = "/sys/bus/dsa/devices"
+HUGE = 1 << 21
 
 
 # -- who copies --------------------------------------------------------------------
@@ -549,6 +550,45 @@ def test_what_is_mapped_at_once(behind: Guest) -> None:
     assert 0 < descriptors * 16 < pages
     assert 2 * descriptors == len(sizes)
     assert 2 * pages * 4096 == sum(sizes)
+
+
+@TRANSLATED
+@pytest.mark.parametrize("kind", ["thp", "hugetlb"])
+def test_huge_pages_are_mapped_whole(behind: Guest, kind: str) -> None:
+    """One entry of the IOMMU's tables is enough where both addresses are multiples of its size."""
+    vm = behind
+    mapped = f"{TRACING}/events/iommu/map/enable"
+    vm.write("/proc/sys/vm/nr_hugepages", "32")
+    up(vm, 2)
+    vm.write(f"{TRACING}/trace", "")
+    vm.write(mapped, "1")
+    before = counters(vm)
+    run_pages(vm, kind, "move_pages", "16", "0")
+    pages = since(vm, before)["dsa"]
+    vm.write(mapped, "0")
+    down(vm)
+    vm.write("/proc/sys/vm/nr_hugepages", "0")
+    found = [
+        (int(iova, 16), int(physical, 16), int(size))
+        for iova, physical, size in re.findall(
+            r"map: IOMMU: iova=(0x\w+) - \S+ paddr=(0x\w+) size=(\d+)", vm.read(f"{TRACING}/trace")
+        )
+    ]
+    assert pages >= 2 * 16 * 256 * 0.9
+    assert all(one % HUGE == 0 for each in found for one in each)
+    assert 2 * pages * 4096 == sum(size for *_, size in found)
+
+
+@TRANSLATED
+def test_a_lone_huge_page_is_shared(behind: Guest) -> None:
+    """A list that has no huge page for each channel is cut within them, so that all copy."""
+    vm = behind
+    up(vm, 2)
+    at = moved(vm)
+    vm.ok("pages", "thp", "move_pages", "2", "0")
+    shares = moved_since(vm, at)
+    down(vm)
+    assert shares[0] == shares[1] > 0
 
 
 @TRANSLATED
