@@ -57,8 +57,8 @@ def compaction(vm: Guest, size: str, seconds: int) -> Command:
     return run
 
 
-def damos(vm: Guest, size: str, seconds: int) -> Command:
-    """Have DAMON move what is not used to the slow node."""
+def damos(vm: Guest, size: str, seconds: int, mib_a_second: int = 0) -> Command:
+    """Have DAMON move what is not used to the slow node; 0: as fast as it can."""
     run = in_group(vm, size, "none", "32", f"{seconds}", "cool")
     vm.sh(
         """cd "$1"; echo 1 >nr_kdamonds; cd 0/contexts; echo 1 >nr_contexts; cd 0
@@ -66,8 +66,10 @@ def damos(vm: Guest, size: str, seconds: int) -> Command:
         echo 1048576 >targets/0/regions/0/start; echo 805306368 >targets/0/regions/0/end
         echo 1 >schemes/nr_schemes; cd schemes/0; echo migrate_cold >action; echo 1 >target_nid
         echo 4096 >access_pattern/sz/min; echo 805306368 >access_pattern/sz/max
-        echo 1000000 >access_pattern/age/max; echo on >"$1/0/state" """,
+        echo 1000000 >access_pattern/age/max
+        echo "$2" >quotas/bytes; echo 1000 >quotas/reset_interval_ms; echo on >"$1/0/state" """,
         DAMON,
+        f"{mib_a_second << 20}",
     )
     return run
 
