@@ -57,9 +57,12 @@ def compaction(vm: Guest, size: str, seconds: int) -> Command:
     return run
 
 
-def damos(vm: Guest, size: str, seconds: int, mib_a_second: int = 0) -> Command:
-    """Have DAMON move what is not used to the slow node; 0: as fast as it can."""
-    run = in_group(vm, size, "none", "32", f"{seconds}", "cool")
+def damos(vm: Guest, size: str, seconds: int, mib: int = 32, pace: int = 0) -> Command:
+    """Have DAMON move what is not used to the slow node.
+
+    It looks at all of the fast node: ``pace`` MiB of that a second, 0 for as fast as it can.
+    """
+    run = in_group(vm, size, "none", f"{mib}", f"{seconds}", "cool")
     vm.sh(
         """cd "$1"; echo 1 >nr_kdamonds; cd 0/contexts; echo 1 >nr_contexts; cd 0
         echo paddr >operations; echo 1 >targets/nr_targets; echo 1 >targets/0/regions/nr_regions
@@ -69,7 +72,7 @@ def damos(vm: Guest, size: str, seconds: int, mib_a_second: int = 0) -> Command:
         echo 1000000 >access_pattern/age/max
         echo "$2" >quotas/bytes; echo 1000 >quotas/reset_interval_ms; echo on >"$1/0/state" """,
         DAMON,
-        f"{mib_a_second << 20}",
+        f"{pace << 20}",
     )
     return run
 
