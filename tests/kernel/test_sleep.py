@@ -16,7 +16,7 @@ import pytest
 from tests.kernel.engine import FAILED, booted, busy, down, error, up, value
 from tests.kernel.ours import TRACING, counters, knob, run_pages, since
 from tests.kernel.test_dsa_kinds import DAMON, damos
-from tests.vm.guest import Command, Guest
+from tests.vm.guest import PATIENCE, Command, Guest
 from tests.vm.idxd import address, configuration, in_use, load, moved, moved_since, names, reset
 
 pytestmark = pytest.mark.system
@@ -42,6 +42,14 @@ def fall_asleep(vm: Guest) -> Command:
     run = vm.start("sh", "-c", "echo freeze >/sys/power/state")
     vm.wait_for_log("PM: suspend debug: Waiting for", mark)
     return run
+
+
+def wait_for_copies(vm: Guest, before: dict[str, int]) -> None:
+    """Return once devices have copied."""
+    until = time.monotonic() + PATIENCE
+    while not since(vm, before)["dsa"]:
+        assert time.monotonic() < until, "nothing moves"
+        time.sleep(0.5)
 
 
 def woken(vm: Guest) -> None:
@@ -75,11 +83,7 @@ def test_devices_rest(vm: Guest) -> None:
         vm.write(f"{TRACING}/events/{event}/enable", "1")
     mark, before = vm.mark(), counters(vm)
     run = damos(vm, "base", 4 * SECONDS, mib=384, pace=32)
-    waited = 0
-    while not since(vm, before)["dsa"]:
-        waited += 1
-        assert waited < 60, "DAMON moves nothing"
-        time.sleep(1)
+    wait_for_copies(vm, before)
     vm.write(f"{TRACING}/trace", "")
     slept = fall_asleep(vm)
     assert 0 == slept.wait().code
@@ -101,11 +105,13 @@ def test_devices_rest(vm: Guest) -> None:
 def test_a_device_without_power(vm: Guest) -> None:
     """It has forgotten its queues, and pages that were on the move are whole."""
     up(vm, 2)
+    devices = names(vm).values()
     mark, before = vm.mark(), counters(vm)
     run = busy(vm, 20)
+    wait_for_copies(vm, before)
     slept = fall_asleep(vm)
-    for name in names(vm).values():
-        vm.set_device(name, "power-cycle", True)
+    for device in devices:
+        vm.set_device(device, "power-cycle", True)
     assert 0 == slept.wait().code
     vm.wait_for_log(f"dsatier: wq0.0: its device is not enabled after a sleep: {FAILED}", mark)
     assert 0 == run.wait(180).code, run.err
