@@ -116,6 +116,19 @@ def knobs(vm: Guest, **values: int) -> Iterator[None]:
         knob(vm, name, found)
 
 
+@contextmanager
+def traced(vm: Guest, *events: str) -> Iterator[list[str]]:
+    """Have the kernel trace events meanwhile, and yield a list that has its lines after that."""
+    lines: list[str] = []
+    vm.write(f"{TRACING}/trace", "")
+    for event in events:
+        vm.write(f"{TRACING}/events/{event}/enable", "1")
+    yield lines
+    for event in events:
+        vm.write(f"{TRACING}/events/{event}/enable", "0")
+    lines += vm.read(f"{TRACING}/trace").splitlines()
+
+
 def counters(vm: Guest) -> dict[str, int]:
     """Return the counters of /proc/vmstat."""
     lines = (line.split() for line in vm.read("/proc/vmstat").splitlines())

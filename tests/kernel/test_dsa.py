@@ -23,7 +23,7 @@ from tests.kernel.engine import (
     up,
     value,
 )
-from tests.kernel.ours import ANY_MTHP, TRACING, counters, knob, run_pages, since
+from tests.kernel.ours import ANY_MTHP, TRACING, counters, knob, run_pages, since, traced
 from tests.vm.guest import Guest
 from tests.vm.idxd import PCI, address, configuration, in_use, load, moved, moved_since, names
 from tests.vm.idxd import counters as device_counters
@@ -534,17 +534,14 @@ def done(vm: Guest) -> tuple[int, int]:
 def test_what_is_mapped_at_once(behind: Guest) -> None:
     """A range of addresses for each side of a descriptor, not of a page: one move is all of it."""
     vm = behind
-    unmapped = f"{TRACING}/events/iommu/unmap/enable"
     up(vm, 2)
-    vm.write(f"{TRACING}/trace", "")
-    vm.write(unmapped, "1")
     before, at = counters(vm), done(vm)
-    run_pages(vm, "base", "move_pages", "4", "0")
+    with traced(vm, "iommu/unmap") as lines:
+        run_pages(vm, "base", "move_pages", "4", "0")
     pages = since(vm, before)["dsa"]
     descriptors, batches = (b - a for a, b in zip(at, done(vm), strict=True))
-    vm.write(unmapped, "0")
     down(vm)
-    sizes = list(map(int, re.findall(r"unmapped_size=(\d+)", vm.read(f"{TRACING}/trace"))))
+    sizes = list(map(int, re.findall(r"unmapped_size=(\d+)", "\n".join(lines))))
     assert pages >= 2 * 1024 * 0.9
     assert 0 == batches
     assert 0 < descriptors * 16 < pages
@@ -554,20 +551,15 @@ def test_what_is_mapped_at_once(behind: Guest) -> None:
 
 def mapped(vm: Guest, kind: str, how: str) -> list[tuple[int, int, int]]:
     """Move memory by two channels, and return what was mapped: I/O address, address, bytes."""
-    event = f"{TRACING}/events/iommu/map/enable"
     vm.write("/proc/sys/vm/nr_hugepages", "32" if kind == "hugetlb" else "0")
     up(vm, 2)
-    vm.write(f"{TRACING}/trace", "")
-    vm.write(event, "1")
     before, at = counters(vm), moved(vm)
-    run_pages(vm, kind, how, "16", "0")
+    with traced(vm, "iommu/map") as lines:
+        run_pages(vm, kind, how, "16", "0")
     pages, shares = since(vm, before)["dsa"], moved_since(vm, at)
-    vm.write(event, "0")
     down(vm)
     vm.write("/proc/sys/vm/nr_hugepages", "0")
-    maps = re.findall(
-        r"map: IOMMU: iova=(0x\w+) - \S+ paddr=(0x\w+) size=(\d+)", vm.read(f"{TRACING}/trace")
-    )
+    maps = re.findall(r"map: IOMMU: iova=(0x\w+) - \S+ paddr=(0x\w+) size=(\d+)", "\n".join(lines))
     found = [(int(iova, 16), int(address, 16), int(size)) for iova, address, size in maps]
     assert pages >= 2 * 16 * 256 * 0.9
     assert 2 * pages * 4096 == sum(size for *_, size in found)

@@ -9,25 +9,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kernel.ours import booted, counters, knob, knobs, run_pages, since
+from tests.kernel.ours import booted, counters, knob, knobs, run_pages, since, traced
 from tests.vm.guest import PATIENCE, Guest
 
 pytestmark = pytest.mark.system
 
 INT_MAX = 2147483647
 GROUP = "/tmp/cgroup/payer"
-TRACING = "/sys/kernel/tracing"
 
 
 @pytest.fixture(scope="module")
 def booted_once() -> Iterator[Guest]:
     """A guest with our kernel, and a control group."""
     with booted() as found:
-        found.sh(
-            """mkdir /tmp/cgroup; mount -t cgroup2 none /tmp/cgroup; mkdir "$1"
-            [ -e "$2/events" ] || mount -t tracefs none "$2" """,
-            *(GROUP, TRACING),
-        )
+        found.sh('mkdir /tmp/cgroup; mount -t cgroup2 none /tmp/cgroup; mkdir "$1"', GROUP)
         yield found
 
 
@@ -90,24 +85,19 @@ def test_the_first_folio_waits_no_longer_than_it_may(vm: Guest) -> None:
 
 
 def test_a_copy_that_is_held_up_does_not_cut_the_next_lists_short(vm: Guest) -> None:
-    """Another task takes the CPU from short lists, again and again; then they are long as ever."""
+    """The CPU goes from short lists, again and again; then they are long as ever."""
     knob(vm, "cpu_multi_copy_pages", 0)
-    # for two of the clock's steps, 10 to 20 ms on any machine: longer than a list may take
-    spin = """while :; do
-        for i in 1 2; do read a b </proc/uptime; c=$a
-            while [ $c = $a ]; do read c b </proc/uptime; done
-        done
-        usleep 20000
-    done"""
-    words = ("taskset", "1", "moves", "4096", "24", "8")
+    words = ("moves", "4096", "24", "8")
     with knobs(vm, migrate_batch_usecs=4000):
-        other = vm.start("taskset", "1", "nice", "-n", "-20", "sh", "-c", spin)
         before = counters(vm)
         until = time.monotonic() + PATIENCE
         # it is chance that the CPU goes in the middle of a list
         while not (held := since(vm, before))["late"] and time.monotonic() < until:
-            vm.ok(*words, "8", "0", timeout=120)
-        other.kill()
+            run = vm.start(*words, "8", "0")
+            while not run.ended:
+                vm.stall(0.02)
+                time.sleep(0.03)
+            assert 0 == run.wait().code, run.err
         before = counters(vm)
         vm.ok(*words, "1", "0", timeout=120)
         calm = since(vm, before)
@@ -167,10 +157,8 @@ def usage(vm: Guest) -> int:
 
 
 def test_tracepoints_tell_of_lists_and_choices(vm: Guest) -> None:
-    vm.sh(f"echo >{TRACING}/trace; echo 1 >{TRACING}/events/migrate_copy/enable")
-    found = moved(vm)
-    vm.write(f"{TRACING}/events/migrate_copy/enable", "0")
-    lines = vm.read(f"{TRACING}/trace").splitlines()
+    with traced(vm, "migrate_copy") as lines:
+        found = moved(vm)
     assert found["lists"] == sum(" migrate_copy_batch: " in line for line in lines)
     choices = [line for line in lines if " migrate_copy_choice: " in line]
     assert found["lists"] + found["refused"] == len(choices)

@@ -14,14 +14,13 @@ from collections.abc import Iterator
 import pytest
 
 from tests.kernel.engine import FAILED, booted, busy, down, error, up, value
-from tests.kernel.ours import TRACING, counters, knob, run_pages, since
+from tests.kernel.ours import counters, knob, run_pages, since, traced
 from tests.kernel.test_dsa_kinds import DAMON, damos
 from tests.vm.guest import PATIENCE, Command, Guest
 from tests.vm.idxd import address, configuration, in_use, load, moved, moved_since, names, reset
 
 pytestmark = pytest.mark.system
 SECONDS = 6
-EVENTS = ("migrate_copy/migrate_copy_choice", "power/suspend_resume")
 BEGIN = "freeze_processes[0] begin"
 
 
@@ -79,21 +78,16 @@ def test_devices_rest(vm: Guest) -> None:
     Linux takes bus mastering from a function whose driver knows of no sleep, as idxd does not.
     """
     up(vm, 2)
-    for event in EVENTS:
-        vm.write(f"{TRACING}/events/{event}/enable", "1")
     mark, before = vm.mark(), counters(vm)
     run = damos(vm, "base", 4 * SECONDS, mib=384, pace=32)
     wait_for_copies(vm, before)
-    vm.write(f"{TRACING}/trace", "")
-    slept = fall_asleep(vm)
-    assert 0 == slept.wait().code
-    for event in EVENTS:
-        vm.write(f"{TRACING}/events/{event}/enable", "0")
-    told = vm.read(f"{TRACING}/trace")
+    with traced(vm, "migrate_copy/migrate_copy_choice", "power/suspend_resume") as lines:
+        slept = fall_asleep(vm)
+        assert 0 == slept.wait().code
     assert 0 == run.wait(120).code, run.err
     vm.run("sh", "-c", f"echo off >{DAMON}/0/state; echo 0 >{DAMON}/nr_kdamonds")
     # the engine refuses while they sleep, and is not asked after that
-    _, begun, asleep = told.partition(BEGIN)
+    _, begun, asleep = "\n".join(lines).partition(BEGIN)
     assert begun
     assert {"-16"} == set(re.findall(r"engine=dsa reason=damon .* error=(-?\d+)", asleep))
     assert since(vm, before)["fault"] == 2

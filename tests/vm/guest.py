@@ -607,6 +607,15 @@ class Guest:
         finally:
             self.qmp.execute("cont")
 
+    def stall(self, seconds: float) -> None:
+        """Have the emulator stand still while the guest's clocks go on, as on a busy machine."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            time.sleep(seconds)
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
     def nmi(self) -> None:
         """Send a non-maskable interrupt to every CPU."""
         self.qmp.execute("inject-nmi")
