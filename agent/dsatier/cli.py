@@ -7,6 +7,8 @@ little; everything else goes through ``dsatier.commands``.
 
 import sys
 
+from dsatier import output
+
 FAILED = 1
 INTERRUPTED = 128 + 2
 
@@ -14,15 +16,21 @@ INTERRUPTED = 128 + 2
 def main(argv: "list[str] | None" = None) -> int:
     """Run the command line ``argv`` and return its exit code."""
     words = sys.argv[1:] if argv is None else argv
+    output.prepare()
     try:
-        return _main(words)
+        code = _main(words)
+        sys.stdout.flush()
     except BrokenPipeError:
         # the reader went away; there is nobody left to tell
-        sys.stderr.close()
+        output.drop(sys.stdout)
         return FAILED
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        output.tell("interrupted")
         return INTERRUPTED
+    else:
+        return code
+    finally:
+        output.settle()
 
 
 def _main(words: "list[str]") -> int:

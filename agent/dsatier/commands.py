@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dsatier import __version__, catconfig, pace, schema, service, show, statusview
+from dsatier import __version__, catconfig, output, pace, schema, service, show, statusview
 from dsatier.asking import NoAnswer, NoDaemon, ask
 from dsatier.cmdline import parser
 from dsatier.drive import Driver, Outcome, Target
@@ -46,6 +46,10 @@ from dsatier.problem import Invalid
 from dsatier.profile import Tiers
 from dsatier.rehearsal import prepare
 from dsatier.targets import target
+
+
+TURNING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""The signals that turn a change round. SIGHUP: the terminal is gone, as a closed ssh session."""
 
 
 class WrongUsage(Exception):
@@ -92,7 +96,7 @@ def run(argv: list[str]) -> int:
 
 
 def _say(message: object, code: int) -> int:
-    print(f"dsatier: {message}", file=sys.stderr)
+    output.report(f"dsatier: {message}", error=True)
     return code
 
 
@@ -171,9 +175,9 @@ def _holder(options: Namespace) -> str:
 def _progress(options: Namespace) -> Callable[[Progress], None]:
     def tell(one: Progress) -> None:
         if sys.stderr.isatty() and one.outcome is None:
-            print(show.progress(one), end="\r", file=sys.stderr, flush=True)
+            output.tell(show.progress(one), end="\r")
         elif one.outcome is not None:
-            print(show.progress(one), file=sys.stderr, flush=True)
+            output.tell(show.progress(one))
 
     return (lambda one: None) if getattr(options, "quiet", False) else tell
 
@@ -203,17 +207,22 @@ def _driving(options: Namespace) -> Iterator[tuple[Driver, Target]]:
 
 @contextmanager
 def _interruptible(driver: Driver) -> Iterator[None]:
-    """Let SIGINT and SIGTERM turn a change round instead of leaving it half done."""
+    """Let signals turn a change round instead of leaving it half done.
+
+    A signal that is ignored (``nohup``) stays ignored.
+    """
 
     def turn_round(number: int, frame: object) -> None:
-        print(f"dsatier: {signal.Signals(number).name}: turning round", file=sys.stderr)
         driver.interrupt()
+        output.tell_at_once(f"dsatier: {signal.Signals(number).name}: turning round")
 
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
     before = {
-        number: signal.signal(number, turn_round) for number in (signal.SIGINT, signal.SIGTERM)
+        number: signal.signal(number, turn_round)
+        for number in TURNING
+        if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
         yield
@@ -442,20 +451,19 @@ def _print(options: Namespace, value: Any, words: Callable[[Any], str]) -> None:
 
 def _ended(options: Namespace, outcome: Outcome) -> int:
     if options.json:
-        _json(
-            {
-                "schema_version": 1,
-                "result": outcome.result,
-                "message": outcome.message,
-                "state": outcome.record.state if outcome.record else None,
-                "plan": schema.dump(outcome.plan) if outcome.plan else None,
-            }
-        )
+        whole = {
+            "schema_version": 1,
+            "result": outcome.result,
+            "message": outcome.message,
+            "state": outcome.record.state if outcome.record else None,
+            "plan": schema.dump(outcome.plan) if outcome.plan else None,
+        }
+        output.report(json.dumps(whole, indent=2))
     else:
         if outcome.result == "refused" and outcome.plan is not None:
             for finding in outcome.plan.findings:
-                print("\n".join(show.finding_lines(finding)), file=sys.stderr)
-        print(show.outcome(outcome), file=sys.stderr if RESULTS[outcome.result] else sys.stdout)
+                output.tell("\n".join(show.finding_lines(finding)))
+        output.report(show.outcome(outcome), error=bool(RESULTS[outcome.result]))
     return RESULTS[outcome.result]
 
 

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-from dsatier import pace
+from dsatier import output, pace
 from dsatier.exits import CONFIGURATION, FAILED, LOCKED, NOT_RUNNING, OK, USAGE
 
 TYPE_CHECKING = False
@@ -238,7 +238,7 @@ def order(
 
     def progress(words: str) -> None:
         if sys.stderr.isatty() and not (quiet or q):
-            print(words, file=sys.stderr, flush=True)
+            output.tell(words)
 
     asked = {"command": command, "timeout": timeout, **more}
     try:
@@ -258,11 +258,11 @@ def answered(answer: dict[str, Any], *, as_json: bool) -> int:
     if as_json:
         import json
 
-        print(json.dumps({"schema_version": 1, **answer}, indent=2))
+        output.report(json.dumps({"schema_version": 1, **answer}, indent=2))
         return code
     state = f" ({answer['state']})" if answer.get("state") else ""
     words = f"{answer['result']}{state}: {answer['message']}"
-    print(words, file=sys.stderr if code else sys.stdout)
+    output.report(words, error=bool(code))
     return code
 
 
@@ -353,7 +353,7 @@ def simulate(act: list[str], root: str | None = None) -> int:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"dsatier: {message}", file=sys.stderr)
+    output.report(f"dsatier: {message}", error=True)
     return code
 
 
