@@ -142,6 +142,7 @@ def test_only_the_gate_changes_a_host() -> None:
         ("schema", "file.write"),
         ("commands", "stream.write"),
         ("log", "os.write"),
+        ("output", "os.write"),
         ("log", "self._stream.write"),
         ("service", "Daemon(the_host, around, own, reading).run"),
     }

@@ -22,7 +22,7 @@ def main(argv: "list[str] | None" = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         # the reader went away; there is nobody left to tell
-        output.drop(sys.stdout)
+        output.discard(sys.stdout)
         return FAILED
     except KeyboardInterrupt:
         output.tell("interrupted")

@@ -47,7 +47,6 @@ from dsatier.profile import Tiers
 from dsatier.rehearsal import prepare
 from dsatier.targets import target
 
-
 TURNING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """The signals that turn a change round. SIGHUP: the terminal is gone, as a closed ssh session."""
 

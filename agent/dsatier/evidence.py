@@ -8,17 +8,17 @@ held, queues enabled, a kernel log with no complaint since the step began.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
+from dsatier.complaints import complaints
 from dsatier.facts import Facts
 from dsatier.frozen import dataclass
 from dsatier.host import LogTail
 from dsatier.knobs import live
 from dsatier.profile import Tagged
 from dsatier.queuefile import DeviceConfig, differences
-from dsatier.readings import device, held, migration_quiet
+from dsatier.readings import device, failed_copies, held, migration_quiet
 
 STRICT = {"strict": True, "extra": "forbid", "use_attribute_docstrings": True}
 
@@ -57,7 +57,7 @@ class CleanLog:
         """Return the first complaint, None where there is none and no line was lost."""
         if not log.complete:
             return "kernel log lines were lost, so it proves nothing"
-        return next((f"kernel log: {line}" for line in complaints(log.lines)), None)
+        return next((f"kernel log: {line}" for line in complaints(log.lines, facts)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +187,9 @@ class NoFailures:
         return f"dsa_copy_fail still at most {self.failures}"
 
     def missing(self, facts: Facts, log: LogTail) -> str | None:
-        """Return what it rose to. Starting the timer clears it: lower is no failure."""
-        found = facts.timer.get("dsa_copy_fail", 0)
-        return f"dsa_copy_fail rose to {found}" if found > self.failures else None
+        """Return what it rose to."""
+        failed = failed_copies(facts, self.failures)
+        return f"dsa_copy_fail rose to {facts.timer['dsa_copy_fail']}" if failed else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,23 +221,6 @@ Evidence = Annotated[
     | Quiet,
     Tagged("kind"),
 ]
-
-COMPLAINTS = re.compile(
-    r"Failed to initialize DSA|Failed to get DMA channel|dsa_init: no device"
-    r"|Failed to allocate page for (?:idxd_desc|dsa_)"
-    r"|idxd_desc\[\d+\]\[\d+\] failed with status"
-    r"|chan reference count 0 != 1"
-    r"|idxd halted|Device is HALTED"
-    r"|DMAR:.*fault"
-    r"|dsatier: .*(?:copying by CPU|DSA not initialised)"
-    r"|BUG: |Oops: |general protection fault|divide error|kernel BUG at"
-)
-"""Lines by which kernels of either family say that the engine or the kernel is hurt."""
-
-
-def complaints(lines: Iterable[str]) -> tuple[str, ...]:
-    """Return the lines that tell of a hurt engine or kernel."""
-    return tuple(line for line in lines if COMPLAINTS.search(line))
 
 
 def ranges(numbers: Iterable[int]) -> str:

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from dsatier.evidence import complaints
+from dsatier.complaints import complaints
 from dsatier.facts import Facts
 from dsatier.knobs import SEED_BATCH_CHANS, live, value_refusal
 from dsatier.plans import Desired
-from dsatier.readings import effective_threads_broken, halted, held, on
+from dsatier.readings import effective_threads_broken, failed_copies, halted, held, on
 from dsatier.records import Record
 
 
@@ -23,7 +23,8 @@ def fault(record: Record, facts: Facts, desired: Desired, lines: tuple[str, ...]
         return spoilt
     if not record.engine_live or record.boot_id != facts.kernel.boot_id:
         return None
-    said = complaints(lines)
+    named = {config.id for config in desired.queues}
+    said = complaints(lines, facts, named)
     because = f" (kernel log: {said[0]})" if said else ""
     if halted(facts):
         return f"{', '.join(halted(facts))} halted{because}"
@@ -36,7 +37,6 @@ def fault(record: Record, facts: Facts, desired: Desired, lines: tuple[str, ...]
         return f"use_dsa_copy_pages {_went(facts, said)}{because}"
     if not on(facts, "dsa_state"):
         return f"dsa_state {_went(facts, said)}{because}"
-    named = {config.id for config in desired.queues}
     for device in facts.devices:
         if device.id in named and device.state != "enabled":
             return f"{device.id} is {device.state}{because}"
@@ -44,9 +44,10 @@ def fault(record: Record, facts: Facts, desired: Desired, lines: tuple[str, ...]
             wanted = any(q.id == queue.id for c in desired.queues for q in c.queues)
             if wanted and queue.state != "enabled":
                 return f"{queue.id} is {queue.state}{because}"
-    fails = facts.timer.get("dsa_copy_fail", 0)
-    if fails > record.copy_fails:
-        return f"dsa_copy_fail rose from {record.copy_fails} to {fails}{because}"
+    failed = failed_copies(facts, record.copy_fails)
+    if failed:
+        fails = facts.timer["dsa_copy_fail"]
+        return f"dsa_copy_fail rose from {fails - failed} to {fails}{because}"
     if said:
         return f"the kernel log complains: {said[0]}"
     return None

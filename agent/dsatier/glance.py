@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from dsatier.evidence import complaints
+from dsatier.complaints import may_complain
 from dsatier.facts import Facts
 from dsatier.host import Host
 from dsatier.knobs import KNOBS
@@ -86,6 +86,6 @@ class Glance:
         mark = self._host.log_mark()
         if mark == self._mark:
             return None
-        said = complaints(self._host.log_since(self._mark).lines)
+        lines = self._host.log_since(self._mark).lines
         self._mark = mark
-        return said[0] if said else None
+        return next(filter(may_complain, lines), None)

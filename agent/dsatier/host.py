@@ -74,7 +74,10 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class LogTail:
-    """Kernel log lines since a mark. ``complete`` is False where some were lost."""
+    """The kernel's own log lines since a mark. ``complete`` is False where some were lost.
+
+    What programs write to the log is not among them.
+    """
 
     lines: tuple[str, ...]
     complete: bool

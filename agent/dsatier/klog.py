@@ -22,6 +22,8 @@ _RECORD = 8192 + 4096
 _KEPT = 1024
 """Records that stay in memory, so that a look at the last few needs no second reading."""
 _LARGEST_FILE = 1 << 20
+_FACILITY = 3
+"""Bits of the level, which stand below the facility. The kernel's own facility is 0."""
 _ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
 
 
@@ -33,6 +35,8 @@ class Record:
     text: str
     continues: bool
     """It goes on with the text of the record before."""
+    by_kernel: bool = True
+    """False: a program wrote it to /dev/kmsg. Whatever it says, the kernel did not say it."""
 
 
 def record(text: str) -> Record | None:
@@ -46,7 +50,8 @@ def record(text: str) -> Record | None:
         return None
     flags = numbers[3] if len(numbers) > 3 else "-"
     line = body.partition("\n")[0]
-    return Record(int(numbers[1]), unescaped(line), flags == "+")
+    by_kernel = int(numbers[0]) >> _FACILITY == 0
+    return Record(int(numbers[1]), unescaped(line), flags == "+", by_kernel)
 
 
 def unescaped(text: str) -> str:
@@ -67,14 +72,20 @@ def records(text: str) -> tuple[Record, ...]:
 
 
 def lines(found: tuple[Record, ...]) -> tuple[str, ...]:
-    """Return the lines of text in records, with continued ones put together."""
+    """Return what the kernel says in records, with continued ones put together.
+
+    A record is one line, whatever is in it: the name of a program may have a line's end in it,
+    and what follows must not pass for a line of the kernel's.
+    """
     texts: list[str] = []
     for new in found:
+        if not new.by_kernel:
+            continue
         if new.continues and texts:
             texts[-1] += new.text
         else:
             texts.append(new.text)
-    return tuple(line for text in texts for line in text.split("\n"))
+    return tuple(texts)
 
 
 def tail(found: tuple[Record, ...], mark: int, *, lost: bool) -> LogTail:

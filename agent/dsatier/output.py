@@ -31,7 +31,8 @@ def prepare() -> None:
             if os.open(os.devnull, os.O_RDWR) != number:  # the lowest that is free
                 raise
             mode = "w" if number else "r"
-            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))
+            stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - it stays
+            setattr(sys, name, stream)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a locale without some character
@@ -62,10 +63,10 @@ def report(words: str, *, error: bool = False) -> None:
     try:
         print(words, file=stream, flush=True)
     except (OSError, ValueError):
-        drop(stream)
+        discard(stream)
 
 
-def drop(stream: "TextIO") -> None:
+def discard(stream: "TextIO") -> None:
     """Have what a stream still holds go nowhere, so that the end of the process is silent."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -79,4 +80,4 @@ def settle() -> None:
     try:
         sys.stderr.flush()
     except (OSError, ValueError):
-        drop(sys.stderr)
+        discard(sys.stderr)

@@ -140,3 +140,12 @@ def effective_threads_broken(facts: Facts) -> bool:
     """Tell whether a seed kernel's CPU threads would lose bytes with ``limit_mt_num`` as it is."""
     count = live(facts, "limit_mt_num")
     return facts.kernel.family == "seed" and count is not None and count not in thread_counts(facts)
+
+
+def failed_copies(facts: Facts, mark: int) -> int:
+    """Return how many copies by the DSA have failed since the kernel's counter stood at ``mark``.
+
+    Starting the timer clears the counter: where it is lower, all that it counts is new.
+    """
+    found = facts.timer.get("dsa_copy_fail", mark)
+    return found - mark if found >= mark else found

@@ -20,9 +20,7 @@ from dsatier.sim.host import SimHost
 from tests.contract.treehost import Layout
 from tests.daemon.running import PATIENCE, PROFILES, environment
 
-CONCURRENCY = (
-    "version: 1\nconcurrency: {use_concur_to_compact: true, use_concur_to_demote: true}\n"
-)
+CONCURRENCY = "version: 1\nconcurrency: {use_concur_to_compact: true, use_concur_to_demote: true}\n"
 STREAMS = ("2>&1 | head -n 3", "2>/dev/full", "2>&-", ">/dev/full", ">&- 2>&- <&-")
 """What a shell does to standard output and standard error."""
 
@@ -45,7 +43,9 @@ def shell(words: list[str], streams: str) -> int:
     """Run dsatier with its streams so, and return its exit code."""
     command = '"$@" ' + streams + "; exit ${PIPESTATUS[0]}"
     argv = ["bash", "-c", command, "bash", sys.executable, "-m", "dsatier", *words]
-    ran = subprocess.run(argv, env=environment(), capture_output=True, timeout=PATIENCE, check=False)
+    ran = subprocess.run(
+        argv, env=environment(), capture_output=True, timeout=PATIENCE, check=False
+    )
     return ran.returncode
 
 
@@ -86,7 +86,9 @@ def test_a_change_does_not_end_with_its_streams(
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGINT])
-def test_a_signal_in_the_middle_turns_a_change_round(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_in_the_middle_turns_a_change_round(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     """The change waits for its terminal at a line of progress; there the signal meets it."""
     host, profile = simulated(tmp_path)
     reader, writer = os.pipe()

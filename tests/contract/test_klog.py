@@ -18,7 +18,8 @@ from dsatier.klog import KernelLog, Record, record, records, tail
     ("text", "expected"),
     [
         ("6,1,0,-;hello\n", Record(1, "hello", False)),
-        ("30,12,7,-,caller=T1;a;b,c\n SUBSYSTEM=pci\n DEVICE=+pci\n", Record(12, "a;b,c", False)),
+        ("3,12,7,-,caller=T1;a;b,c\n SUBSYSTEM=pci\n DEVICE=+pci\n", Record(12, "a;b,c", False)),
+        ("12,1,0,-;a program\n", Record(1, "a program", False, by_kernel=False)),
         ("6,2,0,+; and more\n", Record(2, " and more", True)),
         ("6,3,0,-;\\x09tab \\xc3\\xa9 \\x5cx41\n", Record(3, "\ttab é \\x41", False)),
         ("6,3,0,-;\\xff\n", Record(3, "\\xff", False)),
@@ -32,9 +33,14 @@ def test_a_record(text: str, expected: Record | None) -> None:
     assert expected == record(text)
 
 
-def test_continued_records_are_one_line_and_newlines_several() -> None:
+def test_continued_records_are_one_line_and_so_is_a_record_with_newlines() -> None:
     found = records("6,1,0,c;one\n6,2,0,+; two\n K=V\n6,3,0,-;three\\x0afour\n")
-    assert LogTail(("one two", "three", "four"), complete=True) == tail(found, 1, lost=False)
+    assert tail(found, 1, lost=False) == LogTail(("one two", "three\nfour"), complete=True)
+
+
+def test_what_programs_write_is_not_the_kernels_and_not_lost() -> None:
+    found = records("6,1,0,-;one\n12,2,0,-;BUG: a test\n30,3,0,-;a daemon\n6,4,0,-;two\n")
+    assert tail(found, 1, lost=False) == LogTail(("one", "two"), complete=True)
 
 
 @pytest.mark.parametrize(

@@ -143,9 +143,7 @@ def descents() -> str:
 def lifecycle() -> str:
     """Return the lifecycle as a diagram. Loops and ``stuck`` are left to the table."""
     lines = ["```mermaid", "stateDiagram-v2", "  direction LR", f"  [*] --> {STATES[0]}"]
-    lines += [
-        f'  state "{state}" as {name}' for state in STATES if (name := _name(state)) != state
-    ]
+    lines += [f'  state "{state}" as {name}' for state in STATES if (name := _name(state)) != state]
     arrows: dict[tuple[str, str], list[str]] = {}
     for (state, event), then in TRANSITIONS.items():
         if then not in (None, state) and event != "stuck":
@@ -169,10 +167,7 @@ def states() -> str:
     """Return every state, what it means and what to do."""
     return table(
         ("state", "what it means", "what to do"),
-        (
-            (code(s), MEANING[s], MOVING if s in IN_MOTION else REMEDIES[s])
-            for s in STATES
-        ),
+        ((code(s), MEANING[s], MOVING if s in IN_MOTION else REMEDIES[s]) for s in STATES),
     )
 
 

@@ -170,9 +170,7 @@ def test_bash_offers_every_option_of_a_command(command: Command) -> None:
         ("dsatier measure -- --j", []),
     ],
 )
-def test_bash_offers_what_an_option_takes(
-    tmp_path: Path, line: str, offered: list[str]
-) -> None:
+def test_bash_offers_what_an_option_takes(tmp_path: Path, line: str, offered: list[str]) -> None:
     (tmp_path / "one.yaml").touch()
     (tmp_path / "folder").mkdir()
     assert offered == completed(line, tmp_path)
