@@ -33,6 +33,7 @@ $(STAMP): requirements/test.txt pyproject.toml
 	$(BIN)/pip install --quiet --require-hashes -r requirements/test.txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m compileall -q agent  # also where PYTHONDONTWRITEBYTECODE is set
+	$(BIN)/dsatier --version >/dev/null  # what cannot start is not set up
 	touch $@
 
 test: $(STAMP)

@@ -160,7 +160,7 @@ def test_swap_of_a_tree_is_never_touched(tmp_path: Path, name: str) -> None:
         FileHost(str(tmp_path / "root"), path=path).run((name, "/dev/sda1"), 5.0)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a mount namespace")
+@pytest.mark.system  # needs root to make a mount namespace
 def test_a_command_sees_the_trees_sys_and_the_machine_does_not(tmp_path: Path) -> None:
     root = tmp_path / "a 'root' $(x)"
     (root / "sys").mkdir(parents=True)
@@ -171,7 +171,7 @@ def test_a_command_sees_the_trees_sys_and_the_machine_does_not(tmp_path: Path) -
     assert not Path("/sys/of-the-tree").exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a mount namespace")
+@pytest.mark.system  # needs root to make a mount namespace
 def test_a_tree_without_sys_runs_nothing(tmp_path: Path) -> None:
     path = programs(tmp_path, accel_config="echo ran")
     root = tmp_path / "root"

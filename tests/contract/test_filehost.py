@@ -267,7 +267,7 @@ def test_a_write_is_one_whole_write_and_never_creates(host: FileHost, root: Path
     assert ["x"] == os.listdir(root / "proc/sys/vm")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to see the kernel's own refusals")
+@pytest.mark.system  # needs root to see the kernel's own refusals
 def test_the_kernels_errno_comes_through() -> None:
     host = FileHost()
     with pytest.raises(Rejected) as caught:

@@ -181,7 +181,7 @@ note("fourth")
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
+@pytest.mark.system  # needs root to mount a small file system
 def test_a_full_disk_refuses_the_first_note_only_and_a_read_only_one_each(tmp_path: Path) -> None:
     folder = tmp_path / "var/lib/dsatier"
     folder.mkdir(parents=True)

@@ -111,7 +111,7 @@ def test_the_error_of_the_one_who_holds_the_lock_is_not_touched(tmp_path: Path) 
         os.stat(tmp_path / "none")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
+@pytest.mark.system  # needs root to mount a small file system
 @pytest.mark.parametrize(("options", "code"), [("ro", errno.EROFS), ("size=4k", errno.ENOSPC)])
 def test_a_full_or_read_only_disk_is_told(tmp_path: Path, options: str, code: int) -> None:
     script = f"""

@@ -240,7 +240,7 @@ def test_only_its_owner_may_connect(listener: Listener, where: str) -> None:
     assert (0o600, os.geteuid()) == (stat.S_IMODE(found.st_mode), found.st_uid)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+@pytest.mark.system  # needs root to become somebody else
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -264,7 +264,7 @@ def test_nobody_may_give_orders(words: list[str], said: str) -> None:
         assert [] == running.log("order") + running.log("reload")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+@pytest.mark.system  # needs root to become somebody else
 def test_whoever_gets_past_the_mode_is_hung_up_on(listener: Listener, where: str) -> None:
     """As with a socket that somebody has opened up, or handed on."""
     (Path(where) / "control").chmod(0o666)

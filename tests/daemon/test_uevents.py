@@ -78,7 +78,7 @@ def test_an_event_that_is_not_ours_is_left_out(events: Uevents) -> None:
     assert "mem" not in events.drain()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to speak in the kernel's group")
+@pytest.mark.system  # needs root to speak in the kernel's group
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_process_that_plays_the_kernel_is_not_believed(events: Uevents, alone: bool) -> None:
     here = socket.socket(fileno=os.dup(events.fileno()))
