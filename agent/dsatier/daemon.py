@@ -285,9 +285,13 @@ class Daemon:
         self._look_at = min(self._look_at, time.monotonic() + after)
 
     def _alive(self) -> None:
-        """Give the service manager a sign of life, if looks go well; it wakes for each."""
+        """Give the service manager a sign of life; it wakes for each.
+
+        A look that fails is told, and the next one may go well: to be killed for it and started
+        again would mend nothing.
+        """
         now = time.monotonic()
-        if self._healthy and now >= self._alive_at:
+        if now >= self._alive_at:
             self._alive_at = now + self._around.watchdog / 12
             self._around.notify("WATCHDOG=1")
 
@@ -384,7 +388,7 @@ class Daemon:
         self._say(words)
 
     def _in_trouble(self, trouble: Exception) -> Outcome:
-        self._healthy = False  # the watchdog ends what does not get better
+        self._healthy = False
         self._log.error("look failed", message=str(trouble), reason=type(trouble).__name__)
         self._say(f"cannot look at the host: {trouble}")
         return Outcome("refused", f"cannot look at the host: {trouble}")
@@ -493,7 +497,7 @@ class Daemon:
     @staticmethod
     def _validate(kind: str, text: str) -> Any:
         # the validators stay in memory where they have once been used
-        return apart.call(kind, lambda: schema.validate(kind, text), pace.READING)
+        return apart.call(kind, lambda: schema.validate_own(kind, text), pace.READING)
 
 
 def tidy() -> None:

@@ -56,6 +56,8 @@ Result = Literal[
     "reboot-required",
 ]
 NO_POLICY = DriftPolicy()
+AT_AN_END = frozenset({"reboot-required", "rollback-failed"})
+"""States that a fault does not change: there is no way on but the one that they name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,9 @@ class Target:
     untouched: tuple[str, ...] = ()
     drift: DriftPolicy = NO_POLICY
     stop_tiering_on_fault: bool = False
+
+
+NOTHING_WANTED = Target(Desired(), "")
 
 
 class Driver:
@@ -184,8 +189,13 @@ class Driver:
         )
 
     def plan_for(self, target: Target, record: Record, facts: Facts | None = None) -> Plan:
-        """Return the plan to ``target``, reduced to what the record's latch allows."""
+        """Return the plan to ``target``, reduced to what a latch allows: also one to come."""
         facts = facts or self.look()
+        if self._broken(record, facts, target) is not None:
+            record = replace(record, latch="fault")  # as whatever runs next will set it
+        return self._plan(target, record, facts)
+
+    def _plan(self, target: Target, record: Record, facts: Facts) -> Plan:
         return prepare(
             facts,
             self._allowed(target, record, facts),
@@ -203,26 +213,34 @@ class Driver:
         ``given`` is a plan made before: it is refused unless it is still what
         would be planned now.
         """
-        outcome = self._apply(target, *self._awake(facts), given)
+        record, facts, _ = self._settled(target, facts)
+        outcome = self._apply(target, record, facts, given, accepts=True)
         if outcome.result in ("changed", "unchanged") and outcome.record is not None:
             return replace(outcome, record=self.tell("Accepted"))
         return outcome
 
     def _apply(
-        self, target: Target, record: Record, facts: Facts, given: Plan | None = None
+        self,
+        target: Target,
+        record: Record,
+        facts: Facts,
+        given: Plan | None = None,
+        *,
+        accepts: bool = False,
     ) -> Outcome:
+        """Bring the host to ``target``. ``accepts``: it is what the files hold now."""
         if record.state == "reboot-required":
             return Outcome("reboot-required", record.message, None, record)
         if record.state == "rollback-failed":
             return Outcome("rollback-failed", record.message, None, record)
-        plan = self.plan_for(target, record, facts)
+        plan = self._plan(target, record, facts)
         if given is not None and (given.steps, given.desired) != (plan.steps, plan.desired):
             return Outcome("refused", "the host has changed since the plan was made", plan, record)
         if plan.verdict == "refused":
             return Outcome("refused", "; ".join(map(str, plan.findings[:3])), plan, record)
         if plan.verdict == "reboot-required":
             return self._stuck(record, plan, facts)
-        return self._go(record, target, plan, facts)
+        return self._go(record, target, plan, facts, accepts=accepts)
 
     def reconcile(self, target: Target, *, act: bool = True, facts: Facts | None = None) -> Outcome:
         """Look once: detect a fault, repair or report drift, or apply what is not in force.
@@ -231,23 +249,22 @@ class Driver:
         ``facts`` saves a look where one was just taken.
         """
         facts = facts or self.look()
-        record, facts = self._awake(facts) if act else (self.journal.record(), facts)
-        if act and let_go(record):
-            return Outcome("unchanged", record.message, None, record)
-        tail = self._tail(record, facts)
-        in_force = record.profile_digest == target.digest
-        # what a profile asks for that is not in force yet is no fault of the engine
-        proven = target.desired if in_force else Desired()
-        broken = fault(record, facts, proven, tail.lines)
-        if broken is not None and record.latch != "fault":
-            if not act:
+        if not act:
+            record = self.journal.record()
+            if (broken := self._broken(record, facts, target)) is not None:
                 return Outcome("degraded", broken, None, record)
-            return self.fall_back(record, facts, target, broken)
+        else:
+            record, facts, fell = self._settled(target, facts)
+            if fell is not None:
+                return fell
+            if let_go(record):
+                return Outcome("unchanged", record.message, None, record)
+        in_force = record.profile_digest == target.digest
         if record.state == "reboot-required":
             return Outcome("reboot-required", record.message, None, record)
         if record.state == "rollback-failed":
             return Outcome("rollback-failed", record.message, None, record)
-        plan = self.plan_for(target, record, facts)
+        plan = self._plan(target, record, facts)
         if not plan.steps and plan.verdict == "ready" and in_force:
             return self._rest(record, facts, plan, act=act)
         if not act:
@@ -259,10 +276,9 @@ class Driver:
 
     def watch(self, facts: Facts | None = None) -> Outcome:
         """Look after a host without a profile: an unclean end, a reboot, a fault. Nothing else."""
-        record, facts = self._awake(facts)
-        broken = fault(record, facts, Desired(), self._tail(record, facts).lines)
-        if broken is not None and record.latch != "fault":
-            return self.fall_back(record, facts, Target(Desired(), record.profile_digest), broken)
+        record, _, fell = self._settled(NOTHING_WANTED, facts)
+        if fell is not None:
+            return fell
         return Outcome(_result(record.state, changed=False), record.message, None, record)
 
     def take_up(self) -> None:
@@ -293,7 +309,7 @@ class Driver:
             self._after(record, "fault", "EngineFault", reason),
             latch="fault",
             latch_reason=reason,
-            faults=record.faults + 1,
+            faults=record.faults + (record.latch != "fault"),
             engine_live=False,
         )
         off = engine_off(facts, self._slow_node, stop_tiering=target.stop_tiering_on_fault)
@@ -302,6 +318,9 @@ class Driver:
             self._perform(plan, latched, must_journal=False)
         except StepFailed as failed:
             return self._end(latched, "stuck", "EngineStuck", f"{reason}; {failed}", plan)
+        if record.state in AT_AN_END:
+            words = f"{record.message}; then the engine faulted and was turned off: {reason}"
+            return self._end(latched, "fault", record.reason, words, plan)
         return self._end(latched, "proven", "EngineFault", reason, plan)
 
     def rollback(self) -> Outcome:
@@ -317,8 +336,14 @@ class Driver:
         return self._withdraw(before, lambda facts: released(before, facts, self._slow_node))
 
     def clear(self) -> Outcome:
-        """Acknowledge a fault or a crash: the next apply may go up again."""
-        record, facts = self._awake()
+        """Acknowledge a fault or a crash: the next apply may go up again.
+
+        A fault that is found only now was seen by nobody, so it is not acknowledged.
+        """
+        record, facts, fell = self._settled(NOTHING_WANTED)
+        if fell is not None:
+            words = f"found just now: {fell.message}; when you have looked, clear again"
+            return replace(fell, message=words)
         if record.state == "reboot-required":
             return Outcome("reboot-required", record.message, None, record)
         latched = record.latch != "none"
@@ -345,6 +370,37 @@ class Driver:
         record = self.wake(facts)
         return record, self.look() if unclean else facts  # the crash guard may have changed it
 
+    def _settled(
+        self, target: Target, facts: Facts | None = None
+    ) -> tuple[Record, Facts, Outcome | None]:
+        """Deal with what comes before every wish: an unclean end, a reboot, a fault.
+
+        Returns record and facts as they are then, and how turning off an engine ended that has
+        faulted, None where none has.
+        """
+        record, facts = self._awake(facts)
+        broken = self._broken(record, facts, target)
+        if broken is not None:
+            fell = self.fall_back(record, facts, target, broken)
+            return fell.record or record, self.look(), fell
+        fails = facts.timer.get("dsa_copy_fail", 0)
+        if fails < record.copy_fails:  # the counter was reset: what it counts from now on is new
+            record = replace(record, copy_fails=fails)
+            with suppress(Rejected):
+                self.journal.keep_record(record)
+        return record, facts, None
+
+    def _broken(self, record: Record, facts: Facts, target: Target) -> str | None:
+        """Return what says that the engine has faulted, None where it is known or nothing does."""
+        if record.latch == "fault":
+            # dsatier ended before it turned the engine off; a write that hung is not made again
+            left_on = record.state in AT_AN_END and on(facts, "use_dsa_copy_pages")
+            return record.latch_reason if left_on and record.reason != "EngineStuck" else None
+        # what a profile asks for that is not in force yet is no fault of the engine
+        in_force = record.profile_digest == target.digest
+        proven = target.desired if in_force else NOTHING_WANTED.desired
+        return fault(record, facts, proven, self._tail(record, facts).lines)
+
     def _allowed(self, target: Target, record: Record, facts: Facts) -> Desired:
         if record.latch == "crash":
             return cpu_only(facts, self._slow_node)
@@ -352,13 +408,17 @@ class Driver:
             return with_cpu_engine(target.desired, facts, stop_tiering=target.stop_tiering_on_fault)
         return target.desired
 
-    def _go(self, record: Record, target: Target, plan: Plan, facts: Facts) -> Outcome:
+    def _go(
+        self, record: Record, target: Target, plan: Plan, facts: Facts, *, accepts: bool = False
+    ) -> Outcome:
         record = replace(record, boot_id=facts.kernel.boot_id)
         force = replace(
             record,
             profile_digest=target.digest,
             generation=record.generation + (record.profile_digest != target.digest),
         )
+        if accepts and record.latch == "none":  # told with the state, not after it
+            force = replace(force, profile_status="Accepted", profile_message="")
         if not plan.steps:
             return self._end(force, "proven", *_reached(record), plan)
         kept = self.journal.originals()
@@ -415,7 +475,7 @@ class Driver:
         return self._end(record, "restored", "StepFailed", words, plan)
 
     def _withdraw(self, before: Originals | None, wanted: Callable[[Facts], Desired]) -> Outcome:
-        record, facts = self._awake()
+        record, facts, _ = self._settled(NOTHING_WANTED)
         if record.state == "reboot-required":
             return Outcome("reboot-required", record.message, None, record)
         plan = prepare(facts, wanted(facts), guards=self._guards)
@@ -531,16 +591,19 @@ class Driver:
             steps=len(plan.steps),
             what=step.what,
         )
+        now = replace(record, message=f"step {step.number} of {len(plan.steps)}: {step.what}")
         try:
             self.journal.keep_motion(motion)
-            now = replace(record, message=f"step {step.number} of {len(plan.steps)}: {step.what}")
             if step.number == 1:
-                self._keep(now)
-            else:
-                self._publish(now)
+                self.journal.keep_record(now)
         except Rejected as error:
             if must:
+                # a motion without a record in motion says nothing: the next run closes it, too
+                with suppress(Rejected):
+                    self.journal.close_motion()
                 raise NotJournalled(f"cannot open the journal: {error}") from error
+        with suppress(Rejected):  # the status is for people, and what is done does not rest on it
+            self._publish(now)
 
     def _tail(self, record: Record, facts: Facts) -> LogTail:
         if not record.engine_live or record.boot_id != facts.kernel.boot_id:
@@ -566,7 +629,7 @@ class Driver:
             record,
             boot_id=facts.kernel.boot_id,
             slow_node=self._slow_node,
-            engine_live=record.state == "converged" and on(facts, "use_dsa_copy_pages"),
+            engine_live=on(facts, "use_dsa_copy_pages") and _proven_live(record),
             copy_fails=facts.timer.get("dsa_copy_fail", 0),
             log_mark=self.host.log_mark(),
         )
@@ -584,8 +647,10 @@ class Driver:
         return Outcome(_result(record.state, changed=changed), message, plan, record)
 
     def _keep(self, record: Record) -> None:
+        """Keep the record, and tell the world of it if that can be. May raise Rejected."""
         self.journal.keep_record(record)
-        self._publish(record)
+        with suppress(Rejected):
+            self._publish(record)
 
     def _publish(self, record: Record) -> None:
         now = self.host.wall()
@@ -605,6 +670,11 @@ def _reached(record: Record) -> tuple[str, str]:
     if record.latch != "none":
         return _LATCHED[record.latch], record.latch_reason
     return "Proven", "every step is proven"
+
+
+def _proven_live(record: Record) -> bool:
+    """Tell whether an engine that is on was proven to copy: now, or before what has just failed."""
+    return record.state in ("converged", "reverted") or record.engine_live
 
 
 def _words(plan: Plan) -> str:

@@ -61,7 +61,7 @@ class Journal:
     ``validate`` is asked only for texts that are not those of the time before.
     """
 
-    def __init__(self, host: Host, validate: Validate = schema.validate) -> None:
+    def __init__(self, host: Host, validate: Validate = schema.validate_own) -> None:
         self._host = host
         self._validate = validate
         self._known: Known = {}

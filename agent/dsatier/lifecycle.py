@@ -10,20 +10,20 @@ one is found on start, the run before it ended uncleanly (event ``crash``).
 from __future__ import annotations
 
 TABLE = """
-state            apply         proven       failed           restored  stuck            fault         drift     crash     reboot     latched      clear      withdraw
-unmanaged        converging    converged    .                .         reboot-required  .             .         .         unmanaged  .            unmanaged  withdrawing
-converging       .             converged    reverting        .         reboot-required  .             .         guarding  .          .            .          .
-converged        converging    converged    .                .         reboot-required  falling-back  drifted   .         unmanaged  .            converged  withdrawing
-drifted          converging    converged    .                .         reboot-required  falling-back  drifted   .         unmanaged  .            reverted   withdrawing
-reverting        .             .            rollback-failed  reverted  reboot-required  .             .         guarding  .          .            .          .
-reverted         converging    converged    .                .         reboot-required  falling-back  reverted  .         unmanaged  .            reverted   withdrawing
-falling-back     .             degraded     degraded         .         reboot-required  .             .         guarding  .          .            .          .
-degraded         falling-back  degraded     .                .         reboot-required  degraded      degraded  .         .          degraded     reverted   withdrawing
-guarding         .             quarantined  reboot-required  .         reboot-required  .             .         guarding  .          .            .          .
-quarantined      guarding      quarantined  .                .         reboot-required  quarantined   .         .         .          quarantined  reverted   withdrawing
-withdrawing      .             unmanaged    rollback-failed  .         reboot-required  .             .         guarding  .          .            .          .
-rollback-failed  .             .            .                .         reboot-required  .             .         .         unmanaged  quarantined  reverted   withdrawing
-reboot-required  .             .            .                .         reboot-required  .             .         .         unmanaged  quarantined  .          .
+state            apply         proven       failed           restored  stuck            fault            drift     crash     reboot     latched      clear      withdraw
+unmanaged        converging    converged    .                .         reboot-required  .                .         .         unmanaged  .            unmanaged  withdrawing
+converging       .             converged    reverting        .         reboot-required  .                .         guarding  .          .            .          .
+converged        converging    converged    .                .         reboot-required  falling-back     drifted   .         unmanaged  .            converged  withdrawing
+drifted          converging    converged    .                .         reboot-required  falling-back     drifted   .         unmanaged  .            reverted   withdrawing
+reverting        .             .            rollback-failed  reverted  reboot-required  .                .         guarding  .          .            .          .
+reverted         converging    converged    .                .         reboot-required  falling-back     reverted  .         unmanaged  .            reverted   withdrawing
+falling-back     .             degraded     degraded         .         reboot-required  .                .         guarding  .          .            .          .
+degraded         falling-back  degraded     .                .         reboot-required  degraded         degraded  .         .          degraded     reverted   withdrawing
+guarding         .             quarantined  reboot-required  .         reboot-required  .                .         guarding  .          .            .          .
+quarantined      guarding      quarantined  .                .         reboot-required  quarantined      .         .         .          quarantined  reverted   withdrawing
+withdrawing      .             unmanaged    rollback-failed  .         reboot-required  .                .         guarding  .          .            .          .
+rollback-failed  .             .            .                .         reboot-required  rollback-failed  .         .         unmanaged  quarantined  reverted   withdrawing
+reboot-required  .             .            .                .         reboot-required  reboot-required  .         .         unmanaged  quarantined  .          .
 """
 
 MEANING = {

@@ -54,6 +54,9 @@ _DROPPED = frozenset(("metadata", "serialization", "collect_init_only", "compute
 # hand it a Python list, which is no tuple; people do not write the values that hold lists.
 _SCALARS = frozenset(("int", "float", "bool", "str", "literal"))
 
+_UNKNOWN = frozenset(("unexpected_keyword_argument", "extra_forbidden"))
+"""The types of pydantic's errors about a key that there is not."""
+
 _frozen: dict[str, Any] = {}
 _validators: dict[tuple[str, bool], Any] = {}
 
@@ -109,6 +112,44 @@ def validate(name: str, source: Any, locate: Locate | None = None) -> Any:
         return validator.validate_json(json.dumps(source))
     except core().ValidationError:
         raise Invalid(_problems(name, validator, source, locate)) from None
+
+
+def validate_own(name: str, text: str) -> Any:
+    """Return a text that dsatier keeps for itself as a frozen value. Raises Invalid.
+
+    A later version may have added keys, within the same ``schema_version``; this one goes on
+    without them. What it keeps anew has them no more.
+    """
+    try:
+        return validate(name, text)
+    except Invalid:
+        known = _known(name, text)
+        if known is None:
+            raise
+        return validate(name, known)
+
+
+def _known(name: str, text: str) -> Any:
+    """Return the plain data of a text without the keys that type ``name`` does not know.
+
+    None where these are not all that is wrong with it.
+    """
+    try:
+        source = core().from_json(text, allow_inf_nan=False)
+        _validator(name, classes=True).validate_json(json.dumps(source))
+    except core().ValidationError as error:
+        errors = error.errors(include_url=False, include_input=False)
+    except ValueError:
+        return None
+    for one in errors:
+        if one["type"] not in _UNKNOWN:
+            return None
+        *path, key = one["loc"]
+        holder = source
+        for part in path:
+            holder = holder[part]
+        del holder[key]
+    return source
 
 
 def dump(value: Any) -> Any:

@@ -317,7 +317,8 @@ def _judged(document: dict[str, Any]) -> tuple[bool, bool, str]:
         return False, False, f"{words}; no daemon is running"
     if daemon["looked_at"] <= daemon["since"]:  # what it knows is from another run or boot
         return False, False, f"{words}; the daemon has not looked yet"
-    if state == "converged" and profile == "Accepted":
+    # a newer profile that is wrong or out of reach leaves what is in force as it is
+    if state == "converged" and profile != "NoProfile":
         return True, True, words
     final = (
         state in _STUCK or profile in ("Invalid", "NoProfile") or document["reason"] == WITHDRAWN

@@ -11,6 +11,7 @@ Transitions = Mapping[tuple[str, str], str | None]
 
 REST = tuple(state for state in STATES if state not in IN_MOTION)
 LATCHED = ("degraded", "quarantined")
+AT_AN_END = ("rollback-failed", "reboot-required")
 STEADY = ("unmanaged", "converged", "drifted", "reverted")
 
 
@@ -44,7 +45,7 @@ MEANT: dict[str, dict[str, str]] = {
     # the breaker opens once
     "fault": {
         **_same("falling-back", "converged", "drifted", "reverted"),
-        **{state: state for state in LATCHED},
+        **{state: state for state in (*LATCHED, *AT_AN_END)},
     },
     "drift": {
         **_same("drifted", "converged", "drifted"),

@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
 from dsatier.drive import Driver
 from dsatier.host import Rejected
-from dsatier.journal import MOTION, STATUS, STEP, Journal
+from dsatier.journal import MOTION, ORIGINALS, RECORD, STATUS, STEP, TALLY, Journal, Spoilt
 from dsatier.records import Motion
-from dsatier.sim.faults import FullDisk
+from dsatier.sim.faults import Crash, FullDisk, SimCrash
 from dsatier.sim.host import SimHost
+from dsatier.tally import NOTHING
 from tests.crash.scene import apply, at_rest, crashed, in_motion, operations, record, small
 
 FIRST = Motion(1, "boot", "converging", 17.0, "me", 1, 3, "the first")
@@ -93,12 +96,10 @@ def test_a_step_that_cannot_be_read_leaves_the_motion_open(text: str | None) -> 
     assert FIRST == seen(host)
 
 
-def test_a_step_with_more_in_it_is_another_versions() -> None:
+def test_a_step_of_another_kind_means_nothing() -> None:
     host = opened(FIRST, at(2))
     host.files[STEP] = json.dumps(json.loads(host.files[STEP]) | {"step": "two"})
-    assert FIRST == seen(host)
-    host.files[STEP] = json.dumps(json.loads(host.files[STEP]) | {"of_tomorrow": 1})
-    assert FIRST == seen(host)
+    assert seen(host) == FIRST
 
 
 def test_a_journal_of_a_version_without_notes_is_guarded() -> None:
@@ -168,3 +169,36 @@ def record_of_status(host: SimHost) -> int:
 def woke(host: SimHost) -> str:
     Driver(host).wake()
     return record(host).latch_reason
+
+
+@pytest.mark.parametrize("path", [RECORD, MOTION, ORIGINALS, TALLY])
+def test_what_a_later_version_has_added_is_passed_over(path: str) -> None:
+    """A downgrade goes on; what is not an addition is no file of dsatier's."""
+    host = small()
+    host.inject(Crash("crash", after=20))
+    with suppress(SimCrash):
+        apply(host, "dsa")
+    host.heal("crash")
+    Journal(host).keep_tally(NOTHING)
+    expected = loaded(host, path)
+    whole = json.loads(host.files[path])
+    if path == RECORD:
+        first, *others = whole["conditions"]
+        whole["conditions"] = [first | {"severity": "low"}, *others]
+    host.files[path] = json.dumps(whole | {"of_tomorrow": {"a": [1]}})
+    assert loaded(host, path) == expected
+    host.files[path] = json.dumps(whole | {"schema_version": "2"})
+    with pytest.raises(Spoilt):
+        loaded(host, path)
+
+
+def loaded(host: SimHost, path: str) -> object:
+    """Return what a journal reads from one of its files."""
+    journal = Journal(host)
+    read: dict[str, Callable[[], object]] = {
+        RECORD: journal.kept,
+        MOTION: journal.motion,
+        ORIGINALS: journal.originals,
+        TALLY: journal.tally,
+    }
+    return read[path]()

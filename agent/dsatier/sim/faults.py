@@ -161,6 +161,8 @@ class FullDisk:
     keeps: Times = 0
     """How many still succeed."""
     times: Times = 0
+    folder: Literal["/var/", "/run/"] = "/var/"
+    """/run is in memory: it fills up by itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -331,8 +331,7 @@ class SimHost:
         state = self.kernel.state
         for i, armed in enumerate(state.faults):
             fault = armed.fault
-            # /run is in memory
-            if not isinstance(fault, FullDisk) or path.startswith("/run/"):
+            if not isinstance(fault, FullDisk) or not path.startswith(fault.folder):
                 continue
             if not needed and fault.errno == "ENOSPC":
                 continue
