@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -56,6 +57,25 @@ def test_ruff() -> None:
 def test_mypy() -> None:
     """Types fit, strictly, in the agent and in the tests."""
     assert "" == tool("-m", "mypy", "agent", "tests")
+
+
+@pytest.mark.system  # needs Debian's package shellcheck
+def test_shellcheck() -> None:
+    """Scripts quote what they should, and name what is there."""
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+    )
+    scripts = [name for name in listed.stdout.splitlines() if _is_a_script(ROOT / name)]
+    assert {".ci/run", "tests/system/run", "kernel-src/scripts/build"} <= set(scripts)
+    # SC1007: several empty values in a row are meant
+    words = ("shellcheck", "--severity=warning", "--exclude=SC1007", "--external-sources")
+    words += ("--source-path=SCRIPTDIR", *scripts)
+    ran = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (0, "") == (ran.returncode, ran.stdout)
+
+
+def _is_a_script(path: Path) -> bool:
+    return path.is_file() and bool(re.match(rb"#!/bin/(ba)?sh\b", path.read_bytes()[:16]))
 
 
 def test_import_contracts() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -46,14 +47,27 @@ def debian(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="session")
 def package(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Debian package of the working tree, built in a folder that has nothing else."""
-    folder = tmp_path_factory.mktemp("package")
-    (folder / "tmp").mkdir()
-    words = (str(REPOSITORY / "packaging/debian/build"), str(folder / "dist"))
-    built(request, *words, TMPDIR=str(folder / "tmp"), TZ="UTC", LC_ALL="C.UTF-8")
-    assert [] == list((folder / "tmp").iterdir())
+    """The Debian package of the working tree, built in a folder that has nothing else.
+
+    Where DSATIER_SHARED names a folder, the first who asks builds it there for all who share that.
+    """
+    shared = os.environ.get("DSATIER_SHARED")
+    folder = Path(shared) / "package" if shared else tmp_path_factory.mktemp("package")
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "dist").exists():
+            _build_package(request, folder)
     (found,) = (folder / "dist").iterdir()
     return found
+
+
+def _build_package(request: pytest.FixtureRequest, folder: Path) -> None:
+    (folder / "tmp").mkdir()
+    words = (str(REPOSITORY / "packaging/debian/build"), str(folder / "made"))
+    built(request, *words, TMPDIR=str(folder / "tmp"), TZ="UTC", LC_ALL="C.UTF-8")
+    assert [] == list((folder / "tmp").iterdir())
+    (folder / "made").rename(folder / "dist")
 
 
 @pytest.fixture

@@ -255,7 +255,7 @@ def expected(tree: Path) -> set[str]:
         "usr/share/bash-completion/completions/dsatier",
         "usr/share/zsh/vendor-completions/_dsatier",
         f"{doc}/README.md",
-        *(f"{doc}/docs/{path.name}" for path in tree.glob("docs/*")),
+        *(f"{doc}/{path.relative_to(tree)}" for path in tree.glob("docs/**/*.*")),
         *(f"{doc}/{name}" for name in ("changelog.gz", "changelog.Debian.gz", "copyright")),
         f"{doc}/examples",
         "usr/share/lintian/overrides/dsatier",
