@@ -1,16 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-# make run          set up, then a tour on a simulated host
-# make test         set up, then all tests that need neither root nor hardware
-# make test-system  (root) what needs Debian packages, mount namespaces and FUSE
-# make test-long    (root) an hour each of faults and drift at random, of a hostile guest, of pages that
-#                   move on a kernel that looks for its own errors, and of DSA devices that fail there;
-#                   half an hour of it where data races are looked for,
-#                   a boot after each patch, what our kernel costs, and suites of others on it
-# make vm           (root) a shell in a guest with two tiers and eight emulated DSA devices
-# make lab          (root) a whole host to play with: that, our kernel, systemd and dsatier's package
-# make bench        ratios against bare Python and, as root, against TuneD, in one run
-# make deb          the Debian package, in dist/; make rpm, make wheel
-# make kernel       packages of the kernel, in dist/ (FLAVOUR=vm or server)
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -18,9 +6,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
-.PHONY: run test test-system test-long vm lab bench mutation docs deb rpm kernel wheel lock clean
+.DEFAULT_GOAL := help
+.PHONY: help run test test-system test-long vm lab bench mutation docs deb rpm kernel wheel lock clean
 
-run: $(STAMP)
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+
+run: $(STAMP) ## set up, then a tour on a simulated host
 	$(BIN)/dsatier demo
 
 $(STAMP): requirements/test.txt pyproject.toml
@@ -36,13 +28,13 @@ $(STAMP): requirements/test.txt pyproject.toml
 	$(BIN)/dsatier --version >/dev/null  # what cannot start is not set up
 	touch $@
 
-test: $(STAMP)
+test: $(STAMP) ## set up, then every test that needs neither root nor hardware
 	$(BIN)/python -m pytest
 
-test-system: $(STAMP)
+test-system: $(STAMP) ## (root) containers, packages, guests with emulated DSA devices and our kernel
 	VENV=$(abspath $(VENV)) tests/system/run
 
-test-long: $(STAMP)
+test-long: $(STAMP) ## (root) hours of faults, drift and hostile guests, on kernels that look for their own errors
 	$(BIN)/python -m tests.soak --minutes 60 --report soak-report
 	emulator=$$(tests/emulator/build --sanitize) && $(BIN)/python -m tests.emulator.fuzz \
 	  "$$emulator" --minutes 40 --seed $$RANDOM --findings fuzz-findings && \
@@ -58,36 +50,36 @@ test-long: $(STAMP)
 	$(BIN)/python -m tests.kernel.cost
 	$(BIN)/python -m tests.kernel.suites --report suites-report
 
-vm: $(STAMP)
+vm: $(STAMP) ## (root) a shell in a guest with two tiers and eight emulated DSA devices
 	@$(BIN)/python -m tests.vm
 
-lab: $(STAMP)
+lab: $(STAMP) ## (root) a whole host to play with: that, our kernel, systemd and dsatier's package
 	@$(BIN)/python -m tests.kernel.lab
 
-deb:
+deb: ## the Debian package, in dist/
 	packaging/debian/build
 
-rpm:
+rpm: ## the RPM, in dist/
 	packaging/rpm/build
 
-kernel:
+kernel: ## packages of the kernel, in dist/ (FLAVOUR=vm or server)
 	packaging/kernel/build --flavour $(or $(FLAVOUR),vm)
 
-wheel: $(STAMP)
+wheel: $(STAMP) ## the Python wheel, in dist/
 	rm -rf build
 	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
-bench: $(STAMP)
+bench: $(STAMP) ## ratios against bare Python and, as root, against TuneD, in one run
 	$(BIN)/python -m tests.bench
 
-mutation: $(STAMP)
+mutation: $(STAMP) ## break each row of the tables of decisions, and see the tests fail
 	$(BIN)/python -m tests.mutation
 
-docs: $(STAMP)
+docs: $(STAMP) ## write the generated pages, man pages and completion anew
 	$(BIN)/python -m dsatier.schema
 	$(BIN)/python -m tests.docs.generate
 
-lock:
+lock: ## pin the requirements anew, with hashes
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/pip install --quiet pip-tools
 	for name in test runtime; do \
@@ -96,5 +88,5 @@ lock:
 	    -o requirements/$$name.txt requirements/$$name.in || exit 1; \
 	done
 
-clean:
+clean: ## remove what was made
 	rm -rf $(VENV) $(VENV)-lock build dist soak-report fuzz-findings suites-report .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -278,43 +278,52 @@ def profiles() -> str:
 # -- the tour ------------------------------------------------------------------------
 
 SIM = "--host sim:dsa8 --sim-state tour.json"
-TOUR: tuple[tuple[str, str, int], ...] = (
-    # what is told                  the command                                 lines to show
+TOUR: tuple[tuple[str, str, int, str], ...] = (
+    # text, command, how many of the first lines are shown, and which of the others
     (
-        "A profile is checked without any host. What is wrong is told with its place:",
+        "A profile is checked without a host. An error names file, line and column:",
         "printf 'version: 1\\nengine: {kind: dsa, limit_chan: 4}\\n' | dsatier check -",
         9,
+        "",
     ),
     (
-        "What would be done to a simulated host with eight DSA devices, and why. Each step "
-        "names its proof and its inverse:",
+        "The plan for a host with eight DSA devices. A step has a reason, a proof and an inverse:",
         "dsatier plan -p profiles/dsa.yaml $SIM",
-        14,
+        8,
+        "really initialised$|use_dsa_copy_pages = 1$",
     ),
     (
-        "Do it. Each step is proven before the next begins:",
+        "Apply it. Each step is proven before the next begins:",
         "dsatier apply -p profiles/dsa.yaml $SIM",
-        40,
+        2,
+        "dsa[07] |initialised|engine |^changed",
     ),
-    ("What state is the host in?", "dsatier status $SIM", 40),
+    ("The state of the host:", "dsatier status $SIM", 6, "^  Converged"),
     (
-        "Where does a value come from, and what does it take to change it?",
+        "Where a value comes from, and what it takes to change it:",
         "dsatier explain engine.limit_chans -p profiles/dsa.yaml $SIM",
-        40,
+        9,
+        "",
     ),
     (
-        "Change it with a second file that is laid over the first. The host comes down as far as "
-        "it must, no lower, and climbs again:",
+        "Change it in a second file. The host goes down the ladder as far as needed, and up:",
         "printf 'version: 1\\nengine: {kind: dsa, limit_chans: 4}\\n' > four.yaml\n"
         "dsatier apply -p profiles/dsa.yaml -p four.yaml $SIM",
-        40,
+        9,
+        "",
     ),
     (
-        "A host that lacks something is told so before anything is written:",
+        "What a host lacks for a profile. Nothing is written:",
         "dsatier doctor -p profiles/dsa.yaml --host sim:dsa2",
-        40,
+        9,
+        "",
     ),
-    ("Back to what was there before dsatier:", "dsatier rollback $SIM", 40),
+    (
+        "Back to the state before dsatier:",
+        "dsatier rollback $SIM",
+        4,
+        "dsa7 |numa_balancing|^changed",
+    ),
 )
 
 
@@ -324,12 +333,21 @@ def tour() -> str:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         (place / "profiles").symlink_to(ROOT / "profiles")
-        for text, command, most in TOUR:
-            lines = run(place, command)
-            shown = lines if len(lines) <= most else [*lines[:most], "…"]
+        for text, command, first, others in TOUR:
+            shown = folded(run(place, command), first, others)
             typed = "\n".join(f"$ {line}" for line in command.splitlines())
             parts.append("\n".join([text, "", "```console", typed, *shown, "```"]))
     return "\n\n".join(parts)
+
+
+def folded(lines: list[str], first: int, others: str) -> list[str]:
+    """Return the first lines and those that a pattern finds, with ``…`` for each gap."""
+    kept = [n < first or bool(others and re.search(others, line)) for n, line in enumerate(lines)]
+    return [
+        line if keep else "…"
+        for line, keep, before in zip(lines, kept, [True, *kept], strict=False)
+        if keep or before
+    ]
 
 
 def run(place: Path, command: str) -> list[str]:
@@ -385,7 +403,7 @@ PARTS: dict[str, Callable[[], str]] = {
 
 def pages() -> list[Path]:
     """Return the pages of the documentation."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def filled(text: str, names: Iterable[str] | None = None) -> str:
