@@ -68,9 +68,9 @@ def test_shellcheck() -> None:
     scripts = [name for name in listed.stdout.splitlines() if _is_a_script(ROOT / name)]
     assert {".ci/run", "tests/system/run", "kernel-src/scripts/build"} <= set(scripts)
     # SC1007: several empty values in a row are meant
-    words = ("shellcheck", "--severity=warning", "--exclude=SC1007", "--external-sources")
-    words += ("--source-path=SCRIPTDIR", *scripts)
-    ran = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    words = ["shellcheck", "--severity=warning", "--exclude=SC1007"]
+    words += ["--external-sources", "--source-path=SCRIPTDIR"]
+    ran = subprocess.run([*words, *scripts], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (0, "") == (ran.returncode, ran.stdout)
 
 
