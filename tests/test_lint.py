@@ -221,6 +221,21 @@ def test_doubles_are_values_and_back_ends() -> None:
     assert [] == found
 
 
+def test_every_test_that_needs_root_is_run() -> None:
+    """Files with the mark ``system`` are in a group of tests/system/run."""
+    script = (ROOT / "tests/system/run").read_text(encoding="utf-8")
+    groups = re.findall(r"^group \w+ (.*)$", script, re.MULTILINE)
+    paths = {word for line in groups for word in line.split() if word.startswith("tests/")}
+    mark = "pytest.mark." + "system"
+    marked = [
+        path.relative_to(ROOT)
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        if mark in path.read_text(encoding="utf-8")
+    ]
+    assert len(marked) > 20
+    assert [] == [path for path in marked if not {str(path), *map(str, path.parents)} & paths]
+
+
 def test_every_source_names_its_licence() -> None:
     """The SPDX line is on the first lines of every file that can have one."""
     kinds = {
