@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# made by dsatier.completion: do not edit
+# made by tools.docs.completion: do not edit
 # shellcheck shell=bash
 _dsatier() {
     local line=${COMP_LINE:0:COMP_POINT} command= word i skip= rest=

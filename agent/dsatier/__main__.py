@@ -3,6 +3,6 @@
 
 import sys
 
-from dsatier.cli import main
+from dsatier.cli.main import main
 
 sys.exit(main(sys.argv[1:]))

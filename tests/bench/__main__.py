@@ -19,14 +19,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dsatier.drive import Driver
-from dsatier.facts import Facts
-from dsatier.filehost import FileHost
-from dsatier.loader import from_texts
-from dsatier.observe import Observer
-from dsatier.rehearsal import prepare
+from dsatier.apply.driver import Driver
+from dsatier.apply.target import target
+from dsatier.facts.model import Facts
+from dsatier.facts.observe.observer import Observer
+from dsatier.host.files import FileHost
+from dsatier.plan.rehearsal import prepare
+from dsatier.profile.load import from_texts
 from dsatier.sim.host import SimHost
-from dsatier.targets import target
 from tests.bench import service
 from tests.bench.hosts import apply, host, profile
 from tests.bench.report import Row, as_json, picture, table

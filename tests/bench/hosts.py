@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dsatier.drive import Driver
-from dsatier.loader import from_texts
+from dsatier.apply.driver import Driver
+from dsatier.apply.target import target
+from dsatier.profile.load import from_texts
 from dsatier.sim.host import SimHost
-from dsatier.targets import target
 
 PROFILES = Path(__file__).resolve().parents[2] / "profiles"
 PROFILE = (PROFILES / "dsa.yaml").read_text(encoding="utf-8")

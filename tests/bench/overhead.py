@@ -21,15 +21,15 @@ from pathlib import Path
 from time import monotonic as now
 from time import sleep
 
-from dsatier.apart import Begun
-from dsatier.asking import ask
-from dsatier.control import Listener
-from dsatier.daemon import Daemon, Surroundings
-from dsatier.host import LogTail, Ran
-from dsatier.intent import at_start
-from dsatier.journal import LOCK, Journal
-from dsatier.log import logger
-from dsatier.pace import READING
+from dsatier.apply.journal import LOCK, Journal
+from dsatier.apply.wanted import at_start
+from dsatier.control.client import ask
+from dsatier.control.listener import Listener
+from dsatier.daemon.log import logger
+from dsatier.daemon.loop import Daemon, Surroundings
+from dsatier.daemon.schedule import READING
+from dsatier.host.children import Begun
+from dsatier.host.port import LogTail, Ran
 from dsatier.sim.staged import REAL, StagedHost
 from tests.bench.hosts import PROFILE, PROFILES
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from dsatier.cli import main
-from dsatier.cmdline import COMMANDS, parser
-from dsatier.commands import VERBS
-from dsatier.exits import RESULTS
+from dsatier.base.exits import RESULTS
+from dsatier.cli.commands import VERBS
+from dsatier.cli.main import main
+from dsatier.cli.options import COMMANDS, parser
 from dsatier.sim.faults import SelfClear
 from dsatier.sim.host import SimHost
 

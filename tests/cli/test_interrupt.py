@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dsatier.drive import Driver
-from dsatier.journal import MOTION
-from dsatier.loader import from_texts
-from dsatier.observe import Observer
-from dsatier.perform import Progress
+from dsatier.apply.driver import Driver
+from dsatier.apply.execute import Progress
+from dsatier.apply.journal import MOTION
+from dsatier.apply.target import target
+from dsatier.facts.observe.observer import Observer
+from dsatier.profile.load import from_texts
 from dsatier.sim.host import SimHost
-from dsatier.targets import target
 
 PROFILE = Path(__file__).resolve().parents[2] / "profiles" / "tpp-dsa.yaml"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dsatier.host import Host
+from dsatier.host.port import Host
 from dsatier.sim.host import SimHost
 from tests.contract.treehost import TreeHost
 

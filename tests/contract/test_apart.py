@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dsatier import apart
-from dsatier.filehost import FileHost
-from dsatier.host import Hung, Missing, Rejected
+from dsatier.host import children
+from dsatier.host.files import FileHost
+from dsatier.host.port import Hung, Missing, Rejected
 
 
 def full_pipe() -> tuple[int, int]:
@@ -29,7 +29,7 @@ def full_pipe() -> tuple[int, int]:
 
 def test_a_write_that_hangs_is_left_in_its_process_and_named() -> None:
     reader, writer = full_pipe()
-    agent = apart.Writer()
+    agent = children.Writer()
     try:
         with pytest.raises(Hung) as caught:
             agent.write("/proc/x", lambda: writer, b"1\n", 0.05)
@@ -46,7 +46,7 @@ def test_a_write_that_hangs_is_left_in_its_process_and_named() -> None:
 
 def test_after_a_hung_write_others_go_on(tmp_path: Path) -> None:
     reader, writer = full_pipe()
-    agent = apart.Writer()
+    agent = children.Writer()
     try:
         with pytest.raises(Hung):
             agent.write("/proc/x", lambda: writer, b"1\n", 0.05)
@@ -68,7 +68,7 @@ def test_a_writer_that_the_kernel_kills_is_told() -> None:
         return -1
 
     with pytest.raises(Rejected, match="signal 9") as caught:
-        apart.Writer().write("/proc/x", die, b"1", 5.0)
+        children.Writer().write("/proc/x", die, b"1", 5.0)
     assert errno.EIO == caught.value.errno
 
 
@@ -81,7 +81,7 @@ def test_a_refused_write_is_no_missing_file(code: int) -> None:
             raise OSError(code, os.strerror(code))
 
     with pytest.raises(Rejected, match="'1' was refused") as caught:
-        apart.Writer().write("/proc/x", Refusing, b"1\n", 5.0)  # type: ignore[arg-type]
+        children.Writer().write("/proc/x", Refusing, b"1\n", 5.0)  # type: ignore[arg-type]
     assert code == caught.value.errno
 
 
@@ -90,7 +90,7 @@ def test_a_write_that_takes_less_is_told() -> None:
     os.set_blocking(writer, False)
     try:
         with pytest.raises(Rejected, match="expected 10000000 bytes to be taken"):
-            apart.Writer().write("/proc/x", lambda: writer, b"x" * 10_000_000, 5.0)
+            children.Writer().write("/proc/x", lambda: writer, b"x" * 10_000_000, 5.0)
     finally:
         os.close(reader)
         os.close(writer)

@@ -7,8 +7,8 @@ import errno
 
 import pytest
 
-from dsatier.host import Hung, Locked, Missing, Rejected
-from dsatier.observe import Observer, observe
+from dsatier.facts.observe.observer import Observer, observe
+from dsatier.host.port import Hung, Locked, Missing, Rejected
 from dsatier.sim import spec
 from dsatier.sim.faults import HungWrite, RejectedWrite
 from dsatier.sim.host import SimHost

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from dsatier.filehost import LARGEST, FileHost
-from dsatier.host import HostError, Missing, Rejected
+from dsatier.host.files import LARGEST, FileHost
+from dsatier.host.port import HostError, Missing, Rejected
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from dsatier.filehost import FileHost
-from dsatier.host import LogTail, Missing, Rejected
-from dsatier.klog import KMSG, KernelLog, Record, record, records, tail
+from dsatier.host.files import FileHost
+from dsatier.host.kernel_log import KMSG, KernelLog, Record, record, records, tail
+from dsatier.host.port import LogTail, Missing, Rejected
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from dsatier import notes
-from dsatier.filehost import FileHost
-from dsatier.host import Rejected
+from dsatier.host import step_log
+from dsatier.host.files import FileHost
+from dsatier.host.port import Rejected
 
 PATH = "/var/lib/dsatier/step"
 SECTOR = 512
@@ -47,7 +47,7 @@ def test_the_newest_note_is_read(tmp_path: Path) -> None:
     for number in range(5):
         filled(tmp_path, f"note {number} ä\udc80\n")
         assert f"note {number} ä\udc80" == host(tmp_path).noted(PATH)
-        assert notes.SIZE == place(tmp_path).stat().st_size
+        assert step_log.SIZE == place(tmp_path).stat().st_size
         assert 0o600 == place(tmp_path).stat().st_mode & 0o777
         assert ["step"] == os.listdir(place(tmp_path).parent)
 
@@ -59,10 +59,12 @@ def test_a_cut_at_each_byte_leaves_the_note_or_the_one_before(
     """Power goes after each byte of a note, from its begin or its end."""
     old = filled(tmp_path, *texts)
     new = filled(tmp_path, "the last one")
-    changed = [at for at in range(notes.SIZE) if old[at] != new[at]]
+    changed = [at for at in range(step_log.SIZE) if old[at] != new[at]]
     assert changed
-    assert {at // notes.SLOT for at in changed} == {len(texts) % 2}
-    for cut in {*range(changed[0] - 2, changed[-1] + 3), 0, notes.SIZE} & {*range(notes.SIZE + 1)}:
+    assert {at // step_log.SLOT for at in changed} == {len(texts) % 2}
+    for cut in {*range(changed[0] - 2, changed[-1] + 3), 0, step_log.SIZE} & {
+        *range(step_log.SIZE + 1)
+    }:
         for torn in (new[:cut] + old[cut:], old[:cut] + new[cut:]):
             expected = {new: "the last one", old: texts[-1]}.get(torn, texts[-1])
             assert expected == read(tmp_path, torn)
@@ -72,9 +74,11 @@ def test_any_order_of_sectors_leaves_the_note_or_the_one_before(tmp_path: Path) 
     """A disk writes its sectors in any order, and each of them old, new or unreadable rubbish."""
     old = filled(tmp_path, "one", "x" * 1000)
     new = filled(tmp_path, "y" * 1200)
-    sectors = [at for at in range(0, notes.SIZE, SECTOR) if old[at:][:SECTOR] != new[at:][:SECTOR]]
+    sectors = [
+        at for at in range(0, step_log.SIZE, SECTOR) if old[at:][:SECTOR] != new[at:][:SECTOR]
+    ]
     assert 3 == len(sectors)
-    for choice in itertools.product((old, new, b"\0" * notes.SIZE), repeat=len(sectors)):
+    for choice in itertools.product((old, new, b"\0" * step_log.SIZE), repeat=len(sectors)):
         torn = bytearray(old)
         for at, source in zip(sectors, choice, strict=True):
             torn[at : at + SECTOR] = source[at : at + SECTOR]
@@ -84,11 +88,11 @@ def test_any_order_of_sectors_leaves_the_note_or_the_one_before(tmp_path: Path) 
 
 def test_a_flipped_bit_is_seen(tmp_path: Path) -> None:
     whole = filled(tmp_path, "one", "two")
-    for at in range(notes.SIZE):
+    for at in range(step_log.SIZE):
         for bit in (0, 6):
             torn = bytearray(whole)
             torn[at] ^= 1 << bit
-            spoilt = at // notes.SLOT == 1  # the second note's
+            spoilt = at // step_log.SLOT == 1  # the second note's
             assert ("one" if spoilt else "two") == read(tmp_path, bytes(torn))
 
 
@@ -97,17 +101,17 @@ def test_after_a_torn_note_the_next_goes_in_its_place(tmp_path: Path) -> None:
     new = filled(tmp_path, "three")
     place(tmp_path).write_bytes(new[:33] + old[33:])
     again = filled(tmp_path, "four")
-    assert old[notes.SLOT :] == again[notes.SLOT :]
+    assert old[step_log.SLOT :] == again[step_log.SLOT :]
     assert "four" == host(tmp_path).noted(PATH)
 
 
-@pytest.mark.parametrize("data", [b"", b"x", b" " * notes.SIZE, b"\0" * (notes.SIZE + 1)])
+@pytest.mark.parametrize("data", [b"", b"x", b" " * step_log.SIZE, b"\0" * (step_log.SIZE + 1)])
 def test_a_file_that_holds_no_note_is_made_anew(tmp_path: Path, data: bytes) -> None:
     filled(tmp_path, "one")
     assert read(tmp_path, data) is None
     filled(tmp_path, "two")
     assert "two" == host(tmp_path).noted(PATH)
-    assert notes.SIZE == place(tmp_path).stat().st_size
+    assert step_log.SIZE == place(tmp_path).stat().st_size
 
 
 def test_what_is_no_plain_file_is_not_followed(tmp_path: Path) -> None:
@@ -129,11 +133,11 @@ def test_what_is_no_plain_file_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_a_note_has_its_longest(tmp_path: Path) -> None:
-    filled(tmp_path, "x" * notes.LONGEST)
-    assert "x" * notes.LONGEST == host(tmp_path).noted(PATH)
+    filled(tmp_path, "x" * step_log.LONGEST)
+    assert "x" * step_log.LONGEST == host(tmp_path).noted(PATH)
     with pytest.raises(ValueError, match="4065 bytes at most, found 4066"):
-        host(tmp_path).note(PATH, "x" * (notes.LONGEST + 1))
-    assert "x" * notes.LONGEST == host(tmp_path).noted(PATH)
+        host(tmp_path).note(PATH, "x" * (step_log.LONGEST + 1))
+    assert "x" * step_log.LONGEST == host(tmp_path).noted(PATH)
 
 
 def test_the_file_stays_where_it_is_on_the_disk(tmp_path: Path) -> None:
@@ -145,13 +149,13 @@ def test_the_file_stays_where_it_is_on_the_disk(tmp_path: Path) -> None:
     assert (before.st_ino, before.st_size, before.st_blocks) == (
         *(after.st_ino, after.st_size, after.st_blocks),
     )
-    assert before.st_blocks * 512 >= notes.SIZE
+    assert before.st_blocks * 512 >= step_log.SIZE
 
 
 SCRIPT = """
 import subprocess, sys
-from dsatier.filehost import FileHost
-from dsatier.host import Rejected
+from dsatier.host.files import FileHost
+from dsatier.host.port import Rejected
 root, folder = sys.argv[1:]
 host, path = FileHost(root), "/var/lib/dsatier/step"
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from dsatier.filehost import FileHost
-from dsatier.host import Locked, Rejected
+from dsatier.host.files import FileHost
+from dsatier.host.port import Locked, Rejected
 
 HELD = """
 import sys
-from dsatier.filehost import FileHost
+from dsatier.host.files import FileHost
 with FileHost(sys.argv[1]).lock("/run/dsatier/lock", "dsatier daemon"):
     print("held", flush=True)
     sys.stdin.read()
@@ -116,8 +116,8 @@ def test_the_error_of_the_one_who_holds_the_lock_is_not_touched(tmp_path: Path) 
 def test_a_full_or_read_only_disk_is_told(tmp_path: Path, options: str, code: int) -> None:
     script = f"""
 import sys
-from dsatier.filehost import FileHost
-from dsatier.host import Rejected
+from dsatier.host.files import FileHost
+from dsatier.host.port import Rejected
 host = FileHost({str(tmp_path)!r})
 try:
     host.keep("/var/lib/dsatier/journal", "x" * 100_000)

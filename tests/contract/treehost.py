@@ -11,8 +11,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from dsatier.filehost import FileHost
-from dsatier.host import Ran
+from dsatier.host.files import FileHost
+from dsatier.host.port import Ran
 from dsatier.sim.host import SimHost
 from dsatier.sim.layout import Node
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from dsatier.facts import Channel, DsaDevice, Facts, Kernel, NumaNode, WorkQueue
-from dsatier.knobs import KNOBS
-from dsatier.profile import QueueShape
-from dsatier.projection import project
-from dsatier.queuefile import expand
-from dsatier.requests import LoadDevice, SetKnob
+from dsatier.facts.knobs import KNOBS
+from dsatier.facts.model import Channel, DsaDevice, Facts, Kernel, NumaNode, WorkQueue
+from dsatier.plan.projection import project
+from dsatier.plan.requests import LoadDevice, SetKnob
+from dsatier.plan.short_form import expand
+from dsatier.profile.model import QueueShape
 
 GIB = 1 << 30
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from dsatier.desire import ENGINES
-from dsatier.evidence import CleanLog, Held
-from dsatier.facts import Facts
-from dsatier.ladder import DESCENTS, LADDER, Rung
-from dsatier.planner import descent, plan
-from dsatier.plans import Desired, Plan
-from dsatier.profile import QueueShape
-from dsatier.queuefile import expand
-from dsatier.requests import SetKnob
+from dsatier.facts.knobs import ENGINES
+from dsatier.facts.model import Facts
+from dsatier.plan.evidence import CleanLog, Held
+from dsatier.plan.ladder import DESCENTS, LADDER, Rung
+from dsatier.plan.model import Desired, Plan
+from dsatier.plan.planner import descent, plan
+from dsatier.plan.requests import SetKnob
+from dsatier.plan.short_form import expand
+from dsatier.profile.model import QueueShape
 from tests.core import build
 from tests.core.scenarios import LIVE, OURS, cpuless, knobs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dsatier.lifecycle import EVENTS, IN_MOTION, STATES, TRANSITIONS
+from dsatier.apply.lifecycle import EVENTS, IN_MOTION, STATES, TRANSITIONS
 
 Transitions = Mapping[tuple[str, str], str | None]
 

@@ -6,19 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dsatier.facts import Facts, Swap
-from dsatier.interlock import GUARDS, Circumstances, Guard, refusals
-from dsatier.projection import project
-from dsatier.queuefile import captured
-from dsatier.requests import (
-    LoadDevice,
-    Request,
-    SetCpu,
-    SetKnob,
-    StopDevice,
-    SwapOff,
-    SwapOn,
-)
+from dsatier.facts.model import Facts, Swap
+from dsatier.plan.interlock import GUARDS, Circumstances, Guard, refusals
+from dsatier.plan.projection import project
+from dsatier.plan.requests import LoadDevice, Request, SetCpu, SetKnob, StopDevice, SwapOff, SwapOn
+from dsatier.queues.config import captured
 from tests.core import build
 from tests.core.build import GIB
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from dsatier.complaints import complaints
-from dsatier.facts import Facts
+from dsatier.facts.kernel_complaints import complaints
+from dsatier.facts.model import Facts
 from tests.core import build
 from tests.core.scenarios import LIVE
 

@@ -7,15 +7,17 @@ from dataclasses import replace
 
 import pytest
 
-from dsatier.desire import ENGINES, engine_off, from_profile, with_cpu_engine
-from dsatier.drift import contested, noted
-from dsatier.drive import Driver, Target
-from dsatier.facts import Facts, OtherWriter
-from dsatier.faults import fault
-from dsatier.plans import Desired
-from dsatier.profile import DriftPolicy, DsaEngine, Profile, QueueShape
-from dsatier.queuefile import captured
-from dsatier.records import Record, Repair, with_conditions
+from dsatier.apply.drift import contested, noted
+from dsatier.apply.driver import Driver
+from dsatier.apply.faults import fault
+from dsatier.apply.records import Record, Repair, with_conditions
+from dsatier.apply.target import Target
+from dsatier.facts.knobs import ENGINES
+from dsatier.facts.model import Facts, OtherWriter
+from dsatier.plan.desired import engine_off, from_profile, with_cpu_engine
+from dsatier.plan.model import Desired
+from dsatier.profile.model import DriftPolicy, DsaEngine, Profile, QueueShape
+from dsatier.queues.config import captured
 from dsatier.sim.faults import VanishedQueue
 from tests.core import build
 from tests.core.scenarios import LIVE, QUEUED, halted, knobs

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dsatier import frozen
+from dsatier.base import frozen
 
 
 def both(body: dict[str, Any], **hints: str) -> tuple[Any, Any]:

@@ -15,33 +15,31 @@ from typing import Any
 
 import pytest
 
-from dsatier import lifecycle, requests
-from dsatier.check import check_text
-from dsatier.desire import (
-    ENGINES,
-    cpu_only,
-    from_originals,
-    from_profile,
-    not_restored,
-    not_resumed,
-    originals,
-)
-from dsatier.drive import Driver
-from dsatier.evidence import CleanLog, Configured, CpusAre, Evidence, Held, Quiet, Watermark
-from dsatier.facts import Facts, OtherWriter, Swap
-from dsatier.faults import fault
-from dsatier.host import LogTail
-from dsatier.interlock import Circumstances, refusals
-from dsatier.journal import MOTION, RECORD
-from dsatier.ladder import LADDER
-from dsatier.loader import from_texts
-from dsatier.plans import Desired, Plan, Step
-from dsatier.problem import Invalid
-from dsatier.profile import DriftPolicy, DsaEngine, Profile, QueueShape, Tiering, Tiers
-from dsatier.queuefile import captured, differences, expand, parse, text
-from dsatier.records import Record
-from dsatier.rehearsal import prepare
-from dsatier.requests import LoadDevice, Request, SetCpu, SetKnob, StopDevice, SwapOff, SwapOn
+from dsatier.apply import lifecycle
+from dsatier.apply.driver import Driver
+from dsatier.apply.faults import fault
+from dsatier.apply.journal import MOTION, RECORD
+from dsatier.apply.records import Record
+from dsatier.base.problem import Invalid
+from dsatier.facts.knobs import ENGINES
+from dsatier.facts.model import Facts, OtherWriter, Swap
+from dsatier.host.port import LogTail
+from dsatier.plan import requests
+from dsatier.plan.desired import from_profile
+from dsatier.plan.evidence import CleanLog, Configured, CpusAre, Evidence, Held, Quiet, Watermark
+from dsatier.plan.interlock import Circumstances, refusals
+from dsatier.plan.ladder import LADDER
+from dsatier.plan.model import Desired, Plan, Step
+from dsatier.plan.originals import originals
+from dsatier.plan.rehearsal import prepare
+from dsatier.plan.requests import LoadDevice, Request, SetCpu, SetKnob, StopDevice, SwapOff, SwapOn
+from dsatier.plan.restore import cpu_only, from_originals, not_restored, not_resumed
+from dsatier.plan.short_form import expand
+from dsatier.profile.check import check_text
+from dsatier.profile.load import from_texts
+from dsatier.profile.model import DriftPolicy, DsaEngine, Profile, QueueShape, Tiering, Tiers
+from dsatier.queues.accel_config import parse, text
+from dsatier.queues.config import captured, differences
 from dsatier.sim.faults import (
     CopyFailures,
     Crash,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from dsatier.interlock import GUARDS, Circumstances, refusals
+from dsatier.plan.interlock import GUARDS, Circumstances, refusals
 from tests.core.scenarios import SCENARIOS, Scenario, let_through, mistakes
 
 

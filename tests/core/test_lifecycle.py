@@ -5,16 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from dsatier.lifecycle import (
-    EVENTS,
-    IN_MOTION,
-    MEANING,
-    STATES,
-    TRANSITIONS,
-    NotNow,
-    after,
-)
-from dsatier.status import REMEDIES
+from dsatier.apply.lifecycle import EVENTS, IN_MOTION, MEANING, STATES, TRANSITIONS, NotNow, after
+from dsatier.apply.status_document import REMEDIES
 from tests.core.lifecycle_checks import REST, endless, lost, mistakes, reachable
 
 

@@ -9,14 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsatier.desire import ENGINES, cpu_only, from_originals, from_profile, originals
-from dsatier.facts import Facts, Swap
-from dsatier.ladder import DESCENTS, LADDER
-from dsatier.planner import descent, plan
-from dsatier.plans import Desired, Finding, Plan
-from dsatier.projection import project
-from dsatier.rehearsal import foretold, prepare, rehearse
-from dsatier.requests import SetCpu, SetKnob, SwapOff, SwapOn
+from dsatier.facts.knobs import ENGINES
+from dsatier.facts.model import Facts, Swap
+from dsatier.plan.desired import from_profile
+from dsatier.plan.ladder import DESCENTS, LADDER
+from dsatier.plan.model import Desired, Finding, Plan
+from dsatier.plan.originals import originals
+from dsatier.plan.planner import descent, plan
+from dsatier.plan.projection import project
+from dsatier.plan.rehearsal import foretold, prepare, rehearse
+from dsatier.plan.requests import SetCpu, SetKnob, SwapOff, SwapOn
+from dsatier.plan.restore import cpu_only, from_originals
 from tests.core import build
 from tests.core.ladder_checks import (
     CHANGES,

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from dsatier.desire import ENGINES
-from dsatier.facts import Facts, OtherWriter, Swap
-from dsatier.plans import Desired
-from dsatier.profile import QueueShape
-from dsatier.queuefile import DeviceConfig, QueueConfig, expand
-from dsatier.requirements import REQUIREMENTS, Requirement, findings
+from dsatier.facts.knobs import ENGINES
+from dsatier.facts.model import Facts, OtherWriter, Swap
+from dsatier.plan.model import Desired
+from dsatier.plan.requirements import REQUIREMENTS, Requirement, findings
+from dsatier.plan.short_form import expand
+from dsatier.profile.model import QueueShape
+from dsatier.queues.config import DeviceConfig, QueueConfig
 from tests.core import build, scenarios
 from tests.core.build import GIB
 from tests.core.scenarios import FOREIGN, LIVE, OURS, QUEUED, SEED, cpuless, initialised, knobs

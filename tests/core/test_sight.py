@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import pytest
 
-from dsatier.evidence import Configured, Held, Reads, Stopped
-from dsatier.facts import DsaDevice, Facts
-from dsatier.gate import Gate, Refused
-from dsatier.host import LogTail
-from dsatier.interlock import GUARDS, Circumstances, refusals
-from dsatier.knobs import KNOBS
-from dsatier.observe import Observer
-from dsatier.queuefile import captured
-from dsatier.readings import device, free, halted, held
-from dsatier.requests import LoadDevice, Request, SetCpu, SetKnob, StopDevice, SwapOn
-from dsatier.sight import NotSeen, Seen, narrowed
+from dsatier.apply.gate import Gate, Refused
+from dsatier.facts.knobs import KNOBS
+from dsatier.facts.model import DsaDevice, Facts
+from dsatier.facts.observe.observer import Observer
+from dsatier.facts.partial import NotSeen, Seen, narrowed
+from dsatier.facts.readings import device, free, halted, held
+from dsatier.host.port import LogTail
+from dsatier.plan.evidence import Configured, Held, Reads, Stopped
+from dsatier.plan.interlock import GUARDS, Circumstances, refusals
+from dsatier.plan.requests import LoadDevice, Request, SetCpu, SetKnob, StopDevice, SwapOn
+from dsatier.queues.config import captured
 from dsatier.sim.faults import Halt
 from dsatier.sim.host import SimHost
 from tests.crash.scene import RELEASES, apply, small

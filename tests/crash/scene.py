@@ -9,20 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dsatier import lifecycle
-from dsatier.drive import Driver, Outcome, Target
-from dsatier.facts import Facts
-from dsatier.journal import MOTION, RECORD, Journal
-from dsatier.loader import from_texts
-from dsatier.observe import Observer
-from dsatier.profile import DriftPolicy, DsaEngine, Profile, QueueShape
-from dsatier.readings import on
-from dsatier.records import Record
+from dsatier.apply import lifecycle
+from dsatier.apply.driver import Driver
+from dsatier.apply.journal import MOTION, RECORD, Journal
+from dsatier.apply.outcome import Outcome
+from dsatier.apply.records import Record
+from dsatier.apply.target import Target, target
+from dsatier.facts.model import Facts
+from dsatier.facts.observe.observer import Observer
+from dsatier.facts.readings import on
+from dsatier.profile.load import from_texts
+from dsatier.profile.model import DriftPolicy, DsaEngine, Profile, QueueShape
 from dsatier.sim import spec
 from dsatier.sim.faults import Crash, SimCrash
 from dsatier.sim.host import SimHost
 from dsatier.sim.state import Harm
-from dsatier.targets import target
 
 FOLDER = Path(__file__).resolve().parents[2] / "profiles"
 VM = "/proc/sys/vm/"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from dsatier.drive import Driver
+from dsatier.apply.driver import Driver
 from dsatier.sim.faults import Crash, SimCrash
 from dsatier.sim.host import SimHost
 from tests.crash.scene import (

@@ -9,9 +9,10 @@ from typing import Literal
 
 import pytest
 
-from dsatier.drive import Driver, Outcome
-from dsatier.host import Rejected
-from dsatier.journal import LATE, MOTION, STATUS
+from dsatier.apply.driver import Driver
+from dsatier.apply.journal import LATE, MOTION, STATUS
+from dsatier.apply.outcome import Outcome
+from dsatier.host.port import Rejected
 from dsatier.sim.faults import ClockJump, FullDisk, Halt
 from dsatier.sim.host import SimHost
 from tests.crash.scene import (

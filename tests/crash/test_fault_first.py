@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from dsatier.drive import Driver
-from dsatier.gate import Gate
-from dsatier.measure import measure
-from dsatier.observe import Observer
-from dsatier.records import Record
-from dsatier.requests import SetKnob
+from dsatier.apply.driver import Driver
+from dsatier.apply.gate import Gate
+from dsatier.apply.records import Record
+from dsatier.cli.measure import measure
+from dsatier.facts.observe.observer import Observer
+from dsatier.plan.requests import SetKnob
 from dsatier.sim.faults import CopyFailures, Halt, HungWrite, SelfClear
 from dsatier.sim.host import SimHost
 from tests.crash.scene import (

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import pytest
 
-from dsatier.drive import Driver
-from dsatier.host import HostDown, Locked
-from dsatier.journal import LOCK, RECORD
-from dsatier.profile import DriftPolicy
-from dsatier.rehearsal import prepare
+from dsatier.apply.driver import Driver
+from dsatier.apply.journal import LOCK, RECORD
+from dsatier.host.port import HostDown, Locked
+from dsatier.plan.rehearsal import prepare
+from dsatier.profile.model import DriftPolicy
 from dsatier.sim.faults import (
     AnyFault,
     CopyFailures,

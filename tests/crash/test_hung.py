@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import pytest
 
-from dsatier.drive import Driver, Outcome
-from dsatier.knobs import KNOBS
-from dsatier.requests import LoadDevice, Request, SetCpu, SetKnob, SwapOff
+from dsatier.apply.driver import Driver
+from dsatier.apply.outcome import Outcome
+from dsatier.facts.knobs import KNOBS
+from dsatier.plan.requests import LoadDevice, Request, SetCpu, SetKnob, SwapOff
 from dsatier.sim.faults import AnyFault, CopyFailures, HungCommand, HungWrite
 from dsatier.sim.host import SimHost
 from tests.crash.scene import (

@@ -10,13 +10,13 @@ from dataclasses import replace
 
 import pytest
 
-from dsatier.drive import Driver
-from dsatier.host import Rejected
-from dsatier.journal import MOTION, ORIGINALS, RECORD, STATUS, STEP, TALLY, Journal, Spoilt
-from dsatier.records import Motion
+from dsatier.apply.counters import NOTHING
+from dsatier.apply.driver import Driver
+from dsatier.apply.journal import MOTION, ORIGINALS, RECORD, STATUS, STEP, TALLY, Journal, Spoilt
+from dsatier.apply.records import Motion
+from dsatier.host.port import Rejected
 from dsatier.sim.faults import Crash, FullDisk, SimCrash
 from dsatier.sim.host import SimHost
-from dsatier.tally import NOTHING
 from tests.crash.scene import apply, at_rest, crashed, in_motion, operations, record, small
 
 FIRST = Motion(1, "boot", "converging", 17.0, "me", 1, 3, "the first")

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from dsatier.drive import Driver
-from dsatier.journal import ORIGINALS
-from dsatier.readings import on, tiering_on
+from dsatier.apply.driver import Driver
+from dsatier.apply.journal import ORIGINALS
+from dsatier.facts.readings import on, tiering_on
 from dsatier.sim.faults import FailedInit
 from dsatier.sim.host import SimHost
 from tests.crash.scene import (

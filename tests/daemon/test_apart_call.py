@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 import pytest
 
-from dsatier import apart
-from dsatier.host import HostError, Hung, Locked, Missing, Rejected
-from dsatier.problem import Invalid, Problem
+from dsatier.base.problem import Invalid, Problem
+from dsatier.host import children
+from dsatier.host.port import HostError, Hung, Locked, Missing, Rejected
 from tests.daemon.running import PATIENCE, environment
 
 
@@ -33,7 +33,7 @@ def nobody_is_left() -> None:
 
 @pytest.mark.parametrize("value", [None, 0, "ÿ", (1, ("a",)), b"x" * 1_000_000, Invalid([])])
 def test_what_it_returns(value: object) -> None:
-    found = apart.call("it", lambda: value, PATIENCE)
+    found = children.call("it", lambda: value, PATIENCE)
     assert (type(value), str(value)) == (type(found), str(found))
     nobody_is_left()
 
@@ -51,7 +51,7 @@ def test_what_it_returns(value: object) -> None:
 )
 def test_what_it_raises(error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
-        apart.call("it", refuse(error), PATIENCE)
+        children.call("it", refuse(error), PATIENCE)
     assert str(error) == str(caught.value)
     if isinstance(error, HostError):
         assert vars(error) == vars(caught.value)
@@ -65,7 +65,7 @@ def test_it_is_another_process_and_leaves_nothing_behind() -> None:
         sys.modules[module] = sys
         return os.getpid()
 
-    assert os.getpid() != apart.call("it", load, PATIENCE)
+    assert os.getpid() != children.call("it", load, PATIENCE)
     assert module not in sys.modules
 
 
@@ -74,20 +74,20 @@ def test_it_dies() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     with pytest.raises(Rejected, match="it: the process that does it died: signal 9") as caught:
-        apart.call("it", die, PATIENCE)
+        children.call("it", die, PATIENCE)
     assert errno.EIO == caught.value.errno
     nobody_is_left()
 
 
 def test_what_it_returns_cannot_be_told() -> None:
     with pytest.raises(Exception, match="pickle"):
-        apart.call("it", lambda: lambda: None, PATIENCE)
+        children.call("it", lambda: lambda: None, PATIENCE)
     nobody_is_left()
 
 
 def test_it_takes_too_long() -> None:
     with pytest.raises(Hung, match=r"it: has taken more than 0\.05 s and was killed"):
-        apart.call("it", lambda: time.sleep(PATIENCE), 0.05)
+        children.call("it", lambda: time.sleep(PATIENCE), 0.05)
     nobody_is_left()
 
 
@@ -97,7 +97,7 @@ def test_a_stop_ends_it_and_not_the_daemon() -> None:
     before = signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))
     try:
         with pytest.raises(Rejected, match="signal 15"):
-            apart.call("it", lambda: os.kill(os.getpid(), signal.SIGTERM), PATIENCE)
+            children.call("it", lambda: os.kill(os.getpid(), signal.SIGTERM), PATIENCE)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert [] == told
@@ -107,12 +107,12 @@ def test_there_is_no_process_to_be_had() -> None:
     """Where descriptors are used up the answer is an error that a look may raise."""
     script = """
 import os, resource
-from dsatier import apart
-from dsatier.host import Rejected
-apart.call("it", lambda: 1, 60.0)
+from dsatier.host import children
+from dsatier.host.port import Rejected
+children.call("it", lambda: 1, 60.0)
 resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1,) * 2)
 try:
-    apart.call("it", lambda: 1, 60.0)
+    children.call("it", lambda: 1, 60.0)
 except Rejected as error:
     print(error.errno, error)
 """

@@ -9,10 +9,10 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from dsatier.loader import from_texts
-from dsatier.observe import Observer
+from dsatier.apply.target import target
+from dsatier.facts.observe.observer import Observer
+from dsatier.profile.load import from_texts
 from dsatier.sim.host import SimHost
-from dsatier.targets import target
 from tests.bench import service
 from tests.bench.report import Row, as_json, at_most, beside, picture, table
 

@@ -20,17 +20,17 @@ from typing import Any
 
 import pytest
 
-from dsatier import control
-from dsatier.asking import NoAnswer, NoDaemon, ask
-from dsatier.control import Listener, Order
+from dsatier.control import listener as control
+from dsatier.control.client import NoAnswer, NoDaemon, ask
+from dsatier.control.listener import Listener, Order
 from tests.daemon.running import PATIENCE, Running, daemon, environment
 
 NOBODY = pwd.getpwnam("nobody").pw_uid
 AS_NOBODY = """
 import os, shutil, sys
-from dsatier.cli import main
-import dsatier.commands  # nobody may not read a folder of root's
-import dsatier.control, dsatier.service
+from dsatier.cli.main import main
+import dsatier.cli.commands  # nobody may not read a folder of root's
+import dsatier.cli.orders, dsatier.control.listener
 user = int(sys.argv[1])
 os.setgroups([])
 os.setgid(user)

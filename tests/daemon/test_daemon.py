@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from dsatier.asking import ask
-from dsatier.facts import DsaDevice
-from dsatier.observe import observe
-from dsatier.profile import QueueShape
-from dsatier.queuefile import expand, text
+from dsatier.control.client import ask
+from dsatier.facts.model import DsaDevice
+from dsatier.facts.observe.observer import observe
+from dsatier.plan.short_form import expand
+from dsatier.profile.model import QueueShape
+from dsatier.queues.accel_config import text
 from dsatier.sim.host import SimHost
 from tests.contract.treehost import Layout
 from tests.daemon.running import Running, daemon, folder

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from dsatier.glance import Glance
-from dsatier.host import HostDown
-from dsatier.observe import observe
+from dsatier.daemon.poll import Glance
+from dsatier.facts.observe.observer import observe
+from dsatier.host.port import HostDown
 from dsatier.sim.faults import Halt, LateDevice, LostLog
 from dsatier.sim.host import SimHost
 

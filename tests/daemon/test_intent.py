@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from dsatier import intent
-from dsatier.facts import Facts
-from dsatier.host import HostError
-from dsatier.observe import observe
-from dsatier.problem import Invalid
+from dsatier.apply import wanted
+from dsatier.base.problem import Invalid
+from dsatier.facts.model import Facts
+from dsatier.facts.observe.observer import observe
+from dsatier.host.port import HostError
 from dsatier.sim.host import SimHost
 
 FOLDER = "/etc/dsatier.d"
@@ -34,7 +34,7 @@ def facts() -> Facts:
 
 
 def test_no_drop_in_asks_for_nothing() -> None:
-    found = intent.read(host(), facts())
+    found = wanted.read(host(), facts())
     assert (None, (), (), (), None, 1) == (
         found.profile,
         found.files,
@@ -50,7 +50,7 @@ def test_no_drop_in_asks_for_nothing() -> None:
     [(NODE_TWO, 2), ("version: 1\ntiers: {cpuless: true}\n", 1), ("version: 1\n", 1)],
 )
 def test_the_slow_node(text: str, slow_node: int) -> None:
-    assert slow_node == intent.read(host(a=text), facts()).slow_node
+    assert slow_node == wanted.read(host(a=text), facts()).slow_node
 
 
 def test_what_was_kept_is_read_again_as_it_was() -> None:
@@ -60,30 +60,30 @@ def test_what_was_kept_is_read_again_as_it_was() -> None:
         c="version: 1\n# ünd \U0001f600\nengine: {kind: dsa, limit_chans: 4}\n",
     )
     sim.keep("/etc/wq.json", "[ ]\n")
-    found = intent.read(sim, facts())
+    found = wanted.read(sim, facts())
     assert ("[ ]\n", "[ ]\n") == (found.queues, found.reads("/etc/wq.json"))
     assert (f"{FOLDER}/a.yaml", f"{FOLDER}/c.yaml") == found.files
     assert [f"{FOLDER}/b.yaml"] == [one.path for one in found.skipped]
-    assert found == intent.reread(intent.text(found), facts())
+    assert found == wanted.reread(wanted.text(found), facts())
 
-    renamed = intent.reread(intent.text(found), replace(facts(), hostname="db7"))
+    renamed = wanted.reread(wanted.text(found), replace(facts(), hostname="db7"))
     assert 3 == len(renamed.files)
     assert found.digest != renamed.digest
 
 
 def test_a_queue_file_is_read_once() -> None:
     sim = host(a=WITH_FILE)
-    missing = intent.read(sim, facts())
+    missing = wanted.read(sim, facts())
     assert None is missing.queues
     with pytest.raises(HostError, match=r"/etc/wq\.json: could not be read when the profile was"):
         missing.reads("/etc/wq.json")
 
     sim.keep("/etc/wq.json", "[1]")
-    kept = intent.text(intent.read(sim, facts()))
+    kept = wanted.text(wanted.read(sim, facts()))
     sim.keep("/etc/wq.json", "[2]")
-    assert "[1]" == intent.reread(kept, facts()).queues
+    assert "[1]" == wanted.reread(kept, facts()).queues
     # another file, the same profile
-    assert missing.digest == intent.read(sim, facts()).digest
+    assert missing.digest == wanted.read(sim, facts()).digest
 
 
 FOR_OTHERS = "version: 1\nmatch: {hostname: [db*]}\nengine: {kind: cpu}\n"
@@ -92,9 +92,9 @@ FOR_IT = "version: 1\nmatch: {hostname: [dsa*], numa: {nodes: 2}}\n"
 
 def test_files_that_say_the_same_make_the_same() -> None:
     sim = host(a=FOR_OTHERS, b=FOR_IT, c=WITH_FILE)
-    found = intent.read(sim, facts())
-    assert intent.is_current(found, sim, facts())
-    assert found == intent.read(sim, facts())
+    found = wanted.read(sim, facts())
+    assert wanted.is_current(found, sim, facts())
+    assert found == wanted.read(sim, facts())
 
 
 @pytest.mark.parametrize(
@@ -110,17 +110,17 @@ def test_files_that_say_the_same_make_the_same() -> None:
 def test_files_that_say_something_else_are_read_anew(path: str, text: str) -> None:
     sim = host(a=FOR_OTHERS, b=FOR_IT, c=WITH_FILE)
     sim.keep("/etc/wq.json", "[1]")
-    found = intent.read(sim, facts())
+    found = wanted.read(sim, facts())
     sim.keep(path, text)
     # what another file masks has no say
-    assert (text == "masked") == intent.is_current(found, sim, facts())
+    assert (text == "masked") == wanted.is_current(found, sim, facts())
 
 
 def test_files_that_go_are_missed() -> None:
     sim = host(a=FOR_IT, b=WITH_FILE)
-    found = intent.read(sim, facts())
+    found = wanted.read(sim, facts())
     sim.drop(f"{FOLDER}/b.yaml")
-    assert not intent.is_current(found, sim, facts())
+    assert not wanted.is_current(found, sim, facts())
 
 
 @pytest.mark.parametrize(
@@ -130,15 +130,15 @@ def test_files_that_go_are_missed() -> None:
 def test_a_host_that_is_another_is_matched_anew(changed: dict[str, Any]) -> None:
     """Also where the same files apply for another reason: the words tell what was found."""
     sim = host(a=FOR_OTHERS, b=FOR_IT)
-    found = intent.read(sim, facts())
+    found = wanted.read(sim, facts())
     now = replace(facts(), **changed)
     assert (True, False) == (found.is_for(facts()), found.is_for(now))
-    assert not intent.is_current(found, sim, now)
+    assert not wanted.is_current(found, sim, now)
 
 
 def test_what_is_wrong_has_its_place() -> None:
     with pytest.raises(Invalid, match=rf"{FOLDER}/a\.yaml:2:1"):
-        intent.read(host(a="version: 1\nengin: {kind: cpu}\n"), facts())
+        wanted.read(host(a="version: 1\nengin: {kind: cpu}\n"), facts())
 
 
 @pytest.mark.parametrize(
@@ -158,11 +158,11 @@ def test_what_is_wrong_has_its_place() -> None:
 def test_a_kept_text_that_is_none(kept: str) -> None:
     """It raises what the daemon expects: it starts without it."""
     with pytest.raises((Invalid, ValueError, LookupError, TypeError)):
-        intent.reread(kept, facts())
+        wanted.reread(kept, facts())
 
 
 def test_the_kept_text_is_json_of_a_version() -> None:
-    whole = json.loads(intent.text(intent.read(host(a=NODE_TWO), facts())))
+    whole = json.loads(wanted.text(wanted.read(host(a=NODE_TWO), facts())))
     assert {
         "schema_version": 1,
         "sources": [[f"{FOLDER}/a.yaml", NODE_TWO]],

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from dsatier.daemon import tidy
-from dsatier.drive import Driver
-from dsatier.glance import Glance
-from dsatier.loader import from_texts
+from dsatier.apply.driver import Driver
+from dsatier.apply.target import target
+from dsatier.daemon.loop import tidy
+from dsatier.daemon.poll import Glance
+from dsatier.profile.load import from_texts
 from dsatier.sim.host import SimHost
-from dsatier.targets import target
 from tests.contract.treehost import Layout
 from tests.daemon.running import Running, daemon
 

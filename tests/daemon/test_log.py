@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsatier.log import LEVELS, LONGEST, Logger, is_journal, logger
+from dsatier.daemon.log import LEVELS, LONGEST, Logger, is_journal, logger
 
 NOON = 12 * 3600.0
 
@@ -331,8 +331,8 @@ def test_the_journal_is_known_by_device_and_inode() -> None:
 def test_what_structlog_could_do_without_is_not_loaded() -> None:
     code = """
 import sys
-import dsatier.log
-log = dsatier.log.logger(sys.stderr, journal=True)
+import dsatier.daemon.log
+log = dsatier.daemon.log.logger(sys.stderr, journal=True)
 log.info("x", y=1)
 heavy = ("ssl", "asyncio.events", "_socket", "uuid", "rich", "concurrent.futures")
 print([name for name in heavy if name in sys.modules])

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from dsatier.facts import Facts
-from dsatier.ladder import LADDER, Rung
-from dsatier.lifecycle import STATES
-from dsatier.metrics import Duration, Running, render, with_step
-from dsatier.observe import Observer
-from dsatier.records import Condition, Record, with_conditions
+from dsatier.apply.counters import Duration, with_step
+from dsatier.apply.lifecycle import STATES
+from dsatier.apply.records import Condition, Record, with_conditions
+from dsatier.daemon.metrics import Running, render
+from dsatier.facts.model import Facts
+from dsatier.facts.observe.observer import Observer
+from dsatier.plan.ladder import LADDER, Rung
 from dsatier.sim.host import SimHost
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]

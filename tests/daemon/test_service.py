@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from dsatier.drive import Driver
-from dsatier.frozen import replace
-from dsatier.loader import from_texts
+from dsatier.apply.driver import Driver
+from dsatier.apply.target import target
+from dsatier.base.frozen import replace
+from dsatier.profile.load import from_texts
 from dsatier.sim.host import SimHost
-from dsatier.targets import target
 from tests.contract.treehost import Layout
 from tests.daemon.running import PATIENCE, Ran, Running, daemon, environment, folder
 
@@ -424,9 +424,9 @@ HEAVY = (
     "_asyncio",
     "ssl",
     "_ssl",
-    "dsatier.commands",
-    "dsatier.loader",
-    "dsatier.cmdline",
+    "dsatier.cli.commands",
+    "dsatier.profile.load",
+    "dsatier.cli.options",
     "dsatier.sim",
 )
 
@@ -434,7 +434,7 @@ HEAVY = (
 def test_what_costs_memory_is_never_loaded_into_it() -> None:
     """Through a profile that is wrong, one that is right, a repair, a way back and a restart."""
     script = (
-        "import json, sys; from dsatier.cli import main; code = main(sys.argv[1:]);"
+        "import json, sys; from dsatier.cli.main import main; code = main(sys.argv[1:]);"
         "print(json.dumps(sorted(sys.modules))); sys.exit(code)"
     )
     with daemon(None, started=False) as running:
@@ -463,4 +463,4 @@ def test_what_costs_memory_is_never_loaded_into_it() -> None:
             said = running.process.communicate(timeout=PATIENCE)[0].decode()
             assert 0 == running.process.returncode
             assert set() == set(HEAVY) & set(json.loads(said))
-        assert "dsatier.daemon" in json.loads(said)
+        assert "dsatier.daemon.loop" in json.loads(said)

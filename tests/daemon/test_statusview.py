@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from dsatier.records import Record, with_conditions
-from dsatier.status import status
-from dsatier.statusview import (
+from dsatier.apply.records import Record, with_conditions
+from dsatier.apply.status_document import status
+from dsatier.cli.status import (
     CLEAR,
     FAILED,
     GRACE,
@@ -210,7 +210,7 @@ def test_what_dsatier_did_not_write_is_told(text: str) -> None:
 # with Ctrl-C as a terminal has it: who starts the tests may have it ignored
 START = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
-    "from dsatier.cli import main; sys.exit(main())"
+    "from dsatier.cli.main import main; sys.exit(main())"
 )
 
 
@@ -422,12 +422,13 @@ def test_status_once(tmp_path: Path) -> None:
 def test_status_loads_next_to_nothing(tmp_path: Path) -> None:
     write(tmp_path, document(daemon=daemon(pid=os.getpid(), looked_at=time.time())))
     code = (
-        "import sys; before = set(sys.modules); from dsatier.cli import main;"
+        "import sys; before = set(sys.modules); from dsatier.cli.main import main;"
         f"code = main(['status', '--root', {str(tmp_path)!r}]);"
         "print(code, sorted(set(sys.modules) - before))"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=LONG, check=True
     )
-    expected = "0 ['_json', 'dsatier', 'dsatier.cli', 'dsatier.statusview']"
+    names = ("", ".cli", ".cli.main", ".cli.status", ".host", ".host.output")
+    expected = f"0 {['_json', *(f'dsatier{name}' for name in names)]}"
     assert expected == ran.stdout.splitlines()[-1]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dsatier.uevents import SUBSYSTEMS, Uevents, subsystem
+from dsatier.daemon.kernel_events import SUBSYSTEMS, Uevents, subsystem
 from tests.daemon.running import PATIENCE
 
 KERNEL, NETLINK_KOBJECT_UEVENT = 1, 15

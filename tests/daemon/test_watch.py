@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from dsatier.filehost import FileHost
+from dsatier.daemon.inotify import Watch
+from dsatier.host.files import FileHost
 from dsatier.sim.host import SimHost
-from dsatier.watch import Watch
 from tests.bench import hosts
 from tests.bench.service import HOST, our_profile
 from tests.contract.treehost import Layout

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from tests.docs.generate import PART, ROOT, pages
+from tools.docs.generate import PART, ROOT, pages
 
 LONGEST = 35
 """Words of a sentence."""

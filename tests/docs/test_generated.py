@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from dsatier.check import check_text
-from dsatier.cmdline import COMMANDS, HOST, Command
-from dsatier.explain import fields as field_names
-from dsatier.fields import sections
-from dsatier.manual import EXAMPLE, escaped, synopsis
-from tests.docs import generate
+from dsatier.cli.explain import fields as field_names
+from dsatier.cli.options import COMMANDS, HOST, Command
+from dsatier.profile.check import check_text
+from tools.docs import generate
+from tools.docs.fields import sections
+from tools.docs.manual import EXAMPLE, escaped, synopsis
 
 ROOT = generate.ROOT
 WHOLE = generate.whole()

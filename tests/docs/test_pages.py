@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from dsatier.check import check_text
-from dsatier.cmdline import COMMANDS, EXIT_CODES, HOST
-from dsatier.exits import OK, RESULTS
-from dsatier.interlock import GUARDS
-from dsatier.lifecycle import MEANING, STATES
-from dsatier.queuefile import parse
-from dsatier.records import Record, with_conditions
-from dsatier.requirements import REQUIREMENTS
-from tests.docs import generate
+from dsatier.apply.lifecycle import MEANING, STATES
+from dsatier.apply.records import Record, with_conditions
+from dsatier.base.exits import OK, RESULTS
+from dsatier.cli.options import COMMANDS, EXIT_CODES, HOST
+from dsatier.plan.interlock import GUARDS
+from dsatier.plan.requirements import REQUIREMENTS
+from dsatier.profile.check import check_text
+from dsatier.queues.accel_config import parse
+from tools.docs import generate
 
 ROOT, PACKAGE = generate.ROOT, generate.PACKAGE
 PAGES = {page.relative_to(ROOT).as_posix(): page.read_text("utf-8") for page in generate.pages()}
@@ -71,7 +71,7 @@ def test_every_state_is_explained() -> None:
 
 def test_every_reason_is_explained() -> None:
     conditions = {condition.type for condition in with_conditions(Record(), 0.0).conditions}
-    reasons = (words("drive") | words("records")) - conditions - TRUTHS
+    reasons = (words("apply/driver") | words("apply/records")) - conditions - TRUTHS
     assert reasons == set(listed("Reasons"))
     assert len(reasons) > 15
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 
-from dsatier.host import LogTail, Missing, Ran
+from dsatier.host.port import LogTail, Missing, Ran
 
 
 class TextHost:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import pytest
 
-from dsatier.facts import Channel, Facts, Family, Iommu, WorkQueue
-from dsatier.host import Rejected
-from dsatier.observe import Observer, dsa, iommu, observe
-from dsatier.observe import kernel as kernels
-from dsatier.observe.text import Malformed
-from dsatier.show import facts as show_facts
+from dsatier.cli.render import facts as show_facts
+from dsatier.facts.model import Channel, Facts, Family, Iommu, WorkQueue
+from dsatier.facts.observe import dsa, iommu
+from dsatier.facts.observe import kernel as kernels
+from dsatier.facts.observe.observer import Observer, observe
+from dsatier.facts.observe.parse import Malformed
+from dsatier.host.port import Rejected
 from dsatier.sim import spec
 from dsatier.sim.host import SimHost
 from tests.facts.memory import TextHost

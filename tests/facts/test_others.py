@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from dsatier.facts import OtherWriter
-from dsatier.observe.others import others, sysctl_items, tuned_profile
+from dsatier.facts.model import OtherWriter
+from dsatier.facts.observe.other_writers import others, sysctl_items, tuned_profile
 from tests.facts.memory import TextHost
 
 

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsatier.facts import DsaDevice
-from dsatier.jsontext import Value
-from dsatier.jsontext import parse as parse_json
-from dsatier.observe import observe
-from dsatier.problem import Invalid
-from dsatier.profile import QueueShape
-from dsatier.queuefile import (
+from dsatier.base.problem import Invalid
+from dsatier.facts.model import DsaDevice
+from dsatier.facts.observe.observer import observe
+from dsatier.plan.short_form import expand
+from dsatier.profile.model import QueueShape
+from dsatier.queues.accel_config import parse, text
+from dsatier.queues.config import (
     DeviceConfig,
     EngineConfig,
     GroupConfig,
@@ -25,11 +25,10 @@ from dsatier.queuefile import (
     captured,
     differences,
     excess,
-    expand,
     for_driver,
-    parse,
-    text,
 )
+from dsatier.queues.json_places import Value
+from dsatier.queues.json_places import parse as parse_json
 from dsatier.sim.host import SimHost
 
 DEVICES = observe(SimHost.host_for("dsa8")).devices

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsatier.facts import Swap
-from dsatier.host import HostError
-from dsatier.observe import text
+from dsatier.facts.model import Swap
+from dsatier.facts.observe import parse as text
+from dsatier.host.port import HostError
 
 
 @pytest.mark.parametrize(

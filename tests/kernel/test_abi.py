@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dsatier.knobs import KNOBS
+from dsatier.facts.knobs import KNOBS
 
 MANIFEST = Path(__file__).parents[2] / "kernel-src/abi/abi.json"
 SHIPPED = json.loads(MANIFEST.read_text(encoding="utf-8"))

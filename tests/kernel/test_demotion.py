@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dsatier.observe.text import demote_mark
+from dsatier.facts.observe.parse import demote_mark
 from tests.kernel.ours import kernel, program
 from tests.vm.booting import guest
 from tests.vm.guest import Command, Guest, GuestError

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from dsatier.complaints import may_complain
-from dsatier.knobs import KNOBS
-from dsatier.observe import text
+from dsatier.facts.kernel_complaints import may_complain
+from dsatier.facts.knobs import KNOBS
+from dsatier.facts.observe import parse
 from tests.kernel.ours import booted, counters, knob, run_pages, since
 from tests.vm.guest import Guest
 
@@ -135,7 +135,7 @@ def test_the_timer(vm: Guest) -> None:
     knob(vm, "migrate_batch_reasons", 0)
     knob(vm, "migrate_batch_usecs", 4000)
     told = vm.read("/proc/timer")
-    counts = text.timer(told, "/proc/timer")
+    counts = parse.timer(told, "/proc/timer")
     assert 0 == counts["timer_state"] == counts["dsa_hpage_cnt"] == counts["dsa_copy_fail"]
     assert counts["bpage_cnt"] == found["pgmigrate_success"] >= 2 * 16 * 256
     assert counts["hpage_cnt"] == 2 * 4  # half of 16 MiB, to and fro
@@ -156,7 +156,7 @@ def test_the_timer(vm: Guest) -> None:
     run_pages(vm, "base", "move_pages", "4", "0")
     assert told.splitlines()[:-3] == vm.read("/proc/timer").splitlines()[:-3], "it is off"
     vm.write("/proc/timer", "1\n")
-    assert 0 == text.timer(vm.read("/proc/timer"), "/proc/timer")["bpage_cnt"]
+    assert 0 == parse.timer(vm.read("/proc/timer"), "/proc/timer")["bpage_cnt"]
     vm.write("/proc/timer", "0\n")
 
 

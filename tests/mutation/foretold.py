@@ -6,14 +6,16 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
-from dsatier.desire import ENGINES, from_originals, originals
-from dsatier.facts import Facts, Swap
-from dsatier.ladder import DESCENTS, LADDER, Rung
-from dsatier.plans import Desired, Plan
-from dsatier.profile import QueueShape
-from dsatier.queuefile import expand
-from dsatier.rehearsal import foretold, prepare
-from dsatier.requests import SetKnob
+from dsatier.facts.knobs import ENGINES
+from dsatier.facts.model import Facts, Swap
+from dsatier.plan.ladder import DESCENTS, LADDER, Rung
+from dsatier.plan.model import Desired, Plan
+from dsatier.plan.originals import originals
+from dsatier.plan.rehearsal import foretold, prepare
+from dsatier.plan.requests import SetKnob
+from dsatier.plan.restore import from_originals
+from dsatier.plan.short_form import expand
+from dsatier.profile.model import QueueShape
 from tests.core import build
 from tests.core.build import GIB
 from tests.proof.explore import strayed, unmet

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
-from dsatier.interlock import GUARDS
-from dsatier.ladder import DESCENTS, LADDER, Act, Put, Rung
-from dsatier.lifecycle import STATES, TRANSITIONS
-from dsatier.requirements import REQUIREMENTS
+from dsatier.apply.lifecycle import STATES, TRANSITIONS
+from dsatier.plan.interlock import GUARDS
+from dsatier.plan.ladder import DESCENTS, LADDER, Act, Put, Rung
+from dsatier.plan.requirements import REQUIREMENTS
 from tests.core import ladder_checks, lifecycle_checks, scenarios, test_requirements
 from tests.mutation import naive
 from tests.proof import hosts, profiles

@@ -11,22 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dsatier.facts import Swap
-from dsatier.gate import Gate, Refused
-from dsatier.host import HostDown, HostError
-from dsatier.interlock import GUARDS, Guard
-from dsatier.knobs import SEED_SETTLE
-from dsatier.observe import Observer
-from dsatier.queuefile import captured
-from dsatier.requests import (
-    LoadDevice,
-    Request,
-    SetCpu,
-    SetKnob,
-    StopDevice,
-    SwapOff,
-    SwapOn,
-)
+from dsatier.apply.gate import Gate, Refused
+from dsatier.facts.knobs import SEED_SETTLE
+from dsatier.facts.model import Swap
+from dsatier.facts.observe.observer import Observer
+from dsatier.host.port import HostDown, HostError
+from dsatier.plan.interlock import GUARDS, Guard
+from dsatier.plan.requests import LoadDevice, Request, SetCpu, SetKnob, StopDevice, SwapOff, SwapOn
+from dsatier.queues.config import captured
 from dsatier.sim.faults import FailedInit
 from dsatier.sim.host import SimHost
 from tests.proof.hosts import BALANCING, DEMOTION, SWAP, put, queues, small

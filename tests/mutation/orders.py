@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dsatier.ladder import DESCENTS, LADDER, Act, Put, Rung
+from dsatier.plan.ladder import DESCENTS, LADDER, Act, Put, Rung
 from tests.mutation import foretold
 from tests.mutation.mutants import Descents, Mutant, ladder_checks_of
 

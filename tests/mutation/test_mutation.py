@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from dsatier.ladder import DESCENTS, LADDER
+from dsatier.plan.ladder import DESCENTS, LADDER
 from tests.core import ladder_checks, lifecycle_checks, scenarios, test_requirements
 from tests.mutation import mutants, naive
 from tests.mutation.__main__ import run, summary, survivors

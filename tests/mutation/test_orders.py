@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from dsatier.ladder import LADDER
+from dsatier.plan.ladder import LADDER
 from tests.mutation import foretold, orders
 from tests.mutation.__main__ import summary, survivors
 from tests.mutation.mutants import Mutant

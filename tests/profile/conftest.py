@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from profile_doubles import FACTS
 
-from dsatier import schema
-from dsatier.facts import Facts
+from dsatier.facts.model import Facts
+from dsatier.profile import schema
 
 PROFILES = Path(__file__).parents[2] / "profiles"
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import posixpath
 from typing import Any
 
-from dsatier.host import Missing, Rejected
+from dsatier.host.port import Missing, Rejected
 
 
 class FilesInMemory:

@@ -15,20 +15,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from profile_strategies import PROFILES, broken_profiles
 
-from dsatier import check, yamltext
-from dsatier.check import check_main, check_text
+from dsatier.profile import check, yaml
+from dsatier.profile.check import check_main, check_text
 
-AGENT = str(Path(check.__file__).parents[1])
+AGENT = str(Path(check.__file__).parents[2])
 
 
 def said(text: str, *, whole: bool = True) -> list[str]:
     return [str(problem) for problem in check_text(text, "f", whole=whole)]
 
 
+CHECK = "import sys; from dsatier.profile.check import check_main as m; sys.exit(m(sys.argv[1:]))"
+
+
 def run(*argv: str, code: str = "", given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    code = (
-        code or "import sys; from dsatier.check import check_main as m; sys.exit(m(sys.argv[1:]))"
-    )
+    code = code or CHECK
     return subprocess.run(
         [sys.executable, "-c", code, *argv],
         input=given,
@@ -253,25 +254,32 @@ def test_standard_input() -> None:
 def test_an_endless_file_is_read_only_so_far() -> None:
     ran = run("/dev/zero")
     assert ran.returncode == 65
-    assert f"at most {yamltext.MAX_BYTES} bytes" in ran.stderr.decode()
+    assert f"at most {yaml.MAX_BYTES} bytes" in ran.stderr.decode()
+
+
+CHECKING = (
+    *("base", "base.problem", "profile"),
+    *("profile.check", "profile.rules", "profile.schema", "profile.yaml"),
+)
+"""The modules that a check needs."""
 
 
 def test_check_loads_nothing_heavy(tmp_path: Path) -> None:
     file = tmp_path / "f"
     file.write_text("version: 1\nengine: {kind: dsa, work_queues: {devices: 8}}\n")
     code = (
-        "import sys; before = set(sys.modules); from dsatier.check import check_main;"
+        "import sys; before = set(sys.modules); from dsatier.profile.check import check_main;"
         "assert check_main(sys.argv[1:]) == 0; print(*sorted(set(sys.modules) - before))"
     )
     loaded = set(run(str(file), code=code).stdout.decode().split())
-    assert "dsatier.check" in loaded
+    assert "dsatier.profile.check" in loaded
     heavy = {
         *("argparse", "dataclasses", "difflib", "inspect", "typing", "typing_extensions"),
         *("pydantic", "pydantic_core", "pathlib", "uuid", "structlog"),
     }
     assert loaded & heavy == set()
     ours = {name for name in loaded if name.startswith("dsatier.")}
-    assert ours == {f"dsatier.{n}" for n in ("check", "problem", "rules", "schema", "yamltext")}
+    assert ours == {f"dsatier.{n}" for n in CHECKING}
 
 
 @given(st.binary(max_size=200) | st.text(max_size=100))

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from profile_doubles import FilesInMemory
 
-from dsatier.dropins import FOLDERS, Source, Unused, counts, find
-from dsatier.problem import Invalid
+from dsatier.base.problem import Invalid
+from dsatier.profile.dropins import FOLDERS, Source, Unused, counts, find
 
 LOW, MIDDLE, HIGH = FOLDERS
 

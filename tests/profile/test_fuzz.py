@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dsatier import check
+from dsatier.profile import check
 
 CPU_SECONDS = 20
 MEMORY = 1 << 29
@@ -23,11 +23,11 @@ CODE = f"""
 import resource, sys
 resource.setrlimit(resource.RLIMIT_CPU, ({CPU_SECONDS}, {CPU_SECONDS}))
 resource.setrlimit(resource.RLIMIT_AS, ({MEMORY}, {MEMORY}))
-from dsatier import yamltext
-from dsatier.check import check_tree
+from dsatier.profile import yaml
+from dsatier.profile.check import check_tree
 source = sys.stdin.buffer.read()
 for pure in (False, True):
-    problems = check_tree(yamltext.parse(source, "f", pure=pure))
+    problems = check_tree(yaml.parse(source, "f", pure=pure))
     assert 0 < len(problems) <= 201, len(problems)
     for problem in problems:
         text = str(problem)
@@ -103,7 +103,7 @@ def test_hostile_input(name: str) -> None:
         input=HOSTILE[name],
         capture_output=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(check.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(check.__file__).parents[2])},
     )
     assert (ran.returncode, ran.stderr.decode()) == (0, "")
     assert all(line.startswith("f:") for line in ran.stdout.decode().splitlines())

@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from profile_doubles import FilesInMemory
 from profile_strategies import PROFILES
 
-from dsatier import catconfig, schema
-from dsatier.dropins import find
-from dsatier.facts import Facts
-from dsatier.loader import digest, from_texts, load
-from dsatier.merge import Origin
-from dsatier.problem import Invalid
-from dsatier.profile import CpuEngine, DsaEngine, Profile, QueueShape, Tiering, Tiers
-from dsatier.yamltext import parse
+from dsatier.base.problem import Invalid
+from dsatier.cli import cat_config
+from dsatier.facts.model import Facts
+from dsatier.profile import schema
+from dsatier.profile.dropins import find
+from dsatier.profile.load import digest, from_texts, load
+from dsatier.profile.merge import Origin
+from dsatier.profile.model import CpuEngine, DsaEngine, Profile, QueueShape, Tiering, Tiers
+from dsatier.profile.yaml import parse
 
 BASE = """\
 version: 1
@@ -161,12 +162,12 @@ def test_any_valid_files_make_a_valid_profile_that_reads_back(datas: list[dict[s
     loaded = from_texts([(f"/f{n}", json.dumps(data)) for n, data in enumerate(datas)])
     assert loaded.profile is not None
     assert loaded.profile.match is None
-    shown = catconfig.render(loaded)
+    shown = cat_config.render(loaded)
     tree = parse(shown, "shown")
     assert tree.problems == []
     assert loaded.data == tree.data
     assert schema.validate("profile", tree.data) == loaded.profile
-    assert json.loads(json.dumps(catconfig.to_json(loaded)))["profile"] == loaded.data
+    assert json.loads(json.dumps(cat_config.to_json(loaded)))["profile"] == loaded.data
 
 
 def test_cat_config_shows_the_origin_of_each_value(facts: Facts) -> None:
@@ -182,7 +183,7 @@ def test_cat_config_shows_the_origin_of_each_value(facts: Facts) -> None:
     host: Any = FilesInMemory(files)
     loaded = load(find(host), facts)
     assert (
-        catconfig.render(loaded)
+        cat_config.render(loaded)
         == f"""\
 # merged, the later over the earlier:
 #   {usr}/10-base.yaml
@@ -208,10 +209,10 @@ concurrency: {{}}  # {etc}/40-site.yaml:4
 
 
 def test_cat_config_of_nothing() -> None:
-    assert catconfig.render(from_texts([])) == (
+    assert cat_config.render(from_texts([])) == (
         "# no file applies: dsatier leaves the host as it is\n"
     )
-    assert catconfig.to_json(from_texts([]))["profile"] is None
+    assert cat_config.to_json(from_texts([]))["profile"] is None
 
 
 TEXTS = st.text(max_size=12) | st.sampled_from(
@@ -221,7 +222,7 @@ TEXTS = st.text(max_size=12) | st.sampled_from(
 
 @given(TEXTS)
 def test_text_is_quoted_where_it_must_be(text: str) -> None:
-    shown = catconfig._scalar(text)
+    shown = cat_config._scalar(text)
     tree = parse(f"a: [{shown}]\n{shown}: 1\n", "f")
     control = [p for p in tree.problems if "control" in p.expected or "key" in p.expected]
     if not control and "\\u" not in shown:

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from dsatier.facts import Facts
-from dsatier.match import cpuless, mismatches
-from dsatier.profile import Match, NumaShape
+from dsatier.facts.model import Facts
+from dsatier.profile.match import cpuless, mismatches
+from dsatier.profile.model import Match, NumaShape
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from profile_strategies import PROFILES
 
-from dsatier.merge import Layer, Origin, layer, leaves, merge
+from dsatier.profile.merge import Layer, Origin, layer, leaves, merge
 
 EMPTY = Layer({}, {})
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from profile_strategies import PROFILES
 
-from dsatier import rules
-from dsatier.check import check_text
-from dsatier.profile import DriftPolicy
+from dsatier.profile import rules
+from dsatier.profile.check import check_text
+from dsatier.profile.model import DriftPolicy
 
 
 def fields(data: dict[str, Any], *, whole: bool = True) -> list[str]:

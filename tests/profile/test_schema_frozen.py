@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from profile_strategies import JUNK, PROFILES, broken_profiles
 
-from dsatier import schema, wording
-from dsatier.facts import Facts
-from dsatier.problem import Invalid
-from dsatier.profile import CpuEngine, DriftPolicy, Profile
+from dsatier.base.problem import Invalid
+from dsatier.facts.model import Facts
+from dsatier.profile import messages, schema
+from dsatier.profile.model import CpuEngine, DriftPolicy, Profile
 
 CORE = schema.core()
 
@@ -41,7 +41,7 @@ def test_shipped_file_is_current(name: str, kind: str) -> None:
         pytest.skip("pydantic differs from the one that wrote the files")
     file = f"{name}.{kind}.json"
     expected = schema.files()[file]
-    assert expected == Path(schema.FOLDER, file).read_text(), "run python -m dsatier.schema"
+    assert expected == Path(schema.FOLDER, file).read_text(), "run python -m dsatier.profile.schema"
 
 
 def test_no_other_file_is_shipped() -> None:
@@ -54,7 +54,7 @@ def test_the_core_is_the_one_that_the_package_has() -> None:
 
 def test_the_core_can_be_loaded_before_the_package() -> None:
     code = (
-        "from dsatier import schema; c = schema.core(); import pydantic, pydantic_core;"
+        "from dsatier.profile import schema; c = schema.core(); import pydantic, pydantic_core;"
         "assert pydantic_core.SchemaValidator is c.SchemaValidator;"
         "assert schema.core() is c;"
         "assert pydantic.TypeAdapter(int).validate_python(1) == 1"
@@ -63,12 +63,12 @@ def test_the_core_can_be_loaded_before_the_package() -> None:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(schema.__file__).parents[1])}
+    return {**os.environ, "PYTHONPATH": str(Path(schema.__file__).parents[2])}
 
 
 def test_another_core_version_works_the_schema_out_anew(tmp_path: Path) -> None:
     code = (
-        "import json, pathlib, shutil, sys; from dsatier import schema;"
+        "import json, pathlib, shutil, sys; from dsatier.profile import schema;"
         f"old, new = pathlib.Path(schema.FOLDER), pathlib.Path({str(tmp_path)!r});"
         "text = json.loads((old / 'profile.core.json').read_text());"
         "text['pydantic_core'] = '0.0.0'; text['schema'] = {'type': 'any'};"
@@ -191,7 +191,7 @@ BATTERY: list[Any] = [
 
 
 def test_every_error_type_that_our_schemas_can_produce_is_known() -> None:
-    known = wording.ABSENT | wording.UNKNOWN | wording.TAG | wording.VALUE
+    known = messages.ABSENT | messages.UNKNOWN | messages.TAG | messages.VALUE
     produced = set()
     for name in schema.TYPES:
         frozen = schema.frozen(name)

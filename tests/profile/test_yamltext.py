@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from dsatier import yamltext
-from dsatier.yamltext import parse
+from dsatier.profile import yaml
+from dsatier.profile.yaml import parse
 
 BOTH = pytest.mark.parametrize("pure", [False, True], ids=["libyaml", "pure"])
 
@@ -170,7 +170,7 @@ def test_aliases_do_not_expand(pure: bool) -> None:
         f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 20)
     )
     tree = parse(bomb, "f", pure=pure)
-    assert len(tree.problems) == yamltext.MAX_PROBLEMS
+    assert len(tree.problems) == yaml.MAX_PROBLEMS
     assert not tree.complete
     assert len(tree.marks) < 1000
 

@@ -7,15 +7,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from dsatier import lifecycle
-from dsatier.desire import from_profile, untouched
-from dsatier.drive import Driver, Outcome, Target
-from dsatier.knobs import live
-from dsatier.loader import digest
-from dsatier.observe import Observer
-from dsatier.profile import DriftPolicy, DsaEngine, Profile
-from dsatier.readings import on
-from dsatier.records import Record
+from dsatier.apply import lifecycle
+from dsatier.apply.driver import Driver
+from dsatier.apply.outcome import Outcome
+from dsatier.apply.records import Record
+from dsatier.apply.target import Target
+from dsatier.facts.observe.observer import Observer
+from dsatier.facts.readings import live, on
+from dsatier.plan.desired import from_profile, untouched
+from dsatier.profile.load import digest
+from dsatier.profile.model import DriftPolicy, DsaEngine, Profile
 from dsatier.sim.host import SimHost
 from tests.proof.explore import engine_lies, unmet
 

@@ -13,31 +13,26 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dsatier.desire import (
-    Originals,
-    cpu_only,
-    from_originals,
-    from_profile,
-    not_restored,
-    originals,
-)
-from dsatier.facts import Facts
-from dsatier.gate import Gate, Refused
-from dsatier.host import HostDown, HostError, LogTail
-from dsatier.interlock import GUARDS, Guard
-from dsatier.knobs import SEED_SETTLE, live
-from dsatier.ladder import DESCENTS, LADDER, Rung
-from dsatier.observe import RELEASED, Observer
-from dsatier.plans import Desired, Plan
-from dsatier.profile import Profile
-from dsatier.projection import project
-from dsatier.queuefile import differences
-from dsatier.readings import held, initialised, migration_quiet, releasable
-from dsatier.readings import node as node_of
-from dsatier.rehearsal import no_way_back, prepare
-from dsatier.requests import Request
-from dsatier.requirements import REQUIREMENTS, Requirement
-from dsatier.sight import narrowed
+from dsatier.apply.gate import Gate, Refused
+from dsatier.facts.knobs import SEED_SETTLE
+from dsatier.facts.model import Facts
+from dsatier.facts.observe.observer import RELEASED, Observer
+from dsatier.facts.partial import narrowed
+from dsatier.facts.readings import held, initialised, live, migration_quiet, releasable
+from dsatier.facts.readings import node as node_of
+from dsatier.host.port import HostDown, HostError, LogTail
+from dsatier.plan.desired import from_profile
+from dsatier.plan.interlock import GUARDS, Guard
+from dsatier.plan.ladder import DESCENTS, LADDER, Rung
+from dsatier.plan.model import Desired, Plan
+from dsatier.plan.originals import Originals, originals
+from dsatier.plan.projection import project
+from dsatier.plan.rehearsal import no_way_back, prepare
+from dsatier.plan.requests import Request
+from dsatier.plan.requirements import REQUIREMENTS, Requirement
+from dsatier.plan.restore import cpu_only, from_originals, not_restored
+from dsatier.profile.model import Profile
+from dsatier.queues.config import differences
 from dsatier.sim.host import SimHost
 from tests.proof.hosts import Start
 

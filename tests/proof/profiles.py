@@ -8,8 +8,8 @@ from itertools import product
 from pathlib import Path
 from random import Random
 
-from dsatier import loader
-from dsatier.profile import (
+from dsatier.profile import load
+from dsatier.profile.model import (
     Concurrency,
     CpuEngine,
     DsaEngine,
@@ -60,7 +60,7 @@ def shipped() -> dict[str, Profile]:
     """Return the shipped profiles by name, as they are."""
     found = {}
     for path in sorted(FOLDER.glob("*.yaml")):
-        loaded = loader.from_texts([(str(path), path.read_text(encoding="utf-8"))])
+        loaded = load.from_texts([(str(path), path.read_text(encoding="utf-8"))])
         if loaded.profile is None:
             raise AssertionError(f"{path} gives no profile")
         found[path.stem] = loaded.profile

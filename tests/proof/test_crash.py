@@ -8,9 +8,9 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from dsatier.drive import Driver
-from dsatier.knobs import live
-from dsatier.observe import Observer
+from dsatier.apply.driver import Driver
+from dsatier.facts.observe.observer import Observer
+from dsatier.facts.readings import live
 from dsatier.sim.faults import (
     Crash,
     RejectedWrite,
@@ -120,7 +120,7 @@ def test_a_crash_is_what_a_snapshot_shows(performed: bool) -> None:
 def test_a_fault_with_tiering_stops_it_where_the_profile_says_so() -> None:
     from dataclasses import replace
 
-    from dsatier.profile import DsaEngine
+    from dsatier.profile.model import DsaEngine
 
     profile = SHIPPED["tpp-dsa"]
     assert isinstance(profile.engine, DsaEngine)

@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from dsatier.desire import cpu_only, not_restored, originals
-from dsatier.ladder import LADDER
-from dsatier.observe import Observer
-from dsatier.profile import DsaEngine, Profile, QueueShape
-from dsatier.rehearsal import prepare
+from dsatier.facts.observe.observer import Observer
+from dsatier.plan.ladder import LADDER
+from dsatier.plan.originals import originals
+from dsatier.plan.rehearsal import prepare
+from dsatier.plan.restore import cpu_only, not_restored
+from dsatier.profile.model import DsaEngine, Profile, QueueShape
 from tests.proof import exhaustive, profiles
 from tests.proof.exhaustive import Job
 from tests.proof.explore import Coverage, Explorer, Tables, unlike

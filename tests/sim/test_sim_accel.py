@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dsatier.host import Missing
+from dsatier.host.port import Missing
 from tests.sim.simhosts import host, live, load, ready
 
 Json = Any

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from dsatier.host import Host, HostDown, Hung, Locked, Missing, Rejected
+from dsatier.host.port import Host, HostDown, Hung, Locked, Missing, Rejected
 from dsatier.sim import faults
 from dsatier.sim.faults import SimCrash
 from tests.sim.simhosts import DEMOTION, config, get, host, kinds, live, load, put, ready

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dsatier.host import HostDown, Missing, Rejected
+from dsatier.host.port import HostDown, Missing, Rejected
 from dsatier.sim import faults
 from dsatier.sim.host import SimHost
 from tests.sim.simhosts import BALANCING, DEMOTION, config, get, host, kinds, live, load, put, ready

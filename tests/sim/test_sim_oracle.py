@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsatier.host import HostDown
+from dsatier.host.port import HostDown
 from tests.sim.simhosts import BALANCING, put, ready
 
 STEPS = st.one_of(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsatier.host import Missing, Rejected
+from dsatier.host.port import Missing, Rejected
 from dsatier.sim.host import SimHost
 from tests.sim.simhosts import BALANCING, DEMOTION, config, get, host, kinds, live, load, put, ready
 

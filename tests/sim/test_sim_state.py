@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsatier.host import HostDown, HostError
+from dsatier.host.port import HostDown, HostError
 from dsatier.sim import faults, spec
 from dsatier.sim.host import SimHost
 from tests.sim.simhosts import BALANCING, config, get, host, live, load, put, ready

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dsatier.host import Missing, Rejected
+from dsatier.host.port import Missing, Rejected
 from dsatier.sim import spec
 from dsatier.sim.host import SimHost
 from tests.sim.simhosts import config, host, live, load, put, ready

@@ -20,7 +20,7 @@ import signal
 import sys
 from pathlib import Path
 
-from dsatier.cli import main
+from dsatier.cli.main import main
 
 _FIELDS = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
 """Those of ``struct mallinfo2``, see mallinfo(3)."""

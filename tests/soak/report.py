@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dsatier.filehost import PATH
+from dsatier.host.files import PATH
 from tests.soak import judges
 from tests.soak.picture import picture
 from tests.soak.soak import Soak

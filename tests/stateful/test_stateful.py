@@ -15,11 +15,13 @@ from hypothesis.stateful import (
     rule,
 )
 
-from dsatier import lifecycle
-from dsatier.drive import Driver, Outcome
-from dsatier.host import HostDown, Rejected
-from dsatier.journal import MOTION
-from dsatier.profile import (
+from dsatier.apply import lifecycle
+from dsatier.apply.driver import Driver
+from dsatier.apply.journal import MOTION
+from dsatier.apply.outcome import Outcome
+from dsatier.facts.readings import on, tiering_on
+from dsatier.host.port import HostDown, Rejected
+from dsatier.profile.model import (
     Concurrency,
     CpuEngine,
     DriftPolicy,
@@ -30,7 +32,6 @@ from dsatier.profile import (
     Tiering,
     Tiers,
 )
-from dsatier.readings import on, tiering_on
 from dsatier.sim.faults import (
     AnyFault,
     ClockJump,

@@ -28,7 +28,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from dsatier.host import HostDown, Hung, Missing, Rejected
+from dsatier.host.port import HostDown, Hung, Missing, Rejected
 from dsatier.sim.faults import KINDS
 from dsatier.sim.host import SimHost
 from tests.system import fuse

@@ -26,7 +26,7 @@ from typing import Any
 import pytest
 
 from dsatier import __version__
-from dsatier.exits import BAD_PROFILE, NOT_RUNNING, OK
+from dsatier.base.exits import BAD_PROFILE, NOT_RUNNING, OK
 
 TOOLS = ("dpkg-buildpackage", "dh", "lintian", "rpmbuild", "rpmlint", "cpio", "git", "taskset")
 LACKING = [tool for tool in TOOLS if shutil.which(tool) is None]

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from dsatier import apart, asking, pace, planner
+from dsatier.control import client
+from dsatier.daemon import schedule
+from dsatier.host import children
+from dsatier.plan import planner
 from tests.system.conftest import PROFILES, Boot, needs_containers
 from tests.system.container import REPOSITORY, Container
 
@@ -135,14 +138,14 @@ def test_every_line_of_the_hardening_has_its_reason() -> None:
 def test_time_spans_fit_the_program() -> None:
     unit = settings("dsatier.service")
     # a sign of life comes at least twice in the watchdog's time, whatever is waited for
-    longest = max(apart._TURN, pace.READING, pace.LATEST)
+    longest = max(children._TURN, schedule.READING, schedule.LATEST)
     assert seconds(unit["WatchdogSec"][0]) >= 2 * longest
     # a request that is in the kernel may be waited for before a change is turned round
     deadlines = (planner.KNOB_DEADLINE, planner.CPU_DEADLINE, planner.DEVICE_DEADLINE)
     assert seconds(unit["TimeoutStopSec"][0]) > max(*deadlines, planner.SWAP_DEADLINE)
     # the command gives up before systemd does
     (told,) = re.findall(r"--timeout (\d+)$", unit["ExecReload"][0])
-    assert seconds(unit["TimeoutStartSec"][0]) > float(told) + asking._GRACE
+    assert seconds(unit["TimeoutStartSec"][0]) > float(told) + client._GRACE
 
 
 def test_udev_wants_the_nudge_for_devices_and_nothing_else(fresh: Container) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from dsatier.filehost import PATH
+from dsatier.host.files import PATH
 
 pytestmark = [
     pytest.mark.system,

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dsatier.profile import QueueShape
-from dsatier.queuefile import expand, text
+from dsatier.plan.short_form import expand
+from dsatier.profile.model import QueueShape
+from dsatier.queues.accel_config import text
 from tests.vm.guest import PATIENCE, Guest
 
 CONFIG = "/run/queues.json"

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from errno import EINVAL, ENOENT, ENOMEM, ENXIO, EPERM
 from typing import TYPE_CHECKING, Any
 
-from dsatier.host import HostError, Ran, Rejected
+from dsatier.host.port import HostError, Ran, Rejected
 from dsatier.sim import idxd
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from errno import EINVAL, ENXIO, EOPNOTSUPP, EPERM
 from typing import TYPE_CHECKING, Any
 
-from dsatier.frozen import dataclass
+from dsatier.base.frozen import dataclass
 from dsatier.sim import copying
 from dsatier.sim.idxd import set_device
 from dsatier.sim.parse import Refused, kstrtobool, kstrtol, kstrtoul, word

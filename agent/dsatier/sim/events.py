@@ -6,7 +6,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from dsatier.host import Missing, Rejected
+from dsatier.host.port import Missing, Rejected
 from dsatier.sim import copying, hazards, idxd, memory, timer
 from dsatier.sim.faults import (
     ClockJump,

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from annotated_types import Ge
 
-from dsatier.frozen import dataclass
-from dsatier.profile import STRICT, Tagged
+from dsatier.base.fields import STRICT, Tagged
+from dsatier.base.frozen import dataclass
 
 After = Annotated[float, Ge(0)]
 Times = Annotated[int, Ge(0)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dsatier.frozen import dataclass
+from dsatier.base.frozen import dataclass
 from dsatier.sim import copying
 from dsatier.sim.state import GONE
 

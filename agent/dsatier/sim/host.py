@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SimHost: a simulated host behind the port ``dsatier.host.Host``."""
+"""SimHost: a simulated host behind the port ``dsatier.host.port.Host``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dsatier import notes
-from dsatier.host import Host, Hung, Locked, LogTail, Missing, Ran, Rejected
+from dsatier.host import step_log
+from dsatier.host.port import Host, Hung, Locked, LogTail, Missing, Ran, Rejected
 from dsatier.sim import accel, events, machine, memory, spec
 from dsatier.sim.faults import (
     AnyFault,
@@ -303,7 +303,7 @@ class SimHost:
 
     def note(self, path: str, text: str) -> None:
         """Note a text in place. Raises Rejected, ValueError, SimCrash."""
-        notes.slot(0, text.encode())  # it must be short enough
+        step_log.slot(0, text.encode())  # it must be short enough
         self._mutate(lambda: self._note(path, text.rstrip()))
 
     def _note(self, path: str, text: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from errno import EACCES, EISDIR
 from typing import TYPE_CHECKING
 
-from dsatier.host import HostDown, Missing, Rejected
+from dsatier.host.port import HostDown, Missing, Rejected
 from dsatier.sim import copying, events, hazards, memory
 from dsatier.sim.faults import LateDevice
 from dsatier.sim.parse import Refused

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dsatier.host import Ran
+from dsatier.host.port import Ran
 
 if TYPE_CHECKING:
     from dsatier.sim.kernel import Kernel

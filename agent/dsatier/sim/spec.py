@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Interval, Len
 
-from dsatier.profile import STRICT
+from dsatier.base.fields import STRICT
 from dsatier.sim.faults import Fault
 from dsatier.sim.parse import cpu_list
 

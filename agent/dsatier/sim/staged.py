@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from dsatier.host import HostDown, LogTail, Missing, Ran
-from dsatier.ownfiles import OwnFiles
+from dsatier.host.port import HostDown, LogTail, Missing, Ran
+from dsatier.host.rooted import Tree
+from dsatier.host.state_files import OwnFiles
 from dsatier.sim import spec
 from dsatier.sim.faults import KINDS
 from dsatier.sim.host import SimHost
-from dsatier.tree import Tree
 
 REAL = ("/etc/dsatier.d", "/run/dsatier", "/usr/lib/dsatier.d", "/var/lib/dsatier")
 """What lies below the root; /run/dsatier.d is covered by /run/dsatier."""

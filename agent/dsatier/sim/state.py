@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from dsatier.frozen import asdict
+from dsatier.base.frozen import asdict
 from dsatier.sim.faults import KINDS, AnyFault
 
 GONE = "gone"

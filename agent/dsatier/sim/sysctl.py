@@ -7,7 +7,7 @@ from collections.abc import Callable
 from errno import EBUSY, EINVAL
 from typing import TYPE_CHECKING
 
-from dsatier.frozen import dataclass
+from dsatier.base.frozen import dataclass
 from dsatier.sim import copying, memory
 from dsatier.sim.parse import INT_MAX, UINT_MAX, Refused, dointvec, douintvec, kstrtobool
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dsatier.filehost import PATH, FileHost
+from dsatier.host.files import PATH, FileHost
 from dsatier.sim.host import SimHost
 from tests.system.simfs import mounted
 

@@ -8,13 +8,15 @@ from dataclasses import replace
 
 import pytest
 
-from dsatier.facts import DsaDevice
-from dsatier.filehost import FileHost
-from dsatier.host import Hung, Ran, Rejected
-from dsatier.observe import Observer, observe
-from dsatier.problem import Invalid
-from dsatier.profile import QueueShape
-from dsatier.queuefile import DeviceConfig, captured, differences, expand, parse, text
+from dsatier.base.problem import Invalid
+from dsatier.facts.model import DsaDevice
+from dsatier.facts.observe.observer import Observer, observe
+from dsatier.host.files import FileHost
+from dsatier.host.port import Hung, Ran, Rejected
+from dsatier.plan.short_form import expand
+from dsatier.profile.model import QueueShape
+from dsatier.queues.accel_config import parse, text
+from dsatier.queues.config import DeviceConfig, captured, differences
 from dsatier.sim.host import SimHost
 from tests.system.accelconfig.conftest import Show
 

@@ -1,0 +1,657 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The driver: brings a host where it is wanted, and keeps the journal on the way.
+
+Every verb observes first and then acts on what is there. Writes that only make
+a host safer (turning the engine off after a fault) do not wait for the journal;
+all others happen only after it is on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from dsatier.apply import lifecycle
+from dsatier.apply.drift import Fight, contested, noted
+from dsatier.apply.execute import Progress, StepFailed, perform
+from dsatier.apply.faults import fault
+from dsatier.apply.gate import Gate
+from dsatier.apply.journal import Journal
+from dsatier.apply.outcome import Outcome, Result
+from dsatier.apply.records import WITHDRAWN, Motion, ProfileStatus, Record, let_go, with_conditions
+from dsatier.apply.status_document import status
+from dsatier.apply.target import Target
+from dsatier.base.frozen import replace
+from dsatier.facts.model import Facts
+from dsatier.facts.observe.kernel import boot_id
+from dsatier.facts.observe.observer import Observer
+from dsatier.facts.readings import on
+from dsatier.host.port import Host, LogTail, Rejected
+from dsatier.plan.desired import engine_off, with_cpu_engine
+from dsatier.plan.interlock import GUARDS, Guard
+from dsatier.plan.model import Desired, Plan, Step
+from dsatier.plan.originals import Originals, originals
+from dsatier.plan.planner import plan as make_plan
+from dsatier.plan.rehearsal import no_way_back, prepare
+from dsatier.plan.restore import cpu_only, from_originals, not_restored, not_resumed, released
+
+AT_AN_END = frozenset({"reboot-required", "rollback-failed"})
+"""States that a fault does not change: there is no way on but the one that they name."""
+
+
+NOTHING_WANTED = Target(Desired(), "")
+
+
+class Driver:
+    """Drives one host. Its user holds the host's lock."""
+
+    def __init__(
+        self,
+        host: Host,
+        *,
+        slow_node: int = 1,
+        holder: str = "dsatier",
+        progress: Callable[[Progress], None] = lambda progress: None,
+        about: Callable[[], dict[str, Any]] = dict,
+        guards: tuple[Guard, ...] = GUARDS,
+        journal: Journal | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        """``about`` returns what else the status document is to say.
+
+        ``observer`` saves reading what stays for a boot where the host was looked at before.
+        """
+        self.host = host
+        self.journal = journal or Journal(host)
+        self._gate = Gate(host, observer or Observer(host), slow_node, guards)
+        self._slow_node = slow_node
+        self._holder = holder
+        self._progress = progress
+        self._about = about
+        self._guards = guards
+        self._interrupted = False
+        self.until: float | None = None
+        """Monotonic seconds of the host at which a change that is not done is turned round."""
+
+    def interrupt(self) -> None:
+        """Ask for an end: what is being applied is undone before the next step.
+
+        Safe to call from a signal handler. Going back is never interrupted.
+        """
+        self._interrupted = True
+
+    def _turned_round(self) -> str | None:
+        """Return why what is being applied is to be undone, None where it may go on."""
+        if self._interrupted:
+            return "interrupted"
+        if self.until is not None and self.host.monotonic() > self.until:
+            return "timed out: it has taken longer than it was given"
+        return None
+
+    def look(self) -> Facts:
+        """Return the host's facts now."""
+        return self._gate.look()
+
+    # -- the verbs ---------------------------------------------------------
+
+    def wake(self, facts: Facts | None = None) -> Record:
+        """Deal with what happened while nobody looked: an unclean end, a reboot.
+
+        After an unclean end the host comes up on the CPU engine, and what was
+        being applied is quarantined. ``facts`` saves a look where one was just taken.
+        """
+        record, motion = self.journal.record(), self.journal.motion()
+        facts = facts or self.look()
+        if record != self.journal.kept():
+            try:  # perhaps the disk takes it now
+                self._keep(record)
+                self.journal.forget_late()
+            except Rejected:
+                motion = None  # open, and it stays so until the record is on disk
+        if motion is not None and record.state in lifecycle.IN_MOTION:
+            return self._guard_crash(record, motion, facts)
+        if motion is not None:
+            # the run ended between two files of the journal: before its first write or after
+            # its last one, so the host is at rest
+            with suppress(Rejected):  # a read-only disk must not keep the breaker from its work
+                self.journal.close_motion()
+        now = self._on_boot(record, facts.kernel.boot_id)
+        if now is not record:
+            with suppress(Rejected):
+                self._keep(now)
+        return now
+
+    def greet(self) -> None:
+        """Publish what is known before the first look. May raise Rejected.
+
+        Of another boot that is only that the host booted, or why it is latched; of a run that
+        ended in motion, how far it came.
+        """
+        record = self.journal.record()
+        moving = record.state in lifecycle.IN_MOTION
+        self._publish(record if moving else self._on_boot(record, boot_id(self.host)))
+
+    def _on_boot(self, record: Record, boot: str) -> Record:
+        """Return what a record means on this boot: the same one, where it is of this boot."""
+        if not record.boot_id or record.boot_id == boot:
+            return record
+        event = "reboot" if record.latch == "none" else "latched"
+        words = "the host booted" if event == "reboot" else record.latch_reason
+        reason = "Booted" if event == "reboot" else _LATCHED[record.latch]
+        if let_go(record):
+            reason, words = record.reason, record.message  # let go of is let go of
+        record = self._after(record, event, reason, words)
+        return replace(
+            record, boot_id=boot, engine_live=False, log_mark=0, copy_fails=0, repairs=()
+        )
+
+    def plan_for(self, target: Target, record: Record, facts: Facts | None = None) -> Plan:
+        """Return the plan to ``target``, reduced to what a latch allows: also one to come."""
+        facts = facts or self.look()
+        if self._broken(record, facts, target) is not None:
+            record = replace(record, latch="fault")  # as whatever runs next will set it
+        return self._plan(target, record, facts)
+
+    def _plan(self, target: Target, record: Record, facts: Facts) -> Plan:
+        return prepare(
+            facts,
+            self._allowed(target, record, facts),
+            extra=target.extra,
+            untouched=target.untouched,
+            digest=target.digest,
+            guards=self._guards,
+        )
+
+    def apply(
+        self, target: Target, given: Plan | None = None, facts: Facts | None = None
+    ) -> Outcome:
+        """Bring the host to ``target``. ``facts`` saves a look where one was just taken.
+
+        ``given`` is a plan made before: it is refused unless it is still what
+        would be planned now.
+        """
+        record, facts, _ = self._settled(target, facts)
+        outcome = self._apply(target, record, facts, given, accepts=True)
+        if outcome.result in ("changed", "unchanged") and outcome.record is not None:
+            return replace(outcome, record=self.tell("Accepted"))
+        return outcome
+
+    def _apply(
+        self,
+        target: Target,
+        record: Record,
+        facts: Facts,
+        given: Plan | None = None,
+        *,
+        accepts: bool = False,
+    ) -> Outcome:
+        """Bring the host to ``target``. ``accepts``: it is what the files hold now."""
+        if record.state == "reboot-required":
+            return Outcome("reboot-required", record.message, None, record)
+        if record.state == "rollback-failed":
+            return Outcome("rollback-failed", record.message, None, record)
+        plan = self._plan(target, record, facts)
+        if given is not None and (given.steps, given.desired) != (plan.steps, plan.desired):
+            return Outcome("refused", "the host has changed since the plan was made", plan, record)
+        if plan.verdict == "refused":
+            return Outcome("refused", "; ".join(map(str, plan.findings[:3])), plan, record)
+        if plan.verdict == "reboot-required":
+            return self._stuck(record, plan, facts)
+        return self._go(record, target, plan, facts, accepts=accepts)
+
+    def reconcile(self, target: Target, *, act: bool = True, facts: Facts | None = None) -> Outcome:
+        """Look once: detect a fault, repair or report drift, or apply what is not in force.
+
+        With ``act`` False nothing is written to the kernel: what would be done is told.
+        ``facts`` saves a look where one was just taken.
+        """
+        facts = facts or self.look()
+        if not act:
+            record = self.journal.record()
+            if (broken := self._broken(record, facts, target)) is not None:
+                return Outcome("degraded", broken, None, record)
+        else:
+            record, facts, fell = self._settled(target, facts)
+            if fell is not None:
+                return fell
+            if let_go(record):
+                return Outcome("unchanged", record.message, None, record)
+        in_force = record.profile_digest == target.digest
+        if record.state == "reboot-required":
+            return Outcome("reboot-required", record.message, None, record)
+        if record.state == "rollback-failed":
+            return Outcome("rollback-failed", record.message, None, record)
+        plan = self._plan(target, record, facts)
+        if not plan.steps and plan.verdict == "ready" and in_force:
+            return self._rest(record, facts, plan, act=act)
+        if not act:
+            return Outcome("drifted" if in_force else "pending", _words(plan), plan, record)
+        settled = record.state in ("converged", "drifted", "degraded")
+        if settled and in_force and plan.verdict == "ready":
+            return self._drift(record, target, plan, facts)
+        return self._apply(target, record, facts)
+
+    def watch(self, facts: Facts | None = None) -> Outcome:
+        """Look after a host without a profile: an unclean end, a reboot, a fault. Nothing else."""
+        record, _, fell = self._settled(NOTHING_WANTED, facts)
+        if fell is not None:
+            return fell
+        return Outcome(_result(record.state, changed=False), record.message, None, record)
+
+    def take_up(self) -> None:
+        """Note that a host that dsatier was told to let go of is wanted again."""
+        record = self.journal.record()
+        if let_go(record):
+            taken = self._after(record, "clear", "TakenUp", "a profile is wanted here again")
+            with suppress(Rejected):  # whoever asks again asks for it anew
+                self._keep(taken)
+
+    def tell(self, status: ProfileStatus, message: str = "") -> Record:
+        """Note what became of the profile that the files hold now, and publish the status."""
+        record = self.journal.record()
+        if (record.profile_status, record.profile_message) == (status, message):
+            self._publish(record)
+            return record
+        record = replace(record, profile_status=status, profile_message=message)
+        record = with_conditions(record, self.host.wall())
+        with suppress(Rejected):  # it is told again at the next look
+            self.journal.keep_record(record)
+        with suppress(Rejected):  # the world is told, also where the disk does not take it
+            self._publish(record)
+        return record
+
+    def fall_back(self, record: Record, facts: Facts, target: Target, reason: str) -> Outcome:
+        """Turn the engine off once, in the safe order, and latch: the circuit breaker."""
+        latched = replace(
+            self._after(record, "fault", "EngineFault", reason),
+            latch="fault",
+            latch_reason=reason,
+            faults=record.faults + (record.latch != "fault"),
+            engine_live=False,
+        )
+        off = engine_off(facts, self._slow_node, stop_tiering=target.stop_tiering_on_fault)
+        plan = make_plan(facts, off)
+        try:
+            self._perform(plan, latched, must_journal=False)
+        except StepFailed as failed:
+            return self._end(latched, "stuck", "EngineStuck", f"{reason}; {failed}", plan)
+        if record.state in AT_AN_END:
+            words = f"{record.message}; then the engine faulted and was turned off: {reason}"
+            return self._end(latched, "fault", record.reason, words, plan)
+        return self._end(latched, "proven", "EngineFault", reason, plan)
+
+    def rollback(self) -> Outcome:
+        """Return the host to what it was before dsatier first wrote to it."""
+        before = self.journal.originals()
+        if before is None:
+            return Outcome("unchanged", "there is nothing to roll back: dsatier wrote nothing")
+        return self._withdraw(before, lambda facts: from_originals(before, facts, self._slow_node))
+
+    def release(self) -> Outcome:
+        """Take dsatier's hand off the host: as it was before, with every engine off."""
+        before = self.journal.originals()
+        return self._withdraw(before, lambda facts: released(before, facts, self._slow_node))
+
+    def clear(self) -> Outcome:
+        """Acknowledge a fault or a crash: the next apply may go up again.
+
+        A fault that is found only now was seen by nobody, so it is not acknowledged.
+        """
+        record, facts, fell = self._settled(NOTHING_WANTED)
+        if fell is not None:
+            words = f"found just now: {fell.message}; when you have looked, clear again"
+            return replace(fell, message=words)
+        if record.state == "reboot-required":
+            return Outcome("reboot-required", record.message, None, record)
+        latched = record.latch != "none"
+        message = f"acknowledged: {record.latch_reason}" if latched else "nothing is latched"
+        cleared = replace(
+            self._after(record, "clear", "Cleared", message),
+            latch="none",
+            latch_reason="",
+            log_mark=self.host.log_mark(),
+            copy_fails=facts.timer.get("dsa_copy_fail", 0),
+        )
+        try:
+            self._keep(cleared)
+        except Rejected as error:
+            return Outcome("refused", f"cannot keep the acknowledgement: {error}", None, record)
+        return Outcome("changed" if latched else "unchanged", message, None, cleared)
+
+    # -- how they go about it ----------------------------------------------
+
+    def _awake(self, facts: Facts | None = None) -> tuple[Record, Facts]:
+        """Wake, and return record and facts as they are then."""
+        facts = facts or self.look()
+        unclean = self.journal.motion() is not None
+        record = self.wake(facts)
+        return record, self.look() if unclean else facts  # the crash guard may have changed it
+
+    def _settled(
+        self, target: Target, facts: Facts | None = None
+    ) -> tuple[Record, Facts, Outcome | None]:
+        """Deal with what comes before every wish: an unclean end, a reboot, a fault.
+
+        Returns record and facts as they are then, and how turning off an engine ended that has
+        faulted, None where none has.
+        """
+        record, facts = self._awake(facts)
+        broken = self._broken(record, facts, target)
+        if broken is not None:
+            fell = self.fall_back(record, facts, target, broken)
+            return fell.record or record, self.look(), fell
+        fails = facts.timer.get("dsa_copy_fail", 0)
+        if fails < record.copy_fails:  # the counter was reset: what it counts from now on is new
+            record = replace(record, copy_fails=fails)
+            with suppress(Rejected):
+                self.journal.keep_record(record)
+        return record, facts, None
+
+    def _broken(self, record: Record, facts: Facts, target: Target) -> str | None:
+        """Return what says that the engine has faulted, None where it is known or nothing does."""
+        if record.latch == "fault":
+            # dsatier ended before it turned the engine off; a write that hung is not made again
+            left_on = record.state in AT_AN_END and on(facts, "use_dsa_copy_pages")
+            return record.latch_reason if left_on and record.reason != "EngineStuck" else None
+        # what a profile asks for that is not in force yet is no fault of the engine
+        in_force = record.profile_digest == target.digest
+        proven = target.desired if in_force else NOTHING_WANTED.desired
+        return fault(record, facts, proven, self._tail(record, facts).lines)
+
+    def _allowed(self, target: Target, record: Record, facts: Facts) -> Desired:
+        if record.latch == "crash":
+            return cpu_only(facts, self._slow_node)
+        if record.latch == "fault":
+            return with_cpu_engine(target.desired, facts, stop_tiering=target.stop_tiering_on_fault)
+        return target.desired
+
+    def _go(
+        self, record: Record, target: Target, plan: Plan, facts: Facts, *, accepts: bool = False
+    ) -> Outcome:
+        record = replace(record, boot_id=facts.kernel.boot_id)
+        force = replace(
+            record,
+            profile_digest=target.digest,
+            generation=record.generation + (record.profile_digest != target.digest),
+        )
+        if accepts and record.latch == "none":  # told with the state, not after it
+            force = replace(force, profile_status="Accepted", profile_message="")
+        if not plan.steps:
+            return self._end(force, "proven", *_reached(record), plan)
+        kept = self.journal.originals()
+        before = kept or originals(facts, self._slow_node, self.host.wall())
+        dead_end = no_way_back(plan, facts, before)
+        if dead_end is not None:
+            step, finding = dead_end
+            return Outcome(
+                "refused",
+                f"no way back from step {step.number} ({step.what}): {finding}",
+                plan,
+                record,
+            )
+        try:
+            # what was kept before is durable, or will be: opening the journal syncs their folder
+            if kept is None:
+                self.journal.keep_originals(before)
+        except Rejected as error:
+            return Outcome("refused", f"cannot keep what is there now: {error}", plan, record)
+        undo = originals(facts, self._slow_node, self.host.wall())
+        moving = self._after(record, "apply", "Applying", f"{len(plan.steps)} steps")
+        try:
+            self._perform(plan, moving, must_journal=True)
+        except NotJournalled as error:
+            return Outcome("refused", str(error), plan, record)
+        except StepFailed as failed:
+            return self._revert(moving, undo, failed, plan)
+        return self._end(
+            replace(force, state=moving.state, since=moving.since),
+            "proven",
+            *_reached(record),
+            plan,
+        )
+
+    def _revert(self, record: Record, undo: Originals, failed: StepFailed, plan: Plan) -> Outcome:
+        """Undo a change that failed, by planning back from what is there now."""
+        if failed.hung:
+            return self._end(record, "stuck", "RequestHung", str(failed), plan)
+        if record.state != "converging":
+            return self._end(record, "failed", "StepFailed", str(failed), plan)
+        record = self._after(record, "failed", "StepFailed", str(failed))
+        facts = self.look()
+        back = prepare(facts, from_originals(undo, facts, self._slow_node))
+        if back.verdict != "ready":
+            words = f"{failed}; no safe way back: {back.findings[0]}"
+            return self._end(record, "stuck", "NoWayBack", words, plan)
+        try:
+            self._perform(back, record, must_journal=False)
+        except StepFailed as again:
+            words = f"{failed}; going back failed at {again}"
+            event = "stuck" if again.hung else "failed"
+            return self._end(record, event, "RollbackFailed", words, plan)
+        words = "; ".join((str(failed), *not_restored(undo, facts, self._slow_node)))
+        return self._end(record, "restored", "StepFailed", words, plan)
+
+    def _withdraw(self, before: Originals | None, wanted: Callable[[Facts], Desired]) -> Outcome:
+        record, facts, _ = self._settled(NOTHING_WANTED)
+        if record.state == "reboot-required":
+            return Outcome("reboot-required", record.message, None, record)
+        plan = prepare(facts, wanted(facts), guards=self._guards)
+        if plan.verdict == "refused":
+            return Outcome("refused", "; ".join(map(str, plan.findings[:3])), plan, record)
+        if plan.verdict == "reboot-required":
+            return self._stuck(record, plan, facts)
+        moving = self._after(record, "withdraw", "Withdrawing", f"{len(plan.steps)} steps")
+        moving = replace(moving, boot_id=facts.kernel.boot_id, engine_live=False)
+        try:
+            self._perform(plan, moving, must_journal=True)
+        except NotJournalled as error:
+            return Outcome("refused", str(error), plan, record)
+        except StepFailed as failed:
+            event = "stuck" if failed.hung else "failed"
+            return self._end(moving, event, "RollbackFailed", str(failed), plan)
+        done = replace(moving, latch="none", latch_reason="", profile_digest="", repairs=())
+        lost = not_restored(before, facts, self._slow_node) if before is not None else ()
+        words = "; ".join(("dsatier's hand is off the host", *lost))
+        outcome = self._end(done, "proven", WITHDRAWN, words, plan)
+        if before is not None:
+            with suppress(Rejected):  # they are right for as long as nothing is applied
+                self.journal.forget_originals()
+        return outcome
+
+    def _guard_crash(self, record: Record, motion: Motion, facts: Facts) -> Record:
+        died = "the host" if motion.boot_id != facts.kernel.boot_id else "dsatier"
+        reason = f"{died} ended in step {motion.step} of {motion.steps} ({motion.what})"
+        guard = replace(
+            self._after(record, "crash", "UncleanEnd", reason),
+            latch="crash",
+            latch_reason=reason,
+            boot_id=facts.kernel.boot_id,
+            engine_live=False,
+        )
+        plan = prepare(facts, cpu_only(facts, self._slow_node))
+        engine_on = on(facts, "use_dsa_copy_pages") or on(facts, "dsa_state")
+        if plan.verdict != "ready" and engine_on:
+            words = f"{reason}; {plan.findings[0]}"
+            # what cannot be given back can still be left unused
+            off = make_plan(facts, engine_off(facts, self._slow_node, stop_tiering=False))
+            try:
+                self._perform(off, guard, must_journal=False)
+            except StepFailed as failed:
+                words = f"{words}; then {failed}"
+            return self._end(guard, "stuck", plan.findings[0].name, words, plan).record or guard
+        try:
+            self._perform(plan, guard, must_journal=False)
+        except StepFailed as failed:
+            words = f"{reason}; then {failed}"
+            return self._end(guard, "failed", "GuardFailed", words, plan).record or guard
+        words = "; ".join((reason, *not_resumed(facts, self._slow_node)))
+        return self._end(guard, "proven", "UncleanEnd", words, plan).record or guard
+
+    def _drift(self, record: Record, target: Target, plan: Plan, facts: Facts) -> Outcome:
+        items = tuple(dict.fromkeys(step.what for step in plan.steps))
+        fight = contested(record, items, target.drift, self.host.monotonic(), facts)
+        if target.drift.policy == "report" or fight is not None:
+            return self._report_drift(record, plan, fight)
+        outcome = self._go(record, target, plan, facts)
+        if outcome.result != "changed" or outcome.record is None:
+            return outcome
+        kept = noted(outcome.record, items, self.host.monotonic(), target.drift.window)
+        with suppress(Rejected):  # the repair is done and proven
+            self._keep(kept)
+        return replace(outcome, message=f"drift repaired: {', '.join(items)}", record=kept)
+
+    def _report_drift(self, record: Record, plan: Plan, fight: Fight | None) -> Outcome:
+        reason = "Drift" if fight is None else "Contested"
+        words = _words(plan) if fight is None else str(fight)
+        drifted = self._after(record, "drift", reason, words)
+        if (drifted.state, drifted.message) != (record.state, record.message):
+            with suppress(Rejected):  # it is told again at the next look
+                self._keep(drifted)
+        return Outcome("drifted", words, plan, drifted)
+
+    def _rest(self, record: Record, facts: Facts, plan: Plan, *, act: bool) -> Outcome:
+        """Nothing to do. Drift that went by itself is over."""
+        if act and record.state == "drifted":
+            return self._end(record, "proven", *_reached(record), plan)
+        if act and record.state in ("unmanaged", "reverted"):
+            return self._end(
+                replace(record, boot_id=facts.kernel.boot_id), "proven", *_reached(record), plan
+            )
+        return Outcome(_result(record.state, changed=False), record.message, plan, record)
+
+    def _stuck(self, record: Record, plan: Plan, facts: Facts) -> Outcome:
+        finding = next(f for f in plan.findings if f.level == "reboot")
+        known = replace(record, boot_id=facts.kernel.boot_id)
+        return self._end(known, "stuck", finding.name, str(finding), plan)
+
+    # -- performing --------------------------------------------------------
+
+    def _perform(self, plan: Plan, record: Record, *, must_journal: bool) -> None:
+        """Carry out a plan's steps, each noted in the journal before it. Raises StepFailed."""
+
+        def begin(step: Step) -> None:
+            if record.state == "converging" and (why := self._turned_round()):
+                raise StepFailed(step, why)
+            self._note(record, plan, step, must=must_journal and step.number == 1)
+
+        perform(self.host, self._gate, plan, begin, self._progress)
+
+    def _note(self, record: Record, plan: Plan, step: Step, *, must: bool) -> None:
+        """Note in the journal which step begins. Only the first note must succeed."""
+        motion = Motion(
+            schema_version=1,
+            boot_id=plan.boot_id,
+            state=record.state,
+            began=record.since,
+            holder=self._holder,
+            step=step.number,
+            steps=len(plan.steps),
+            what=step.what,
+        )
+        now = replace(record, message=f"step {step.number} of {len(plan.steps)}: {step.what}")
+        try:
+            self.journal.keep_motion(motion)
+            if step.number == 1:
+                self.journal.keep_record(now)
+        except Rejected as error:
+            if must:
+                # a motion without a record in motion says nothing: the next run closes it, too
+                with suppress(Rejected):
+                    self.journal.close_motion()
+                raise NotJournalled(f"cannot open the journal: {error}") from error
+        with suppress(Rejected):  # the status is for people, and what is done does not rest on it
+            self._publish(now)
+
+    def _tail(self, record: Record, facts: Facts) -> LogTail:
+        if not record.engine_live or record.boot_id != facts.kernel.boot_id:
+            return LogTail((), complete=True)
+        return self.host.log_since(record.log_mark)
+
+    # -- records -----------------------------------------------------------
+
+    def _after(self, record: Record, event: str, reason: str, message: str) -> Record:
+        state = lifecycle.after(record.state, event)
+        since = record.since if state == record.state else self.host.wall()
+        return with_conditions(
+            replace(record, state=state, reason=reason, message=message, since=since),
+            self.host.wall(),
+        )
+
+    def _end(self, record: Record, event: str, reason: str, message: str, plan: Plan) -> Outcome:
+        """Come to rest: keep the record, then close the journal."""
+        facts = self.look()
+        was = record.state
+        record = self._after(record, event, reason, message)
+        record = replace(
+            record,
+            boot_id=facts.kernel.boot_id,
+            slow_node=self._slow_node,
+            engine_live=on(facts, "use_dsa_copy_pages") and _proven_live(record),
+            copy_fails=facts.timer.get("dsa_copy_fail", 0),
+            log_mark=self.host.log_mark(),
+        )
+        changed = bool(plan.steps) and was in lifecycle.IN_MOTION
+        try:
+            self._keep(record)
+            self.journal.close_motion()
+        except Rejected as error:
+            message = f"{message}; the journal could not be closed: {error}"
+            with suppress(Rejected):
+                if self.journal.kept() != record:
+                    self.journal.keep_late(record)
+                    message += "; a later run closes it, a boot before that forgets how this ended"
+                self._publish(record)
+        return Outcome(_result(record.state, changed=changed), message, plan, record)
+
+    def _keep(self, record: Record) -> None:
+        """Keep the record, and tell the world of it if that can be. May raise Rejected."""
+        self.journal.keep_record(record)
+        with suppress(Rejected):
+            self._publish(record)
+
+    def _publish(self, record: Record) -> None:
+        now = self.host.wall()
+        document = status(with_conditions(record, now), self.host.hostname(), now)
+        self.journal.publish(document | self._about())
+
+
+class NotJournalled(Exception):
+    """The journal could not be opened; nothing was written."""
+
+
+_LATCHED = {"fault": "EngineFault", "crash": "UncleanEnd"}
+
+
+def _reached(record: Record) -> tuple[str, str]:
+    """Return reason and message of having reached what the record's latch allows."""
+    if record.latch != "none":
+        return _LATCHED[record.latch], record.latch_reason
+    return "Proven", "every step is proven"
+
+
+def _proven_live(record: Record) -> bool:
+    """Tell whether an engine that is on was proven to copy: now, or before what has just failed."""
+    return record.state in ("converged", "reverted") or record.engine_live
+
+
+def _words(plan: Plan) -> str:
+    if plan.verdict != "ready":
+        return "; ".join(map(str, plan.findings[:3]))
+    return "; ".join(f"{step.what} (found {step.before})" for step in plan.steps)
+
+
+def _result(state: str, *, changed: bool) -> Result:
+    match state:
+        case "converged" | "unmanaged":
+            return "changed" if changed else "unchanged"
+        case (
+            "reverted"
+            | "degraded"
+            | "quarantined"
+            | "drifted"
+            | "rollback-failed"
+            | "reboot-required"
+        ):
+            return state
+    return "changed"

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gate: the one place that changes a host. The interlock sits in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import TypeVar
+
+from dsatier.apply.journal import QUEUE_FILE
+from dsatier.facts.knobs import KNOBS, TIMER
+from dsatier.facts.model import Facts
+from dsatier.facts.observe.observer import Observer
+from dsatier.facts.partial import NotSeen
+from dsatier.facts.readings import migration_quiet
+from dsatier.host.port import Host
+from dsatier.plan.interlock import GUARDS, Circumstances, Guard, Refusal, refusals
+from dsatier.plan.requests import (
+    LoadDevice,
+    Request,
+    SetCpu,
+    SetKnob,
+    SetTimer,
+    StopDevice,
+    SwapOff,
+    SwapOn,
+    device_of,
+)
+from dsatier.queues.accel_config import text as queue_text
+
+T = TypeVar("T")
+
+
+class Refused(Exception):
+    """The interlock refused a request; nothing was written."""
+
+    def __init__(self, reasons: tuple[Refusal, ...]) -> None:
+        super().__init__("; ".join(map(str, reasons)))
+        self.reasons = reasons
+
+
+class Gate:
+    """Carries out requests that the interlock lets through.
+
+    It looks afresh before each one, at all of the host that the interlock asks for, and keeps
+    the time for which it has seen engine, demotion and balancing off.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        observer: Observer,
+        slow_node: int = 1,
+        guards: tuple[Guard, ...] = GUARDS,
+    ) -> None:
+        self._host = host
+        self._observer = observer
+        self._slow_node = slow_node
+        self._guards = guards
+        self._quiet_since: float | None = None
+
+    def look(self) -> Facts:
+        """Return the host's facts now."""
+        return self._seen(self._observer.look())
+
+    def answer(self, ask: Callable[[Facts], T], devices: Collection[str] = ()) -> T:
+        """Return what ``ask`` finds in the host's facts now.
+
+        They are narrow first: of DSA devices, those of these names. Where it asks for more, the
+        host is looked at anew, and all of it.
+        """
+        try:
+            return ask(self._seen(self._observer.glimpse(devices)))
+        except NotSeen:
+            return ask(self.look())
+
+    def _seen(self, facts: Facts) -> Facts:
+        if not migration_quiet(facts):
+            self._quiet_since = None
+        elif self._quiet_since is None:
+            self._quiet_since = self._host.monotonic()
+        return facts
+
+    def submit(self, request: Request, deadline: float) -> str | None:
+        """Carry out ``request``, within ``deadline`` seconds.
+
+        Returns a command's complaint, None where there was none: neither proves
+        anything. Raises Refused before anything is written; Missing, Rejected
+        and Hung when the host does.
+        """
+
+        def judge(facts: Facts) -> tuple[Refusal, ...]:
+            since = self._quiet_since
+            quiet = 0.0 if since is None else self._host.monotonic() - since
+            return refusals(request, Circumstances(facts, quiet, self._slow_node), self._guards)
+
+        name = device_of(request)
+        found = self.answer(judge, () if name is None else (name,))
+        if found:
+            raise Refused(found)
+        return self._carry_out(request, deadline)
+
+    def _carry_out(self, request: Request, deadline: float) -> str | None:
+        match request:
+            case SetKnob(knob, value):
+                self._host.write(KNOBS[knob].path, f"{value}\n", deadline)
+            case SetCpu(cpu, online):
+                path = f"/sys/devices/system/cpu/cpu{cpu}/online"
+                self._host.write(path, f"{int(online)}\n", deadline)
+            case SetTimer(on):
+                self._host.write(TIMER, f"{int(on)}\n", deadline)
+            case LoadDevice(device):
+                self._host.keep(QUEUE_FILE, queue_text((device,)))
+                path = self._host.resolve(QUEUE_FILE)
+                return self._run(("accel-config", "load-config", "-c", path, "-e"), deadline)
+            case StopDevice(device):
+                return self._run(("accel-config", "disable-device", device), deadline)
+            case SwapOff(area):
+                return self._run(("swapoff", area.path), deadline)
+            case SwapOn(area):
+                priority = ("-p", str(area.priority)) if area.priority >= 0 else ()
+                return self._run(("swapon", *priority, area.path), deadline)
+
+        return None
+
+    def _run(self, argv: tuple[str, ...], deadline: float) -> str | None:
+        ran = self._host.run(argv, deadline)
+        if ran.code == 0:
+            return None
+        words = (ran.err or ran.out).strip().splitlines()
+        return f"{' '.join(argv)} exited {ran.code}: {words[-1] if words else 'no message'}"

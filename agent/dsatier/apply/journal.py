@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The journal: dsatier's own files on a host.
+
+``motion.json`` is there while the host is in motion, ``step`` notes how far, ``originals.json`` has
+what was found before the first write, ``accepted.json`` the profile that came into force
+last, ``tally.json`` what is counted for the metrics, ``record.json`` the rest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
+
+from dsatier.apply.records import Motion, Record
+from dsatier.base.frozen import asdict
+from dsatier.base.problem import Invalid
+from dsatier.facts.observe.read import optional
+from dsatier.host.port import Host, Rejected
+from dsatier.profile import schema
+
+if TYPE_CHECKING:
+    from dsatier.apply.counters import Tally
+    from dsatier.plan.originals import Originals
+
+FOLDER = "/var/lib/dsatier"
+MOTION = f"{FOLDER}/motion.json"
+STEP = f"{FOLDER}/step"
+"""Notes of the steps of motions: only the newest of the motion that is open means anything."""
+ORIGINALS = f"{FOLDER}/originals.json"
+RECORD = f"{FOLDER}/record.json"
+ACCEPTED = f"{FOLDER}/accepted.json"
+TALLY = f"{FOLDER}/tally.json"
+STATUS = "/run/dsatier/status.json"
+METRICS = "/run/dsatier/dsatier.prom"
+LATE = "/run/dsatier/late.json"
+"""The record as it was on disk, and in a second line the one that the disk would not take."""
+LOCK = "/run/dsatier/lock"
+
+
+class Spoilt(Exception):
+    """One of dsatier's own files says what dsatier never wrote."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(
+            f"{path}: expected what dsatier wrote, found something else ({message}); look at the "
+            f"host, then remove the file: the host's originals may be lost with it"
+        )
+
+
+Known = dict[str, tuple[str, object]]
+"""Text and value of files, by path."""
+Validate = Callable[[str, str], Any]
+"""Returns a text of JSON as a frozen value of a named type. Raises Invalid."""
+
+
+class Journal:
+    """Reads and writes dsatier's own files. Every write may raise Rejected.
+
+    ``validate`` is asked only for texts that are not those of the time before.
+    """
+
+    def __init__(self, host: Host, validate: Validate = schema.validate_own) -> None:
+        self._host = host
+        self._validate = validate
+        self._known: Known = {}
+        self._opened: Motion | None = None
+        """The motion that ``MOTION`` tells of, as far as this journal has opened it."""
+
+    def record(self) -> Record:
+        """Return the record, also one that the disk would not take. Raises Spoilt."""
+        return self._late() or self.kept()
+
+    def kept(self) -> Record:
+        """Return the record that is on disk, a fresh one where there is none. Raises Spoilt."""
+        return cast(Record, self._load(RECORD, "record")) or Record()
+
+    def motion(self) -> Motion | None:
+        """Return the open journal of a run that did not end, if any, at its step. Raises Spoilt."""
+        motion = cast("Motion | None", self._load(MOTION, "motion"))
+        return motion and (self._step(motion) or motion)
+
+    def originals(self) -> Originals | None:
+        """Return what was found before the first write, if anything was written. Raises Spoilt."""
+        return cast("Originals | None", self._load(ORIGINALS, "originals"))
+
+    def tally(self) -> Tally | None:
+        """Return what was counted so far. Raises Spoilt."""
+        return cast("Tally | None", self._load(TALLY, "tally"))
+
+    def accepted(self) -> str | None:
+        """Return the text of the intent that came into force last, if one did."""
+        return optional(self._host, ACCEPTED)
+
+    def read_all(self) -> Known:
+        """Return text and value of each file that is there and right, for ``remember``."""
+        for load in (self.kept, self.motion, self.originals, self.tally):
+            with suppress(Spoilt):
+                load()
+        return self._known
+
+    def remember(self, known: Known) -> None:
+        """Take what another journal has read: the same texts need no validation again."""
+        self._known.update(known)
+
+    def keep_record(self, record: Record) -> None:
+        """Keep the record and tell the world of it."""
+        self._keep(RECORD, record)
+
+    def keep_late(self, record: Record) -> None:
+        """Keep in memory the record that the disk would not take, in the place of that on it."""
+        text = f"{self._text(RECORD).rstrip()}\n{json.dumps(asdict(record))}\n"
+        self._host.keep(LATE, text)
+        self._known[LATE] = text, record
+
+    def forget_late(self) -> None:
+        """Forget it: the disk has the record, or a newer one."""
+        self._host.drop(LATE)
+
+    def keep_originals(self, originals: Originals) -> None:
+        """Keep what was found, durably, before the first write."""
+        self._keep(ORIGINALS, originals)
+
+    def keep_motion(self, motion: Motion) -> None:
+        """Open the journal, or note the next step in it.
+
+        Opening takes all the room that noting needs.
+        """
+        text = json.dumps(asdict(motion))
+        if self._opened is not None and _same(asdict(motion), self._opened):
+            with suppress(ValueError):  # words too long for a note
+                self._host.note(STEP, text)
+                return
+        else:
+            noted = self._noted()
+            # no room is taken yet, or what a run left that died would be taken for this one's
+            if (noted is None and motion.steps > 1) or (noted and _same(_plain(noted), motion)):
+                with suppress(ValueError):
+                    self._host.note(STEP, text)
+        self._opened = None
+        self._keep(MOTION, motion)
+        self._opened = motion
+
+    def keep_tally(self, tally: Tally) -> None:
+        """Keep what was counted."""
+        self._keep(TALLY, tally)
+
+    def keep_accepted(self, text: str) -> None:
+        """Keep the intent that came into force."""
+        self._host.keep(ACCEPTED, text)
+
+    def forget_accepted(self) -> None:
+        """Forget the intent that came into force: the files ask for nothing any more."""
+        self._host.drop(ACCEPTED)
+
+    def publish_metrics(self, text: str) -> None:
+        """Write the metrics that everybody may read."""
+        self._host.keep(METRICS, text, 0o644)
+
+    def close_motion(self) -> None:
+        """Close the journal: the host is at rest."""
+        self._opened = None
+        self._host.drop(MOTION)
+
+    def forget_originals(self) -> None:
+        """Forget what was found: the host is as it was."""
+        self._host.drop(ORIGINALS)
+
+    def publish(self, status: dict[str, Any]) -> None:
+        """Write the status file that everybody may read."""
+        self._host.keep(STATUS, json.dumps(status, indent=2) + "\n", 0o644)
+
+    def _step(self, motion: Motion) -> Motion | None:
+        """Return the step of a motion that was noted last, None where it cannot be told."""
+        text = self._noted()
+        if text is None or not _same(_plain(text), motion):
+            return None
+        if self._known.get(STEP, ("",))[0] != text:
+            try:
+                self._known[STEP] = text, self._validate("motion", text)
+            except Invalid:
+                return None  # another version's, perhaps
+        return cast(Motion, self._known[STEP][1])
+
+    def _noted(self) -> str | None:
+        try:
+            return self._host.noted(STEP)
+        except Rejected:
+            return None  # what was opened is known, and that is what counts
+
+    def _late(self) -> Record | None:
+        """Return the record that the disk would not take, None where it has taken one since."""
+        text = self._text(LATE)
+        before, _, after = text.partition("\n")
+        if not text or before != self._text(RECORD).rstrip():
+            return None
+        if self._known.get(LATE, ("",))[0] != text:
+            try:
+                self._known[LATE] = text, self._validate("record", after)
+            except Invalid:
+                return None  # another version's, perhaps
+        return cast(Record, self._known[LATE][1])
+
+    def _text(self, path: str) -> str:
+        return optional(self._host, path) or ""
+
+    def _load(self, path: str, kind: str) -> object | None:
+        text = optional(self._host, path)
+        if text is None:
+            return None
+        known = self._known.get(path)
+        if known is None or known[0] != text:
+            try:
+                known = text, cast(object, self._validate(kind, text))
+            except Invalid as invalid:
+                raise Spoilt(path, str(invalid)) from invalid
+            self._known[path] = known
+        return known[1]
+
+    def _keep(self, path: str, value: Record | Motion | Originals | Tally) -> None:
+        text = json.dumps(asdict(value)) + "\n"
+        self._host.keep(path, text)
+        self._known[path] = text, value
+
+
+def _same(noted: object, motion: Motion) -> bool:
+    """Tell whether what was noted is of a motion: it differs by its step at most."""
+    whole = asdict(motion)
+    return isinstance(noted, dict) and noted | {s: whole[s] for s in ("step", "what")} == whole
+
+
+def _plain(text: str) -> object:
+    """Return the plain data of a text of JSON, None where it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+QUEUE_FILE = "/run/dsatier/queues.json"

@@ -1,0 +1,553 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands: each verb opens a host, does its work and words the result."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import sys
+import threading
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dsatier import __version__
+from dsatier.apply.driver import Driver
+from dsatier.apply.execute import Progress
+from dsatier.apply.journal import LOCK, STATUS, Journal, Spoilt
+from dsatier.apply.lifecycle import NotNow
+from dsatier.apply.outcome import Outcome
+from dsatier.apply.target import Target, target
+from dsatier.base.exits import (
+    BAD_PROFILE,
+    CONFIGURATION,
+    FAILED,
+    LOCKED,
+    NOT_COMPLIANT,
+    OK,
+    PENDING,
+    RESULTS,
+    USAGE,
+)
+from dsatier.base.problem import Invalid
+from dsatier.cli import cat_config, orders, render, status
+from dsatier.cli.explain import explain
+from dsatier.cli.measure import measure
+from dsatier.cli.options import parser
+from dsatier.control.client import NoAnswer, NoDaemon, ask
+from dsatier.control.protocol import folder
+from dsatier.daemon import main, schedule
+from dsatier.facts.model import Facts
+from dsatier.facts.observe.observer import Observer
+from dsatier.host import output
+from dsatier.host.files import FileHost
+from dsatier.host.port import Host, HostDown, HostError, Locked, Missing
+from dsatier.plan.model import Plan
+from dsatier.plan.rehearsal import prepare
+from dsatier.profile import schema
+from dsatier.profile.dropins import find
+from dsatier.profile.load import Loaded, from_texts, load
+from dsatier.profile.model import Tiers
+
+TURNING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""The signals that turn a change round. SIGHUP: the terminal is gone, as a closed ssh session."""
+
+
+class WrongUsage(Exception):
+    """The words of the command line do not fit together, or name what is not there."""
+
+
+def run(argv: list[str]) -> int:
+    """Run the command line and return its exit code."""
+    words, command = argv, []
+    if argv[:1] == ["measure"] and "--" in argv:
+        # what stands after -- is another command's: argparse must not read it
+        at = argv.index("--")
+        words, command = argv[:at], argv[at + 1 :]
+    options = parser().parse_args(words)
+    if options.version:
+        print(f"dsatier {__version__}")
+        return OK
+    if options.command is None:
+        parser().print_help(sys.stderr)
+        return USAGE
+    try:
+        if options.command == "measure":
+            options.argv += command
+        return VERBS[options.command](options)
+    except WrongUsage as error:
+        return _say(error, USAGE)
+    except Invalid as invalid:
+        return _say(invalid, BAD_PROFILE)
+    except NoProfile as none:
+        why = f" ({none})" if str(none) else ""
+        # a file that was named must apply; drop-ins may all be for other hosts
+        code = FAILED if options.profile else OK
+        return _say(f"no profile applies to this host{why}: it is left as it is", code)
+    except Locked as locked:
+        return _say(f"another dsatier is at work: {locked.holder}", LOCKED)
+    except Spoilt as spoilt:
+        return _say(spoilt, CONFIGURATION)
+    except NotNow as refused:
+        return _say(refused, FAILED)
+    except HostDown as down:
+        return _say(f"the host is down: {down.message}", FAILED)
+    except HostError as error:
+        return _say(error, FAILED)
+
+
+def _say(message: object, code: int) -> int:
+    output.report(f"dsatier: {message}", error=True)
+    return code
+
+
+# -- opening hosts and profiles ------------------------------------------------
+
+
+@contextmanager
+def _open(options: Namespace) -> Iterator[Host]:
+    """Yield the host that the options name; a simulated one's state is kept if asked."""
+    if options.host is None:
+        if options.sim_state is not None:
+            raise WrongUsage("--sim-state goes with --host sim:FILE")
+        yield FileHost(options.root or "/")
+        return
+    kind, _, name = options.host.partition(":")
+    if kind != "sim" or not name:
+        raise WrongUsage(f"--host: expected sim:NAME or sim:FILE.yaml, found {options.host}")
+    if options.root is not None:
+        raise WrongUsage("--host and --root exclude each other")
+    with _simulated(name, options.sim_state) as host:
+        yield host
+
+
+@contextmanager
+def _simulated(name: str, state: str | None) -> Iterator[Host]:
+    from dsatier.sim.host import SimHost
+
+    try:
+        if state is None:
+            yield SimHost.host_for(name)
+            return
+        with open(state, "a+", encoding="utf-8") as stream:
+            # one command at a time, as the lock of a real host would have it
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            stream.seek(0)
+            text = stream.read()
+            host = SimHost.restore(text) if text else SimHost.host_for(name)
+            try:
+                yield host
+            finally:
+                fresh = Path(f"{state}.new")
+                fresh.write_text(host.state_text(), encoding="utf-8")
+                stream.seek(0)
+                stream.truncate()
+                stream.write(fresh.read_text(encoding="utf-8"))
+                fresh.unlink()
+    except (OSError, ValueError) as error:
+        raise WrongUsage(f"--host sim:{name}: {error}") from error
+
+
+def _sources(options: Namespace, host: Host | None, facts: Facts | None) -> Loaded:
+    if options.profile:
+        texts = []
+        for name in options.profile:
+            try:
+                texts.append(
+                    (name, Path(name).read_text(encoding="utf-8", errors="surrogateescape"))
+                )
+            except OSError as error:
+                raise WrongUsage(f"{name}: cannot be read: {error.strerror}") from error
+        return from_texts(texts, facts)
+    if host is None:
+        raise WrongUsage("--facts goes with --profile")
+    return load(find(host), facts)
+
+
+def _slow_node(loaded: Loaded) -> int:
+    tiers = (loaded.profile.tiers if loaded.profile else None) or Tiers()
+    return 1 if tiers.slow_node is None else tiers.slow_node
+
+
+def _holder(options: Namespace) -> str:
+    return f"dsatier {options.command}, process {os.getpid()}"
+
+
+def _progress(options: Namespace) -> Callable[[Progress], None]:
+    def tell(one: Progress) -> None:
+        if sys.stderr.isatty() and one.outcome is None:
+            output.tell(render.progress(one), end="\r")
+        elif one.outcome is not None:
+            output.tell(render.progress(one))
+
+    return (lambda one: None) if getattr(options, "quiet", False) else tell
+
+
+class NoProfile(Exception):
+    """No profile applies to this host."""
+
+
+@contextmanager
+def _driving(options: Namespace) -> Iterator[tuple[Driver, Target]]:
+    """Yield a driver that holds the host's lock, and what the profile wants."""
+    with _open(options) as host, host.lock(LOCK, _holder(options)):
+        facts = Observer(host).look()
+        loaded = _sources(options, host, facts)
+        if loaded.profile is None and getattr(options, "plan", None) is None:
+            reasons = "; ".join(f"{one.path}: {one.reason}" for one in loaded.skipped)
+            raise NoProfile(reasons)
+        driver = Driver(
+            host,
+            slow_node=_slow_node(loaded),
+            holder=_holder(options),
+            progress=_progress(options),
+        )
+        with _interruptible(driver):
+            yield driver, target(host.read, loaded, facts, driver.journal.originals())
+
+
+@contextmanager
+def _interruptible(driver: Driver) -> Iterator[None]:
+    """Let signals turn a change round instead of leaving it half done.
+
+    A signal that is ignored (``nohup``) stays ignored.
+    """
+
+    def turn_round(number: int, frame: object) -> None:
+        driver.interrupt()
+        output.tell_at_once(f"dsatier: {signal.Signals(number).name}: turning round")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = {
+        number: signal.signal(number, turn_round)
+        for number in TURNING
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# -- verbs -----------------------------------------------------------------------
+
+
+def _check(options: Namespace) -> int:
+    from dsatier.profile.check import check_main
+
+    return check_main([*(["--json"] if options.json else []), "--", *options.files]) or OK
+
+
+def _plan(options: Namespace) -> int:
+    if options.facts is not None:
+        facts = _captured(options.facts)
+        loaded = _sources(options, None, facts)
+        wanted = target(_local, loaded, facts, None)
+        plan = prepare(
+            facts,
+            wanted.desired,
+            extra=wanted.extra,
+            untouched=wanted.untouched,
+            digest=wanted.digest,
+        )
+    else:
+        with _open(options) as host:
+            facts = Observer(host).look()
+            loaded = _sources(options, host, facts)
+            driver = Driver(host, slow_node=_slow_node(loaded))
+            wanted = target(host.read, loaded, facts, driver.journal.originals())
+            plan = driver.plan_for(wanted, driver.journal.record())
+    _print(options, plan, render.plan)
+    if plan.verdict != "ready":
+        return NOT_COMPLIANT
+    return PENDING if plan.steps and options.detailed_exitcode else OK
+
+
+def _apply(options: Namespace) -> int:
+    given = _given(options.plan) if options.plan is not None else None
+    with _driving(options) as (driver, wanted):
+        if given is None:
+            return _ended(options, driver.apply(wanted))
+        # the plan carries what is desired: it needs no profile beside it
+        planned = Target(given.desired, given.profile_digest, untouched=given.untouched)
+        return _ended(options, driver.apply(planned, given))
+
+
+def _reconcile(options: Namespace) -> int:
+    with _driving(options) as (driver, wanted):
+        return _ended(options, driver.reconcile(wanted))
+
+
+def _verify(options: Namespace) -> int:
+    with _open(options) as host:
+        facts = Observer(host).look()
+        loaded = _sources(options, host, facts)
+        driver = Driver(host, slow_node=_slow_node(loaded))
+        wanted = target(host.read, loaded, facts, driver.journal.originals())
+        outcome = driver.reconcile(wanted, act=False)
+        plan = driver.plan_for(wanted, driver.journal.record())
+    steps = plan.steps
+    if options.json:
+        _json(
+            {
+                "schema_version": 1,
+                "compliant": not steps and outcome.result not in ("degraded", "drifted"),
+                "verdict": plan.verdict,
+                "message": outcome.message,
+                "differences": [
+                    {"what": s.what, "expected": s.after, "found": s.before} for s in steps
+                ],
+            }
+        )
+    else:
+        for step in steps:
+            print(f"{step.what}: expected {step.after}, found {step.before}")
+        for finding in plan.findings:
+            print("\n".join(render.finding_lines(finding)))
+        if outcome.result == "degraded":
+            print(f"engine fault: {outcome.message}")
+        if not steps and plan.verdict == "ready":
+            print("the host is as its profile says")
+    good = not steps and plan.verdict == "ready" and outcome.result in ("unchanged", "pending")
+    return OK if good else NOT_COMPLIANT
+
+
+def _status(options: Namespace) -> int:
+    with _open(options) as host:
+        try:
+            text = host.read(STATUS)
+        except Missing:
+            text = ""
+        return status.show(text, STATUS, as_json=options.json, now=host.wall())
+
+
+def _withdraw(verb: Callable[[Driver], Outcome]) -> Callable[[Namespace], int]:
+    def command(options: Namespace) -> int:
+        if options.host is None:
+            try:
+                answer = ask(
+                    folder(options.root),
+                    {"command": options.command},
+                    schedule.ORDERING,
+                )
+            except NoDaemon:
+                pass  # then it is done here
+            except (NoAnswer, PermissionError) as error:
+                return _say(error, FAILED)
+            else:
+                return orders.answered(answer, as_json=options.json)
+        with _open(options) as host, host.lock(LOCK, _holder(options)):
+            record = Journal(host).record()
+            driver = Driver(
+                host,
+                slow_node=record.slow_node,
+                holder=_holder(options),
+                progress=_progress(options),
+            )
+            with _interruptible(driver):  # going back is finished, whatever comes
+                return _ended(options, verb(driver))
+
+    return command
+
+
+def _facts(options: Namespace) -> int:
+    with _open(options) as host:
+        _print(options, Observer(host).look(), render.facts)
+    return OK
+
+
+def _doctor(options: Namespace) -> int:
+    if options.facts is not None:
+        facts = _captured(options.facts)
+        loaded = _sources(options, None, facts)
+        wanted = target(_local, loaded, facts, None)
+        plan = prepare(facts, wanted.desired, extra=wanted.extra)
+    else:
+        with _open(options) as host:
+            facts = Observer(host).look()
+            loaded = _sources(options, host, facts)
+            before = Journal(host).originals()
+            wanted = target(host.read, loaded, facts, before)
+            plan = prepare(facts, wanted.desired, extra=wanted.extra)
+    if options.json:
+        findings = [schema.dump(finding) for finding in plan.findings]
+        _json({"schema_version": 1, "reachable": plan.verdict == "ready", "findings": findings})
+    else:
+        for finding in plan.findings:
+            print(str(finding))
+        if plan.verdict == "ready":
+            print(f"{facts.hostname}: the profile can be reached, in {len(plan.steps)} steps")
+        else:
+            print(f"{facts.hostname}: the profile cannot be reached: {plan.verdict}")
+    return OK if plan.verdict == "ready" else NOT_COMPLIANT
+
+
+def _explain(options: Namespace) -> int:
+    with _open(options) as host:
+        facts = Observer(host).look()
+        loaded = _sources(options, host, facts)
+    try:
+        found = explain(options.field, loaded, facts)
+    except KeyError:
+        from difflib import get_close_matches
+
+        from dsatier.cli.explain import fields
+
+        near = get_close_matches(options.field, fields(), 3, 0.4) or sorted(fields())
+        raise WrongUsage(
+            f"{options.field}: expected a field of the profile, as {', '.join(near)}"
+        ) from None
+    _print(options, found, str)
+    return OK
+
+
+def _cat_config(options: Namespace) -> int:
+    with _open(options) as host:
+        loaded = _sources(options, host, Observer(host).look())
+    if options.json:
+        _json(cat_config.to_json(loaded))
+    else:
+        print(cat_config.render(loaded), end="")
+    return OK
+
+
+def _measure(options: Namespace) -> int:
+    argv = options.argv
+    if not argv:
+        raise WrongUsage("measure: expected a command after --")
+    with _open(options) as host:
+        measured = measure(host, argv)
+    if options.json:
+        _json({"schema_version": 1, **measured})
+    else:
+        width = max(map(len, measured["timer"]), default=0)
+        print(f"exit code {measured['exit_code']}, {measured['seconds']:.3f} s", file=sys.stderr)
+        for name, value in measured["timer"].items():
+            print(f"{name:<{width}}  {value}")
+    return int(measured["exit_code"])
+
+
+def _demo(options: Namespace) -> int:
+    from dsatier.cli.demo import demo
+
+    return demo(fast=options.fast)
+
+
+# -- words ---------------------------------------------------------------------------
+
+
+def _json(data: Any) -> None:
+    print(json.dumps(data, indent=2))
+
+
+def _print(options: Namespace, value: Any, words: Callable[[Any], str]) -> None:
+    if options.json:
+        _json(schema.dump(value))
+    else:
+        print(words(value))
+
+
+def _ended(options: Namespace, outcome: Outcome) -> int:
+    if options.json:
+        whole = {
+            "schema_version": 1,
+            "result": outcome.result,
+            "message": outcome.message,
+            "state": outcome.record.state if outcome.record else None,
+            "plan": schema.dump(outcome.plan) if outcome.plan else None,
+        }
+        output.report(json.dumps(whole, indent=2))
+    else:
+        if outcome.result == "refused" and outcome.plan is not None:
+            for finding in outcome.plan.findings:
+                output.tell("\n".join(render.finding_lines(finding)))
+        output.report(render.outcome(outcome), error=bool(RESULTS[outcome.result]))
+    return RESULTS[outcome.result]
+
+
+def _captured(path: str) -> Facts:
+    return schema.validate("facts", _text(path))  # type: ignore[no-any-return]
+
+
+def _given(path: str) -> Plan:
+    return schema.validate("plan", _text(path))  # type: ignore[no-any-return]
+
+
+def _text(path: str) -> str:
+    try:
+        if path == "-":
+            return sys.stdin.read()
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise WrongUsage(f"{path}: cannot be read: {error}") from error
+
+
+def _local(path: str) -> str:
+    """Return the text of a queue file where we are: of the host, only the facts are here."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise Missing(path, str(error.strerror).lower()) from error
+
+
+def _seconds(text: str | None, default: float) -> float:
+    if text is None:
+        return default
+    try:
+        return float(text)
+    except ValueError:
+        raise WrongUsage(f"--timeout: expected seconds, found {text}") from None
+
+
+def _daemon(options: Namespace) -> int:
+    if options.sim_state is not None:
+        raise WrongUsage("--sim-state is for single commands: the daemon keeps its own")
+    return main.daemon(options.root, options.host, options.log_level or "info")
+
+
+def _reload(options: Namespace) -> int:
+    seconds = _seconds(options.timeout, schedule.RELOADING)
+    return orders.order("reload", options.root, options.json, options.quiet, timeout=seconds)
+
+
+def _nudge(options: Namespace) -> int:
+    return orders.order("nudge", options.root, options.json)
+
+
+def _wait(options: Namespace) -> int:
+    return orders.wait(options.root, _seconds(options.timeout, orders.WAITING))
+
+
+def _simulate(options: Namespace) -> int:
+    return orders.simulate(options.act, options.root)
+
+
+VERBS: dict[str, Callable[[Namespace], int]] = {
+    "check": _check,
+    "plan": _plan,
+    "apply": _apply,
+    "reconcile": _reconcile,
+    "verify": _verify,
+    "status": _status,
+    "daemon": _daemon,
+    "reload": _reload,
+    "wait": _wait,
+    "nudge": _nudge,
+    "simulate": _simulate,
+    "rollback": _withdraw(Driver.rollback),
+    "release": _withdraw(Driver.release),
+    "clear": _withdraw(Driver.clear),
+    "facts": _facts,
+    "doctor": _doctor,
+    "explain": _explain,
+    "cat-config": _cat_config,
+    "measure": _measure,
+    "demo": _demo,
+}

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``dsatier explain``: all that is known of one field. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dsatier.base.frozen import dataclass
+from dsatier.facts.knobs import KNOBS
+from dsatier.facts.model import Facts
+from dsatier.facts.readings import live, node
+from dsatier.plan.ladder import DESCENTS
+from dsatier.plan.model import Desired
+from dsatier.plan.planner import descent
+from dsatier.profile.load import Loaded
+from dsatier.profile.schema import FOLDER
+
+HOW_FAR = {
+    "engine.limit_chans": "limit_chans",
+    "engine.work_queues": "queues",
+    "engine.kind": "dsa_state off",
+    "tiers.cpuless": "cpus online",
+}
+"""Fields whose change may need a descent, and its row in the ladder's table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A field: what it is, what it is worth, where that comes from, and what changing it takes."""
+
+    field: str
+    text: str
+    effective: Any
+    origin: str | None
+    """FILE:LINE, None where no file names the field."""
+    default: int | None
+    """The kernel's default."""
+    live: int | str | None
+    """The live value, None where this kernel has none."""
+    change: str
+
+    def __str__(self) -> str:
+        named = self.origin is not None
+        return "\n".join(
+            (
+                f"{self.field}: {self.text}",
+                f"  effective       {self.effective if named else 'not named, so not touched'}",
+                f"  from            {self.origin or '-'}",
+                f"  kernel default  {'-' if self.default is None else self.default}",
+                f"  live            {'-' if self.live is None else self.live}",
+                f"  to change it    {self.change}",
+            )
+        )
+
+
+@cache
+def fields() -> dict[str, str]:
+    """Return every field of a profile with what it is, from the shipped JSON Schema."""
+    whole = json.loads((Path(FOLDER) / "profile.schema.json").read_text(encoding="utf-8"))
+    return dict(_walk(whole, whole, ""))
+
+
+def _walk(part: dict[str, Any], whole: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
+    if "$ref" in part:
+        part = {**whole["$defs"][part["$ref"].rpartition("/")[2]], **part}
+    for name, inner in part.get("properties", {}).items():
+        inside = f"{path}.{name}" if path else name
+        yield inside, inner.get("description", "")
+        yield from _walk(inner, whole, inside)
+    for option in (*part.get("anyOf", ()), *part.get("oneOf", ())):
+        yield from _walk(option, whole, path)
+
+
+def explain(field: str, loaded: Loaded, facts: Facts) -> Explanation:
+    """Explain a field of the profile, as in ``engine.limit_chans``. Raises KeyError."""
+    text = fields()[field]
+    name = field.rpartition(".")[2]
+    origin = loaded.origins.get(field)
+    return Explanation(
+        field=field,
+        text=text,
+        effective=_value(loaded.data, field),
+        origin=f"{origin.file}:{origin.line}" if origin else None,
+        default=KNOBS[name].default if name in KNOBS else None,
+        live=_live(field, name, facts),
+        change=_change(field, name, facts),
+    )
+
+
+def _value(data: dict[str, Any], field: str) -> Any:
+    found: Any = data
+    for key in field.split("."):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
+
+
+def _live(field: str, name: str, facts: Facts) -> int | str | None:
+    if name in KNOBS:
+        return live(facts, name)
+    if field == "engine.kind":
+        if live(facts, "use_dsa_copy_pages"):
+            return "dsa"
+        return "multithread" if live(facts, "cpu_multi_copy_pages") else "cpu"
+    if field == "tiers.cpuless":
+        slow = node(facts, 1)
+        return None if slow is None else str(not slow.cpus).lower()
+    if field == "tiering.swap":
+        return "on" if facts.swaps else "off"
+    return None
+
+
+def _change(field: str, name: str, facts: Facts) -> str:
+    row = next((r for r in DESCENTS if r[0] == HOW_FAR.get(field)), None)
+    if row is None:
+        if name in KNOBS:
+            return "any time: the host need not come down"
+        return "any time" if not field.startswith("match") else "any time, by another file"
+    _, rung, why = row
+    probe = _probe(name, facts)
+    now = (
+        ""
+        if probe is None
+        else ("; now it need not come down" if descent(facts, probe) is None else "; now it would")
+    )
+    return f"the host comes down to rung '{rung}' ({why}){now}"
+
+
+def _probe(name: str, facts: Facts) -> Desired | None:
+    """Return a desired state that changes just this field, where one number can stand for it."""
+    found = live(facts, name) if name in KNOBS else None
+    if found is None:
+        return None
+    other = 4 if found != 4 else 8
+    return Desired(knobs={name: other})

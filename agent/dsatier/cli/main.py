@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command's entry: the verbs that are run most, or longest, start without the rest.
+
+``status`` and ``check`` import next to nothing, the daemon and those who speak with it
+little; everything else goes through ``dsatier.cli.commands``.
+"""
+
+import sys
+
+from dsatier.host import output
+
+FAILED = 1
+INTERRUPTED = 128 + 2
+
+
+def main(argv: "list[str] | None" = None) -> int:
+    """Run the command line ``argv`` and return its exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    output.prepare()
+    try:
+        code = _main(words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # the reader went away; there is nobody left to tell
+        output.discard(sys.stdout)
+        return FAILED
+    except KeyboardInterrupt:
+        output.tell("interrupted")
+        return INTERRUPTED
+    else:
+        return code
+    finally:
+        output.settle()
+
+
+def _main(words: "list[str]") -> int:
+    if words == ["--version"]:
+        from dsatier import __version__
+
+        print(f"dsatier {__version__}")
+        return 0
+    if words[:1] == ["status"]:
+        from dsatier.cli.status import status_main
+
+        code = status_main(words[1:])
+        if code is not None:
+            return code
+    if words[:1] == ["check"]:
+        from dsatier.profile.check import check_main
+
+        code = check_main(words[1:])
+        if code is not None:
+            return code
+    if words[:1] in (["daemon"], ["reload"], ["nudge"], ["wait"]):
+        from dsatier.cli.orders import QUICK
+
+        code = QUICK[words[0]](words[1:])
+        if code is not None:
+            return code
+    from dsatier.cli.commands import run
+
+    return run(words)

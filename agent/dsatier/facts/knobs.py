@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel's knobs: names, files, ranges and defaults, as the contract gives them."""
+
+from __future__ import annotations
+
+from dsatier.base.frozen import dataclass
+
+INT_MAX = 2147483647
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """A kernel file that holds one number."""
+
+    name: str
+    path: str
+    low: int
+    high: int
+    default: int
+    text: str
+    """What it does, for people."""
+    mainline: bool = False
+    """Debian's stock kernel has it too."""
+
+
+def _vm(name: str, low: int, high: int, default: int, text: str) -> Knob:
+    return Knob(name, f"/proc/sys/vm/{name}", low, high, default, text)
+
+
+KNOBS: dict[str, Knob] = {
+    knob.name: knob
+    for knob in (
+        _vm("limit_mt_num", 1, 32, 4, "threads of the multithread engine"),
+        _vm("limit_chans", 1, 8, 8, "DMA channels that share one large page"),
+        _vm("dsa_copy_threshold", 1, INT_MAX, 16, "least 4 KiB pages in a list for the DSA"),
+        _vm("use_concur_to_compact", 0, 1, 0, "compaction migrates its list concurrently"),
+        _vm("use_concur_to_demote", 0, 1, 0, "demotion migrates its list concurrently"),
+        _vm("dsa_state", 0, 1, 0, "the kernel holds DMA channels and descriptors"),
+        _vm("use_dsa_copy_pages", 0, 1, 0, "the DSA copies pages"),
+        _vm("cpu_multi_copy_pages", 0, 1, 0, "several CPU threads copy pages"),
+        _vm("dsa_async_mode", 0, 0, 0, "waiting by interrupt; faulty on every seed kernel"),
+        _vm("dsa_sync_mode", 0, 3, 0, "style of polling"),
+        _vm("demote_scale_factor", 1, 10000, 200, "demotion watermark, 1/10000 of the node"),
+        Knob(
+            "numa_balancing",
+            "/proc/sys/kernel/numa_balancing",
+            0,
+            2,
+            0,
+            "0 off, 1 balancing, 2 memory tiering",
+            mainline=True,
+        ),
+        Knob(
+            "demotion_enabled",
+            "/sys/kernel/mm/numa/demotion_enabled",
+            0,
+            1,
+            0,
+            "reclaim demotes to the slow tier",
+            mainline=True,
+        ),
+    )
+}
+
+TIMER = "/proc/timer"
+
+SEED_CHANS = frozenset({1, 2, 4, 8})
+SEED_BATCH_CHANS = 8
+"""The only limit_chans whose descriptor arrays hold a whole concurrent list on a seed kernel."""
+SEED_SETTLE = 10.0
+"""Seconds of quiet before a seed kernel's descriptors are freed: twice its longest poll."""
+
+
+ENGINES: dict[str, dict[str, int]] = {
+    "cpu": {"cpu_multi_copy_pages": 0, "use_dsa_copy_pages": 0, "dsa_state": 0},
+    "multithread": {"cpu_multi_copy_pages": 1, "use_dsa_copy_pages": 0, "dsa_state": 0},
+    "dsa": {"cpu_multi_copy_pages": 0, "dsa_state": 1, "use_dsa_copy_pages": 1},
+}

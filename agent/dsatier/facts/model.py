@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Facts: what a host is, as frozen values that round-trip through JSON.
+
+``dsatier.facts.observe.observer`` collects them; everything that decides takes them as an
+argument, so that a fleet can be planned from captured facts without its hosts.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from dsatier.base.fields import STRICT
+from dsatier.base.frozen import dataclass
+
+Family = Literal["ours", "seed", "none", "unknown"]
+Iommu = Literal["off", "passthrough", "translated", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """The running kernel."""
+
+    __pydantic_config__ = STRICT
+
+    release: str
+    """As ``uname -r`` prints it."""
+    family: Family
+    """ours: our series; seed: the research kernels; none: no knobs; unknown: an ABI that this
+    agent does not know."""
+    abi: int | None
+    """Version of our ABI, None on other kernels."""
+    boot_id: str
+    """Changes with every boot."""
+    cmdline: tuple[str, ...]
+    """Boot parameters."""
+    config: dict[str, str] | None
+    """The CONFIG_ options that matter, by name; None where the configuration cannot be read."""
+    evl_guard: bool
+    """False: disabling a DSA device without event log oopses this kernel, or may."""
+
+
+@dataclass(frozen=True, slots=True)
+class NumaNode:
+    """A NUMA node."""
+
+    __pydantic_config__ = STRICT
+
+    id: int
+    cpus: tuple[int, ...]
+    """CPUs of the node that are online. The kernel does not tell an offline CPU's node."""
+    distances: tuple[int, ...]
+    mem_total: int
+    """Bytes."""
+    mem_free: int
+    """Bytes."""
+    tier: int | None = None
+    """Its memory tier, as the kernel numbers them: more is slower, and memory is demoted to such
+    a one only. None where the kernel shows none."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkQueue:
+    """A work queue of a DSA device, as sysfs tells it."""
+
+    __pydantic_config__ = STRICT
+
+    id: str
+    """As in ``wq0.1``."""
+    state: str
+    type: str
+    mode: str
+    name: str
+    driver_name: str | None
+    """None where this idxd has no such attribute."""
+    group: int
+    """-1: in no group."""
+    size: int
+    priority: int
+    threshold: int
+    block_on_fault: bool
+    max_batch_size: int
+    max_transfer_size: int
+    """Bytes."""
+    clients: int
+
+
+@dataclass(frozen=True, slots=True)
+class DsaDevice:
+    """A DSA device, as sysfs tells it."""
+
+    __pydantic_config__ = STRICT
+
+    id: str
+    """As in ``dsa0``."""
+    pci: str
+    """PCI address, empty where it cannot be told."""
+    state: str
+    """enabled, disabled or halted."""
+    numa_node: int
+    version: int
+    """256 (0x100) for DSA 1.0, 512 for 2.0."""
+    event_log: bool
+    """The hardware has an event log (gen_cap bits 13-14)."""
+    clients: int
+    errors: str
+    max_groups: int
+    max_engines: int
+    max_queues: int
+    max_queue_entries: int
+    max_batch_size: int
+    max_transfer_size: int
+    """Bytes."""
+    engines: tuple[int, ...]
+    """The group of each engine, in order; -1: in none."""
+    queues: tuple[WorkQueue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """A DMA channel that somebody could hold."""
+
+    __pydantic_config__ = STRICT
+
+    id: str
+    """As in ``dma0chan0``."""
+    queue: str | None
+    """The work queue that it stands for (``wq0.0``), None for other DMA devices. sysfs does not
+    tell: channels and queues of one device are paired by who holds them."""
+    in_use: int
+    """How many hold it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """An active swap area."""
+
+    __pydantic_config__ = STRICT
+
+    path: str
+    size: int
+    """Bytes."""
+    used: int
+    """Bytes."""
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class OtherWriter:
+    """Another tool that is set up to write what dsatier may write."""
+
+    __pydantic_config__ = STRICT
+
+    tool: str
+    """TuneD, sysctl.d, kubelet or accel-config."""
+    path: str
+    """The file that says so."""
+    items: tuple[str, ...]
+    """Names of the knobs, ``cpus`` or ``queues``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything about a host that a plan depends on."""
+
+    __pydantic_config__ = STRICT
+
+    schema_version: Literal[1]
+    hostname: str
+    cpu_model: str
+    kernel: Kernel
+    iommu: Iommu
+    scalable_mode: bool
+    """The IOMMU was asked for scalable mode (``sm_on``)."""
+    nodes: tuple[NumaNode, ...]
+    offline_cpus: tuple[int, ...]
+    pinned_cpus: tuple[int, ...]
+    """CPUs that cannot go offline: no ``online`` file, as CPU 0 has none."""
+    knobs: dict[str, str]
+    """Live values of the knobs that this kernel has, by name, as text."""
+    timer: dict[str, int]
+    """The numbers of /proc/timer's first line; empty where it is missing."""
+    demotion_watermark: int | None
+    """Pages, of the fast node's Normal zone in /proc/zoneinfo; None where it is not shown."""
+    devices: tuple[DsaDevice, ...]
+    channels: tuple[Channel, ...]
+    swaps: tuple[Swap, ...]
+    accel_config: str | None
+    """Version of accel-config, None where it is not installed or there are no devices for it."""
+    others: tuple[OtherWriter, ...]
+    dsa_released: bool | None
+    """The seed's DSA has been released since boot, by its log line; None where the log no longer
+    reaches back."""
+    boot_taint: int
+    """/proc/sys/kernel/tainted; bit 7 (128): the kernel has oopsed since boot."""

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Observing a host: from its files to facts.
+
+What is missing comes out empty, None or "unknown"; a content that no kernel writes raises
+``parse.Malformed``. ``kernel``, ``topology``, ``iommu``, ``dsa`` and ``other_writers`` each know
+the files of one concern, ``parse`` what is in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from dsatier.facts.knobs import KNOBS, TIMER
+from dsatier.facts.model import Facts, Iommu, Kernel
+from dsatier.facts.observe import dsa, iommu, parse, topology
+from dsatier.facts.observe import kernel as kernels
+from dsatier.facts.observe.dsa import DsaEyes
+from dsatier.facts.observe.other_writers import others
+from dsatier.facts.observe.read import optional
+from dsatier.facts.partial import unseen
+from dsatier.host.port import Host, Missing, Rejected
+
+RELEASED = "DMA memcpy module exit."
+"""What a seed kernel logs whenever it lets go of its channels."""
+_SWAPS = "/proc/swaps"
+_ZONES = "/proc/zoneinfo"
+_TAINTED = "/proc/sys/kernel/tainted"
+
+
+def observe(host: Host, fast_node: int = 0) -> Facts:
+    """Return the facts of a host now. Raises HostError."""
+    return Observer(host, fast_node).look()
+
+
+class Observer:
+    """Looks at one host again and again, and reads only once a boot what stays.
+
+    A look takes in everything that can change: knobs, nodes, CPUs, devices, channels,
+    swap, timer, other tools. Kernel, CPU model, capabilities, the CPUs that cannot go
+    offline and the version of accel-config are asked for once. The kernel log is read on
+    from where the look before ended.
+    """
+
+    def __init__(self, host: Host, fast_node: int = 0) -> None:
+        self._host = host
+        self._fast_node = fast_node
+        self._boot: _Boot | None = None
+
+    def look(self) -> Facts:
+        """Return the facts now. Raises HostError."""
+        boot = self._booted()
+        devices = boot.eyes.devices()
+        return self._gathered(
+            boot,
+            iommu=boot.iommu(frozenset(d.pci for d in devices if d.pci)),
+            devices=devices,
+            channels=dsa.channels(self._host, devices),
+            accel_config=boot.accel_config(bool(devices)),
+            others=others(self._host),
+        )
+
+    def glimpse(self, devices: Collection[str] = ()) -> Facts:
+        """Return the facts now, of DSA devices only those of these names. Raises HostError.
+
+        Whoever asks for the others, or for what they make, gets NotSeen.
+        """
+        boot = self._booted()
+        return self._gathered(boot, **unseen(boot.eyes.devices(devices) if devices else ()))
+
+    def _booted(self) -> _Boot:
+        if self._boot is None or self._boot.kernel.boot_id != kernels.boot_id(self._host):
+            self._boot = _Boot(self._host)
+        return self._boot
+
+    def _gathered(self, boot: _Boot, **more: Any) -> Facts:
+        """Return the facts with those of DSA devices, which are most of a look."""
+        host = self._host
+        swaps = optional(host, _SWAPS)
+        timer = optional(host, TIMER)
+        return Facts(
+            schema_version=1,
+            hostname=host.hostname(),
+            cpu_model=boot.cpu_model,
+            kernel=boot.kernel,
+            scalable_mode=boot.scalable_mode,
+            nodes=topology.nodes(host),
+            offline_cpus=topology.offline(host),
+            pinned_cpus=boot.pinned,
+            knobs=_knobs(host),
+            timer={} if timer is None else parse.timer(timer, TIMER),
+            demotion_watermark=boot.watermark(self._fast_node),
+            swaps=() if swaps is None else parse.swaps(swaps, _SWAPS),
+            dsa_released=boot.released(),
+            boot_taint=_number(host, _TAINTED),
+            **more,
+        )
+
+
+class _Boot:
+    """What is known of a host for as long as it does not boot again."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self.kernel: Kernel = kernels.kernel(host)
+        self.scalable_mode = iommu.scalable_mode(self.kernel.cmdline)
+        self.cpu_model = topology.cpu_model(host)
+        self.pinned = topology.pinned(host)
+        self._accel_config: str | None = None
+        self._had_devices = False
+        self.eyes = DsaEyes(host)
+        self._groups: dict[str, str] = {}
+        self._shows_watermark = True
+        self._released: bool | None = False
+        self._mark = 0
+
+    def iommu(self, addresses: frozenset[str]) -> Iommu:
+        """Return how the DSA devices at these PCI addresses are translated."""
+        if not addresses:
+            return iommu.asked_for(self.kernel.cmdline)
+        if not addresses <= self._groups.keys():
+            self._groups = iommu.groups_of(self._host, addresses)
+        return iommu.of_devices(self._host, addresses, self._groups)
+
+    def accel_config(self, devices: bool) -> str | None:
+        """Return its version, None without devices: it may not say so, and nobody needs it."""
+        if devices and not self._had_devices:
+            self._accel_config = kernels.accel_config(self._host)
+        self._had_devices = devices
+        return self._accel_config if devices else None
+
+    def watermark(self, node: int) -> int | None:
+        """Return the demotion watermark. A long file: it is read where it has shown one."""
+        if not self._shows_watermark:
+            return None
+        pages = parse.demote_mark(optional(self._host, _ZONES) or "", node)
+        self._shows_watermark = pages is not None
+        return pages
+
+    def released(self) -> bool | None:
+        """Tell whether the log says that a seed kernel has released its channels."""
+        if self.kernel.family != "seed" or self._released:
+            return self.kernel.family == "seed"
+        try:
+            mark = self._host.log_mark()
+            tail = self._host.log_since(self._mark)
+        except (Missing, Rejected):
+            return None
+        self._mark = mark
+        if any(RELEASED in line for line in tail.lines):
+            self._released = True
+        elif not tail.complete:
+            self._released = None
+        return self._released
+
+
+def _knobs(host: Host) -> dict[str, str]:
+    found = {name: optional(host, knob.path) for name, knob in KNOBS.items()}
+    return {name: parse.knob(name, value) for name, value in found.items() if value is not None}
+
+
+def _number(host: Host, path: str) -> int:
+    found = optional(host, path)
+    return 0 if found is None else parse.whole(found, path)
+
+
+__all__ = ["Observer", "observe"]

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nodes, CPUs and memory."""
+
+from __future__ import annotations
+
+from dsatier.facts.model import NumaNode
+from dsatier.facts.observe import parse
+from dsatier.facts.observe.read import optional
+from dsatier.host.port import Host, Missing
+
+NODES = "/sys/devices/system/node"
+CPUS = "/sys/devices/system/cpu"
+TIERS = "/sys/devices/virtual/memory_tiering"
+
+
+def nodes(host: Host) -> tuple[NumaNode, ...]:
+    """Return the nodes by number; () on a kernel without NUMA."""
+    names = (name.removeprefix("node") for name in host.entries(NODES) if name.startswith("node"))
+    numbers = sorted(int(name) for name in names if name.isdecimal())
+    level = tiers(host)
+    found = [node(host, number, level.get(number)) for number in numbers]
+    return tuple(node for node in found if node is not None)
+
+
+def node(host: Host, number: int, tier: int | None = None) -> NumaNode | None:
+    """Return a node of that tier, None where it went away meanwhile."""
+    folder = f"{NODES}/node{number}"
+    try:
+        memory = host.read(f"{folder}/meminfo")
+        return NumaNode(
+            id=number,
+            cpus=parse.cpus(host.read(f"{folder}/cpulist"), f"{folder}/cpulist"),
+            distances=parse.numbers(host.read(f"{folder}/distance"), f"{folder}/distance"),
+            mem_total=parse.kilobytes(memory, "MemTotal", f"{folder}/meminfo"),
+            mem_free=parse.kilobytes(memory, "MemFree", f"{folder}/meminfo"),
+            tier=tier,
+        )
+    except Missing:
+        return None
+
+
+def tiers(host: Host) -> dict[int, int]:
+    """Return the memory tier of each node that is in one; a kernel before 6.1 shows none."""
+    found: dict[int, int] = {}
+    for name in host.entries(TIERS):
+        level = name.removeprefix("memory_tier")
+        path = f"{TIERS}/{name}/nodelist"
+        if level.isdecimal() and (listed := optional(host, path)) is not None:
+            found |= dict.fromkeys(parse.cpus(listed, path), int(level))
+    return found
+
+
+def present(host: Host) -> tuple[int, ...]:
+    """Return the CPUs that are in their sockets."""
+    path = f"{CPUS}/present"
+    return parse.cpus(optional(host, path) or "", path)
+
+
+def offline(host: Host) -> tuple[int, ...]:
+    """Return the CPUs that are there and not online.
+
+    The kernel's own list of offline CPUs names those as well that could be plugged in.
+    """
+    there = present(host)
+    path = f"{CPUS}/online"
+    online = optional(host, path)
+    if online is None:
+        return ()
+    on = set(parse.cpus(online, path))
+    return tuple(cpu for cpu in there if cpu not in on)
+
+
+def pinned(host: Host) -> tuple[int, ...]:
+    """Return the CPUs that cannot go offline. One file for each CPU: not for every look."""
+    return tuple(cpu for cpu in present(host) if optional(host, f"{CPUS}/cpu{cpu}/online") is None)
+
+
+def cpu_model(host: Host) -> str:
+    """Return the CPU's model name, empty where the kernel gives none."""
+    return parse.cpu_model(optional(host, "/proc/cpuinfo") or "")

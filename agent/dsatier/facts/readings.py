@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Readings: what facts mean for page migration, as small questions with one answer each."""
+
+from __future__ import annotations
+
+from dsatier.facts.knobs import KNOBS, SEED_CHANS
+from dsatier.facts.model import Channel, DsaDevice, Facts, NumaNode, WorkQueue
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dsatier.facts.model import Facts
+
+
+SEED_BATCH = 128
+"""Least max_batch_size of a queue that a seed kernel may use, in descriptors."""
+SEED_TRANSFER = 2 << 20
+"""Least max_transfer_size of a queue that a seed kernel may use, in bytes."""
+OOPSED = 1 << 7
+"""The bit of /proc/sys/kernel/tainted that an oops sets."""
+
+
+def node(facts: Facts, number: int) -> NumaNode | None:
+    """Return the node of that number, None where the host has none."""
+    return next((node for node in facts.nodes if node.id == number), None)
+
+
+def device(facts: Facts, name: str) -> DsaDevice | None:
+    """Return the DSA device of that name, None where the host has none."""
+    return next((device for device in facts.devices if device.id == name), None)
+
+
+def on(facts: Facts, knob: str) -> bool:
+    """Tell whether a knob is there and not 0."""
+    return bool(live(facts, knob))
+
+
+def tiering_on(facts: Facts) -> bool:
+    """Tell whether the kernel moves pages between the tiers by itself."""
+    return live(facts, "numa_balancing") in (2, 3) or on(facts, "demotion_enabled")
+
+
+def migration_quiet(facts: Facts) -> bool:
+    """Tell whether neither engine nor tiering starts new copies on a device."""
+    return not (
+        on(facts, "use_dsa_copy_pages")
+        or on(facts, "numa_balancing")
+        or on(facts, "demotion_enabled")
+    )
+
+
+def held(facts: Facts) -> tuple[Channel, ...]:
+    """Return the DSA channels that somebody holds."""
+    return tuple(c for c in facts.channels if c.queue is not None and c.in_use)
+
+
+def unfit(queue: WorkQueue, device: DsaDevice, facts: Facts) -> str | None:
+    """Return why the engine cannot use a queue, None where it can."""
+    if device.state != "enabled":
+        return f"{device.id} is {device.state}"
+    if queue.state != "enabled":
+        return f"{queue.id} is {queue.state}"
+    if queue.type != "kernel":
+        return f"{queue.id} is of type {queue.type}, not kernel"
+    if queue.mode != "dedicated":
+        return f"{queue.id} is {queue.mode}, not dedicated"
+    if facts.kernel.family == "seed":
+        if queue.max_batch_size < SEED_BATCH:
+            return f"{queue.id} has max_batch_size {queue.max_batch_size}, not {SEED_BATCH} or more"
+        if queue.max_transfer_size < SEED_TRANSFER:
+            return (
+                f"{queue.id} has max_transfer_size {queue.max_transfer_size}, "
+                f"not {SEED_TRANSFER} or more"
+            )
+    return None
+
+
+def usable(facts: Facts) -> tuple[str, ...]:
+    """Return the names of the queues that the engine could take now, held ones included."""
+    return tuple(
+        queue.id
+        for device in facts.devices
+        for queue in device.queues
+        if unfit(queue, device, facts) is None
+    )
+
+
+def free(facts: Facts) -> tuple[str, ...]:
+    """Return the usable queues whose channel nobody holds."""
+    fit = set(usable(facts))
+    return tuple(c.queue for c in facts.channels if c.queue in fit and not c.in_use)
+
+
+def foreign(facts: Facts) -> tuple[Channel, ...]:
+    """Return the free channels that a seed kernel would take and could not use.
+
+    It asks for any memory-to-memory channel, and takes the first that is free: one of another
+    DMA device, or of a work queue that is shared or too small, is as good to it as any.
+    """
+    fit = set(usable(facts))
+    return tuple(c for c in facts.channels if not c.in_use and c.queue not in fit)
+
+
+def initialised(facts: Facts) -> bool:
+    """Tell whether the DSA is really initialised: by the channels held, not by the knob alone.
+
+    A seed kernel's ``dsa_state`` reads 1 after a failed init, too.
+    """
+    chans = live(facts, "limit_chans")
+    return on(facts, "dsa_state") and chans is not None and 0 < chans <= len(held(facts))
+
+
+def releasable(facts: Facts) -> bool:
+    """Tell whether a seed kernel would give back exactly the channels that it holds.
+
+    It gives back ``limit_chans`` of them, whatever it took: a start that failed frees some
+    twice, a ``limit_chans`` that somebody has changed since leaves some behind for ever.
+    """
+    return initialised(facts) and live(facts, "limit_chans") == len(held(facts))
+
+
+def halted(facts: Facts) -> tuple[str, ...]:
+    """Return the devices that have halted."""
+    return tuple(d.id for d in facts.devices if d.state not in ("enabled", "disabled"))
+
+
+def stranded(facts: Facts, device: DsaDevice) -> bool:
+    """Tell whether the kernel still holds channels that the device no longer serves.
+
+    It halted, or a queue was taken from it, while they were held: what is off has clients,
+    and there are channels in use that belong to no queue. A program that has such a queue
+    open is a client, too, but of no channel; it can be stopped.
+    """
+    lost = any(queue.clients for queue in device.queues if queue.state != "enabled")
+    if not (lost or (device.state != "enabled" and device.clients > 0)):
+        return False
+    return any(channel.in_use and channel.queue is None for channel in facts.channels)
+
+
+def oopsed(facts: Facts) -> bool:
+    """Tell whether the kernel has oopsed since it booted."""
+    return bool(facts.boot_taint & OOPSED)
+
+
+def effective_threads_broken(facts: Facts) -> bool:
+    """Tell whether a seed kernel's CPU threads would lose bytes with ``limit_mt_num`` as it is."""
+    count = live(facts, "limit_mt_num")
+    return facts.kernel.family == "seed" and count is not None and count not in thread_counts(facts)
+
+
+def failed_copies(facts: Facts, mark: int) -> int:
+    """Return how many copies by the DSA have failed since the kernel's counter stood at ``mark``.
+
+    Starting the timer clears the counter: where it is lower, all that it counts is new.
+    """
+    found = facts.timer.get("dsa_copy_fail", mark)
+    return found - mark if found >= mark else found
+
+
+def number(text: str) -> int | None:
+    """Return the number that a knob's text stands for, None where it is none.
+
+    ``demotion_enabled`` reads true and false.
+    """
+    text = text.strip()
+    if text in ("true", "false"):
+        return int(text == "true")
+    digits = text.removeprefix("-")
+    return int(text) if digits.isdecimal() and digits.isascii() else None
+
+
+def live(facts: Facts, name: str) -> int | None:
+    """Return a knob's live value, None where this kernel has no such knob or it reads nonsense."""
+    text = facts.knobs.get(name)
+    return None if text is None else number(text)
+
+
+def thread_counts(facts: Facts) -> frozenset[int]:
+    """Return the values of ``limit_mt_num`` that lose no byte on a seed kernel.
+
+    A seed kernel clamps the value to the online CPUs of the node that it happens to run on, and
+    what comes out must be a power of two: so it must fit every node that has CPUs.
+    """
+    fewest = min((len(node.cpus) for node in facts.nodes if node.cpus), default=1)
+    return frozenset(n for n in (1, 2, 4, 8, 16, 32) if n <= fewest)
+
+
+def _both_modes(facts: Facts) -> bool:
+    """Tell whether the kernel is the seed's that takes balancing and tiering together."""
+    return facts.kernel.family == "seed" and "demote_scale_factor" in facts.knobs
+
+
+def value_refusal(name: str, value: int, facts: Facts) -> str | None:
+    """Return why this kernel cannot take ``value``, None where it can."""
+    knob = KNOBS[name]
+    if name == "numa_balancing" and value == 3 and _both_modes(facts):
+        return None  # no profile asks for it, but what was there may come back
+    if not knob.low <= value <= knob.high:
+        span = str(knob.low) if knob.low == knob.high else f"{knob.low} to {knob.high}"
+        return f"{name}: expected {span}, found {value}"
+    if facts.kernel.family != "seed":
+        return None
+    if name == "numa_balancing" and value == 2 and "demote_scale_factor" not in facts.knobs:
+        return "numa_balancing: expected 0 or 1 on this seed kernel (memtis), found 2"
+    if name == "limit_chans" and value not in SEED_CHANS:
+        return (
+            f"limit_chans: expected 1, 2, 4 or 8 on a seed kernel, found {value}: "
+            "the last bytes of each huge page would be lost"
+        )
+    if name == "limit_mt_num" and value not in thread_counts(facts):
+        allowed = ", ".join(map(str, sorted(thread_counts(facts))))
+        return (
+            f"limit_mt_num: expected one of {allowed} on this seed kernel, found {value}: "
+            "the last bytes of pages would be lost"
+        )
+    return None

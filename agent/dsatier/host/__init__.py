@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The port to a host, and a machine's files behind it."""

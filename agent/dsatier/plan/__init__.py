@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decides: from facts and a desired state to steps, refusals and proofs. Pure."""

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a profile to the desired state of a host. Pure: the edge reads the queue file."""
+
+from __future__ import annotations
+
+from dsatier.base.frozen import replace
+from dsatier.facts.knobs import ENGINES
+from dsatier.facts.model import Facts
+from dsatier.facts.readings import effective_threads_broken
+from dsatier.plan.model import Desired
+from dsatier.plan.originals import Originals
+from dsatier.plan.short_form import expand
+from dsatier.profile.model import (
+    CpuEngine,
+    DsaEngine,
+    Engine,
+    MultithreadEngine,
+    Profile,
+    QueueFile,
+    Tiers,
+)
+from dsatier.queues.config import DeviceConfig
+
+TIERING_OFF = {"demotion_enabled": 0, "numa_balancing": 0}
+NO_ENGINE = {"use_dsa_copy_pages": 0}
+"""What the breaker does at once; channels stay held, for their state is in doubt."""
+
+
+def from_profile(
+    profile: Profile,
+    facts: Facts,
+    before: Originals | None = None,
+    queues: tuple[DeviceConfig, ...] = (),
+) -> Desired:
+    """Return what a profile asks of this host.
+
+    ``queues`` is what the profile's queue file says, if it names one; ``before``
+    tells which CPUs and swap areas are to come back.
+    """
+    tiers = profile.tiers or Tiers()
+    knobs: dict[str, int] = {}
+    if profile.concurrency:
+        _named(knobs, profile.concurrency, "use_concur_to_compact", "use_concur_to_demote")
+    if profile.engine is not None:
+        knobs |= _engine(profile.engine, facts)
+    swap = None
+    if profile.tiering:
+        _named(knobs, profile.tiering, "numa_balancing", "demote_scale_factor", "demotion_enabled")
+        swap = profile.tiering.swap
+    return Desired(
+        fast_node=0 if tiers.fast_node is None else tiers.fast_node,
+        slow_node=1 if tiers.slow_node is None else tiers.slow_node,
+        cpuless=tiers.cpuless is True,
+        cpus_online=before.online_cpus if before and tiers.cpuless is False else (),
+        knobs=knobs,
+        queues=queues or _short_form(profile.engine, facts),
+        stopped=(),
+        swap_off=swap == "off",
+        swap_on=before.swaps if before and swap == "on" else (),
+    )
+
+
+def _named(knobs: dict[str, int], section: object, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        if value is not None:
+            knobs[name] = int(value)
+
+
+def _engine(engine: Engine, facts: Facts) -> dict[str, int]:
+    """Return the engine's knobs. A kernel without a knob has it at 0 already."""
+    wanted = {
+        name: value for name, value in ENGINES[engine.kind].items() if value or name in facts.knobs
+    }
+    match engine:
+        case MultithreadEngine():
+            _named(wanted, engine, "limit_mt_num")
+        case DsaEngine():
+            _named(wanted, engine, "limit_chans", "dsa_copy_threshold")
+        case CpuEngine():
+            pass
+    return wanted
+
+
+def _short_form(engine: Engine | None, facts: Facts) -> tuple[DeviceConfig, ...]:
+    if not isinstance(engine, DsaEngine) or engine.work_queues is None:
+        return ()
+    if isinstance(engine.work_queues, QueueFile):
+        return ()
+    return expand(engine.work_queues, facts.devices, driver_names=facts.kernel.family != "seed")
+
+
+def with_cpu_engine(desired: Desired, facts: Facts, *, stop_tiering: bool = False) -> Desired:
+    """Return ``desired`` with CPU copies instead of its engine, for a latched fault.
+
+    ``dsa_state`` is left as it is: whether its channels can be given back is in doubt.
+    """
+    if 1 not in (desired.wants("use_dsa_copy_pages"), desired.wants("cpu_multi_copy_pages")):
+        return desired
+    knobs = {
+        name: value
+        for name, value in (desired.knobs or {}).items()
+        if name not in ("dsa_state", "use_dsa_copy_pages", "limit_chans")
+    }
+    engines = ("cpu_multi_copy_pages", "use_dsa_copy_pages")
+    knobs |= {name: 0 for name in engines if name in facts.knobs}
+    if stop_tiering:
+        knobs |= {name: 0 for name in TIERING_OFF if name in facts.knobs}
+        knobs.pop("demote_scale_factor", None)
+    return replace(desired, knobs=knobs, queues=())
+
+
+def engine_off(facts: Facts, slow_node: int, *, stop_tiering: bool) -> Desired:
+    """Return what the circuit breaker goes to at once: no copy by DSA, and nothing else.
+
+    CPU threads go off as well where they would lose bytes.
+    """
+    knobs = dict(NO_ENGINE) | (TIERING_OFF if stop_tiering else {})
+    if effective_threads_broken(facts):
+        knobs["cpu_multi_copy_pages"] = 0
+    return Desired(slow_node=slow_node, knobs={n: v for n, v in knobs.items() if n in facts.knobs})
+
+
+def untouched(profile: Profile) -> tuple[str, ...]:
+    """Return what a profile does not name, and the agent so does not touch."""
+    found = [
+        name
+        for name in ("tiers", "concurrency", "engine", "tiering")
+        if getattr(profile, name) is None
+    ]
+    for section in ("tiers", "concurrency", "engine", "tiering"):
+        value = getattr(profile, section)
+        if value is not None:
+            found += [
+                f"{section}.{name}"
+                for name in value.__slots__
+                if getattr(value, name) is None and not name.endswith("_node")
+            ]
+    return tuple(found)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The original values: what dsatier found before it first wrote. Pure."""
+
+from __future__ import annotations
+
+from dsatier.base.fields import STRICT
+from dsatier.base.frozen import dataclass, replace
+from dsatier.facts.knobs import KNOBS
+from dsatier.facts.model import DsaDevice, Facts, Swap
+from dsatier.facts.readings import live, node
+from dsatier.queues.config import DeviceConfig, captured
+
+
+@dataclass(frozen=True, slots=True)
+class Originals:
+    """What dsatier found before it first wrote: all that rollback and release return to."""
+
+    __pydantic_config__ = STRICT
+
+    schema_version: int
+    boot_id: str
+    taken_at: float
+    """Seconds since the epoch; for people."""
+    knobs: dict[str, int]
+    online_cpus: tuple[int, ...]
+    """CPUs of the slow node that were online."""
+    swaps: tuple[Swap, ...]
+    devices: tuple[DeviceConfig, ...]
+    """Devices that were enabled, with their queues."""
+    idle_devices: tuple[str, ...]
+    """Devices that were disabled, or on without a queue."""
+
+
+def originals(facts: Facts, slow_node: int, taken_at: float) -> Originals:
+    """Return what must be kept of a host before it is first written to."""
+    slow = node(facts, slow_node)
+    values = {name: live(facts, name) for name in KNOBS}
+    return Originals(
+        schema_version=1,
+        boot_id=facts.kernel.boot_id,
+        taken_at=taken_at,
+        knobs={name: value for name, value in values.items() if value is not None},
+        online_cpus=slow.cpus if slow is not None else (),
+        swaps=tuple(replace(area, used=0) for area in facts.swaps),
+        devices=tuple(captured(d) for d in facts.devices if d.state == "enabled" and _serves(d)),
+        idle_devices=tuple(d.id for d in facts.devices if _idle(d, facts)),
+    )
+
+
+def _serves(device: DsaDevice) -> bool:
+    return any(queue.state == "enabled" for queue in device.queues)
+
+
+def _idle(device: DsaDevice, facts: Facts) -> bool:
+    """Tell whether a device is to be off after dsatier.
+
+    One that is on without a queue counts, too: it serves nobody, and accel-config cannot bring
+    such a state back. Where it cannot be disabled it is left as it is.
+    """
+    if device.state == "enabled" and not _serves(device):
+        return facts.kernel.evl_guard or device.event_log
+    return device.state == "disabled"

@@ -1,0 +1,450 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The planner: from facts and a desired state to ordered steps, by walking the ladder.
+
+It foretells the host with ``dsatier.plan.projection`` as it goes: a step is planned
+only where the foretold host differs from what is wanted, so planning from any
+state, also one that a crash left behind, gives the way from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from dsatier.base.text import ranges
+from dsatier.facts.knobs import KNOBS, SEED_SETTLE
+from dsatier.facts.model import DsaDevice, Facts
+from dsatier.facts.readings import held, initialised, live, node, on, tiering_on
+from dsatier.plan.evidence import (
+    CleanLog,
+    Configured,
+    CpusAre,
+    Evidence,
+    Held,
+    NoFailures,
+    Quiet,
+    Reads,
+    Stopped,
+    SwapIs,
+    Watermark,
+)
+from dsatier.plan.ladder import DESCENTS, LADDER, Act, Put, Rung
+from dsatier.plan.model import Desired, Finding, Plan, Step, Verdict
+from dsatier.plan.projection import project
+from dsatier.plan.requests import LoadDevice, Request, SetCpu, SetKnob, StopDevice, SwapOff, SwapOn
+from dsatier.queues.config import DeviceConfig, captured, differences
+
+KNOB_DEADLINE = 10.0
+CPU_DEADLINE = 30.0
+DEVICE_DEADLINE = 60.0
+SWAP_DEADLINE = 600.0
+"""Seconds that a request of each kind may take before it counts as hung."""
+
+
+class _Way:
+    """The way walked so far: the foretold host, and the steps that lead there."""
+
+    __slots__ = ("desired", "facts", "origin", "reasons", "steps")
+
+    def __init__(
+        self, origin: Facts, desired: Desired, facts: Facts, reasons: dict[str, str]
+    ) -> None:
+        self.origin = origin
+        self.desired = desired
+        self.facts = facts
+        self.reasons = reasons
+        self.steps: list[Step] = []
+
+    def step(
+        self,
+        rung: Rung,
+        direction: str,
+        what: str,
+        change: tuple[str, str],
+        reason: str,
+        *,
+        requests: tuple[Request, ...] = (),
+        evidence: tuple[Evidence, ...] = (),
+        inverse: tuple[Request, ...] = (),
+        deadline: float = KNOB_DEADLINE,
+        settle: float = 0.0,
+    ) -> None:
+        self.steps.append(
+            Step(
+                number=len(self.steps) + 1,
+                rung=rung.name,
+                direction="down" if direction == "down" else "up",
+                what=what,
+                before=change[0],
+                after=change[1],
+                reason=reason,
+                requests=requests,
+                settle=settle,
+                evidence=evidence,
+                inverse=inverse,
+                deadline=deadline,
+            )
+        )
+        for request in requests:
+            self.facts = project(self.facts, request, slow_node=self.desired.slow_node)
+
+
+def plan(
+    facts: Facts,
+    desired: Desired,
+    findings: tuple[Finding, ...] = (),
+    *,
+    untouched: tuple[str, ...] = (),
+    digest: str = "",
+    ladder: tuple[Rung, ...] = LADDER,
+    descents: tuple[tuple[str, str, str], ...] = DESCENTS,
+) -> Plan:
+    """Return the way from ``facts`` to ``desired``.
+
+    ``findings`` decide the verdict; a plan that they refuse has no steps.
+    """
+    verdict = _verdict(findings)
+    floor, reasons = _floor(facts, desired, ladder, descents)
+    way = _Way(facts, desired, facts, reasons)
+    if verdict == "ready":
+        for number in range(len(ladder) - 1, -1, -1):
+            for act in ladder[number].down:
+                _act(way, ladder[number], act, "down", forced=number > floor)
+        for rung in ladder:
+            for act in rung.up:
+                _act(way, rung, act, "up", forced=False)
+    descended = any(step.direction == "down" for step in way.steps)
+    return Plan(
+        schema_version=1,
+        hostname=facts.hostname,
+        boot_id=facts.kernel.boot_id,
+        release=facts.kernel.release,
+        profile_digest=digest,
+        verdict=verdict,
+        findings=findings,
+        desired=desired,
+        descends_to=ladder[floor].name if descended and floor < len(ladder) - 1 else None,
+        steps=tuple(way.steps),
+        untouched=untouched,
+    )
+
+
+def descent(
+    facts: Facts,
+    desired: Desired,
+    ladder: tuple[Rung, ...] = LADDER,
+    descents: tuple[tuple[str, str, str], ...] = DESCENTS,
+) -> str | None:
+    """Return the rung that the host must come down to for ``desired``, None where it need not."""
+    floor, reasons = _floor(facts, desired, ladder, descents)
+    return ladder[floor].name if reasons else None
+
+
+def _verdict(findings: Iterable[Finding]) -> Verdict:
+    levels = {finding.level for finding in findings}
+    if "blocker" in levels:
+        return "refused"
+    return "reboot-required" if "reboot" in levels else "ready"
+
+
+def _floor(
+    facts: Facts,
+    desired: Desired,
+    ladder: tuple[Rung, ...],
+    descents: tuple[tuple[str, str, str], ...],
+) -> tuple[int, dict[str, str]]:
+    """Return the number of the lowest rung that a change needs, and why."""
+    rungs = {rung.name: number for number, rung in enumerate(ladder)}
+    changes = _changes(facts, desired)
+    needed = {rung: why for change, rung, why in descents if change in changes}
+    floor = min((rungs[rung] for rung in needed), default=len(ladder) - 1)
+    return floor, needed
+
+
+def _changes(facts: Facts, desired: Desired) -> frozenset[str]:
+    """Return the changes of ``DESCENTS`` that lie between facts and desired state."""
+    state = on(facts, "dsa_state")
+    going_offline = _cpus_to_take(facts, desired)
+    coming = _cpus_to_return(facts, desired)
+    chans = desired.wants("limit_chans")
+    wanted_state = desired.wants("dsa_state")
+    found = {
+        "cpus online": bool(coming) and tiering_on(facts),
+        "watermark": desired.wants("numa_balancing") == 2
+        and live(facts, "numa_balancing") != 2
+        and "demote_scale_factor" in facts.knobs
+        and on(facts, "demotion_enabled"),
+        "cpus under threads": bool(going_offline or coming)
+        and facts.kernel.family == "seed"
+        and on(facts, "cpu_multi_copy_pages"),
+        "limit_chans": state and chans is not None and chans != live(facts, "limit_chans"),
+        "dsa_state off": state and wanted_state == 0,
+        "dsa_state stale": state and wanted_state == 1 and not initialised(facts),
+        "queues": state
+        and bool(
+            (loading := _devices_to_load(facts, desired))
+            or _devices_to_stop(facts, desired, loading)
+        ),
+    }
+    return frozenset(name for name, true in found.items() if true)
+
+
+def _cpus_to_take(facts: Facts, desired: Desired) -> tuple[int, ...]:
+    slow = node(facts, desired.slow_node)
+    return slow.cpus if desired.cpuless and slow is not None else ()
+
+
+def _cpus_to_return(facts: Facts, desired: Desired) -> tuple[int, ...]:
+    offline = set(facts.offline_cpus)
+    return tuple(cpu for cpu in desired.cpus_online if cpu in offline)
+
+
+def _devices(facts: Facts) -> dict[str, DsaDevice]:
+    return {device.id: device for device in facts.devices}
+
+
+def _devices_to_load(facts: Facts, desired: Desired) -> tuple[DeviceConfig, ...]:
+    found = _devices(facts)
+    return tuple(
+        config
+        for config in desired.queues
+        if config.id not in found or differences(config, found[config.id])
+    )
+
+
+def _devices_to_stop(
+    facts: Facts, desired: Desired, loading: tuple[DeviceConfig, ...]
+) -> tuple[DsaDevice, ...]:
+    """Return the enabled devices that are unwanted, or wanted otherwise: those to be loaded."""
+    unwanted = {*desired.stopped, *(config.id for config in loading)}
+    return tuple(d for d in facts.devices if d.id in unwanted and d.state == "enabled")
+
+
+def _act(way: _Way, rung: Rung, act: Act, direction: str, *, forced: bool) -> None:
+    if isinstance(act, Put):
+        if direction == "down":
+            _lower(way, rung, act, forced=forced)
+        else:
+            _raise(way, rung, act)
+    elif direction == "up" or forced:
+        _ACTS[act](way, rung, direction)
+
+
+def _lower(way: _Way, rung: Rung, put: Put, *, forced: bool) -> None:
+    if put.value is None:
+        wanted = way.desired.wants(put.knob)
+        leaving = way.desired.wants("numa_balancing") not in (None, 2)
+        if wanted is not None and leaving and live(way.facts, "numa_balancing") == 2:
+            _write(way, rung, "down", put.knob, wanted, "it cannot be written without tiering")
+        return
+    value = put.value
+    if not forced and way.desired.wants(put.knob) != value:
+        return
+    named = way.desired.wants(put.knob) == value
+    reason = "the desired state says so" if named else _why(way)
+    _write(way, rung, "down", put.knob, value, reason)
+
+
+def _why(way: _Way) -> str:
+    return "coming down: " + "; ".join(dict.fromkeys(way.reasons.values()))
+
+
+def _raise(way: _Way, rung: Rung, put: Put) -> None:
+    wanted = way.desired.wants(put.knob)
+    reason = "the desired state says so"
+    if wanted is None:
+        wanted = live(way.origin, put.knob)
+        reason = "as it was before coming down"
+    if wanted is None:
+        return
+    stale = put.knob == "demote_scale_factor" and _watermark_stale(way)
+    if stale:
+        reason = "the kernel recomputes its watermarks only when this is written"
+    _write(way, rung, "up", put.knob, wanted, reason, anyway=stale)
+
+
+def _watermark_stale(way: _Way) -> bool:
+    """Tell whether the demotion watermark has yet to be computed for memory tiering."""
+    if live(way.facts, "numa_balancing") != 2 or "demote_scale_factor" not in way.facts.knobs:
+        return False
+    if any(SetKnob("numa_balancing", 2) in step.requests for step in way.steps):
+        return True
+    wanted = way.desired.wants
+    tiers = wanted("numa_balancing") == 2 or wanted("demotion_enabled") == 1
+    named = wanted("demote_scale_factor") is not None
+    # others may have written the factor before memory tiering came on
+    return (tiers or named) and way.facts.demotion_watermark == 0
+
+
+def _write(
+    way: _Way,
+    rung: Rung,
+    direction: str,
+    knob: str,
+    value: int,
+    reason: str,
+    *,
+    anyway: bool = False,
+) -> None:
+    before = live(way.facts, knob)
+    if before is None or (before == value and not anyway):
+        return
+    request = SetKnob(knob, value)
+    evidence: list[Evidence] = [Reads(knob, value)]
+    if knob == "use_dsa_copy_pages" and value:
+        failures = way.origin.timer.get("dsa_copy_fail", 0)
+        evidence += [CleanLog(), NoFailures(failures)]
+    if knob == "dsa_state" and not value:
+        evidence.append(Held(len(held(project(way.facts, request)))))
+    if knob == "demote_scale_factor":
+        evidence.append(Watermark())
+    way.step(
+        rung,
+        direction,
+        f"{KNOBS[knob].path} = {value}",
+        (str(before), str(value)),
+        reason,
+        requests=(request,),
+        evidence=tuple(evidence),
+        inverse=(SetKnob(knob, before),) if before != value else (),
+    )
+
+
+def _cpus_offline(way: _Way, rung: Rung, direction: str) -> None:
+    cpus = _cpus_to_take(way.facts, way.desired)
+    if cpus:
+        _switch_cpus(way, rung, direction, cpus, online=False, reason="the slow tier has no CPUs")
+
+
+def _cpus_online(way: _Way, rung: Rung, direction: str) -> None:
+    cpus = _cpus_to_return(way.facts, way.desired)
+    if cpus:
+        _switch_cpus(way, rung, direction, cpus, online=True, reason="they were online before")
+
+
+def _switch_cpus(
+    way: _Way, rung: Rung, direction: str, cpus: tuple[int, ...], *, online: bool, reason: str
+) -> None:
+    words = ("offline", "online")
+    way.step(
+        rung,
+        direction,
+        f"cpus {ranges(cpus)} {words[online]}",
+        (words[not online], words[online]),
+        reason,
+        requests=tuple(SetCpu(cpu, online) for cpu in cpus),
+        evidence=(CpusAre(cpus, online),),
+        inverse=tuple(SetCpu(cpu, not online) for cpu in reversed(cpus)),
+        deadline=CPU_DEADLINE,
+    )
+
+
+def _stop(way: _Way, rung: Rung, direction: str) -> None:
+    loading = _devices_to_load(way.facts, way.desired)
+    for device in _devices_to_stop(way.facts, way.desired, loading):
+        way.step(
+            rung,
+            direction,
+            f"{device.id} disabled",
+            ("enabled", "disabled"),
+            "it is to be configured otherwise"
+            if device.id not in way.desired.stopped
+            else "it is not wanted",
+            requests=(StopDevice(device.id),),
+            evidence=(Stopped(device.id),),
+            inverse=(LoadDevice(captured(device)),),
+            deadline=DEVICE_DEADLINE,
+        )
+
+
+def _load(way: _Way, rung: Rung, direction: str) -> None:
+    for config in _devices_to_load(way.facts, way.desired):
+        found = _devices(way.facts).get(config.id)
+        way.step(
+            rung,
+            direction,
+            f"{config.id} configured and enabled",
+            (found.state if found else "absent", "enabled"),
+            "the engine needs its work queues",
+            requests=(LoadDevice(config),),
+            evidence=(Configured(config),),
+            inverse=(StopDevice(config.id),),
+            deadline=DEVICE_DEADLINE,
+        )
+
+
+def _prove(way: _Way, rung: Rung, direction: str) -> None:
+    """Plan the proof of initialisation: whenever the engine is about to go live."""
+    climbing = live(way.facts, "use_dsa_copy_pages") == 0 and _goes_live(way)
+    if not climbing and not any(SetKnob("dsa_state", 1) in step.requests for step in way.steps):
+        return
+    channels = len(held(way.facts))
+    way.step(
+        rung,
+        direction,
+        "the DSA is really initialised",
+        ("claimed", "proven"),
+        "a failed start may read back as a good one",
+        evidence=(Held(channels), CleanLog()),
+    )
+
+
+def _goes_live(way: _Way) -> bool:
+    wanted = way.desired.wants("use_dsa_copy_pages")
+    return bool(live(way.origin, "use_dsa_copy_pages") if wanted is None else wanted)
+
+
+def _settle(way: _Way, rung: Rung, direction: str) -> None:
+    if way.facts.kernel.family != "seed" or not on(way.facts, "dsa_state"):
+        return
+    way.step(
+        rung,
+        direction,
+        f"quiet for {SEED_SETTLE:g} s",
+        ("copies may be in flight", "none are"),
+        "a seed kernel frees its descriptors without waiting for copies that began before",
+        evidence=(Quiet(), CleanLog()),
+        settle=SEED_SETTLE,
+    )
+
+
+def _swap_off(way: _Way, rung: Rung, direction: str) -> None:
+    for area in way.facts.swaps if way.desired.swap_off else ():
+        way.step(
+            rung,
+            direction,
+            f"swap on {area.path} off",
+            ("on", "off"),
+            "with swap on, demotion goes to disk",
+            requests=(SwapOff(area),),
+            evidence=(SwapIs(area.path, on=False),),
+            inverse=(SwapOn(area),),
+            deadline=SWAP_DEADLINE,
+        )
+
+
+def _swap_on(way: _Way, rung: Rung, direction: str) -> None:
+    present = {area.path for area in way.facts.swaps}
+    for area in way.desired.swap_on:
+        if area.path not in present:
+            way.step(
+                rung,
+                direction,
+                f"swap on {area.path} on",
+                ("off", "on"),
+                "it was on before",
+                requests=(SwapOn(area),),
+                evidence=(SwapIs(area.path, on=True),),
+                inverse=(SwapOff(area),),
+            )
+
+
+_ACTS: dict[str, Callable[[_Way, Rung, str], None]] = {
+    "cpus offline": _cpus_offline,
+    "cpus online": _cpus_online,
+    "stop": _stop,
+    "load": _load,
+    "prove": _prove,
+    "settle": _settle,
+    "swap off": _swap_off,
+    "swap on": _swap_on,
+}

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Projection: what the facts will be when a request has been carried out and all went well."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from dsatier.base.frozen import replace
+from dsatier.facts.model import Channel, DsaDevice, Facts, WorkQueue
+from dsatier.facts.readings import free, held, live
+from dsatier.plan.requests import (
+    LoadDevice,
+    Request,
+    SetCpu,
+    SetKnob,
+    SetTimer,
+    StopDevice,
+    SwapOff,
+    SwapOn,
+)
+from dsatier.queues.config import DeviceConfig, QueueConfig
+
+
+def project(facts: Facts, request: Request, *, slow_node: int = 1) -> Facts:
+    """Return the facts after ``request``. A CPU that comes online is counted to ``slow_node``."""
+    match request:
+        case SetKnob():
+            return _knob(facts, request)
+        case SetCpu(cpu, online):
+            return _cpu(facts, cpu, online, slow_node)
+        case LoadDevice(device):
+            return _load(facts, device)
+        case StopDevice(device):
+            return _stop(facts, device)
+        case SwapOff(area):
+            return replace(facts, swaps=tuple(s for s in facts.swaps if s.path != area.path))
+        case SwapOn(area):
+            return replace(facts, swaps=(*facts.swaps, replace(area, used=0)))
+        case SetTimer():
+            return facts
+
+
+def switched(
+    facts: Facts,
+    *,
+    offline: Iterable[int] = (),
+    online: Iterable[int] = (),
+    slow_node: int = 1,
+) -> Facts:
+    """Return the facts with those CPUs offline or online."""
+    for cpu in offline:
+        facts = _cpu(facts, cpu, False, slow_node)
+    for cpu in online:
+        if cpu in facts.offline_cpus:
+            facts = _cpu(facts, cpu, True, slow_node)
+    return facts
+
+
+def _knob(facts: Facts, request: SetKnob) -> Facts:
+    before = live(facts, request.knob)
+    knobs = {**facts.knobs, request.knob: str(request.value)}
+    channels, devices = facts.channels, facts.devices
+    released = facts.dsa_released
+    if request.knob == "dsa_state" and before != request.value:
+        if request.value:
+            taken = set(free(facts)[: live(facts, "limit_chans") or 0])
+            channels = tuple(
+                replace(c, in_use=1) if c.queue in taken and not c.in_use else c for c in channels
+            )
+            devices = _with_clients(devices, taken, 1)
+        else:
+            given = held(facts)[: live(facts, "limit_chans") or 0]
+            ids = {c.id for c in given}
+            channels = tuple(replace(c, in_use=0) if c.id in ids else c for c in channels)
+            devices = _with_clients(devices, {c.queue for c in given}, 0)
+            released = True
+    watermark = facts.demotion_watermark
+    if request.knob == "demote_scale_factor" and watermark == 0 and knobs["numa_balancing"] == "2":
+        watermark = 1  # how many pages it will be does not matter here
+    return replace(
+        facts,
+        knobs=knobs,
+        devices=devices,
+        channels=channels,
+        dsa_released=released,
+        demotion_watermark=watermark,
+    )
+
+
+def _with_clients(
+    devices: tuple[DsaDevice, ...], queues: Collection[str | None], clients: int
+) -> tuple[DsaDevice, ...]:
+    """Return the devices with that many clients on each of ``queues``."""
+    found = []
+    for device in devices:
+        if any(queue.id in queues for queue in device.queues):
+            changed = tuple(
+                replace(queue, clients=clients) if queue.id in queues else queue
+                for queue in device.queues
+            )
+            total = sum(queue.clients for queue in changed)
+            found.append(replace(device, queues=changed, clients=total))
+        else:
+            found.append(device)
+    return tuple(found)
+
+
+def _cpu(facts: Facts, cpu: int, online: bool, slow_node: int) -> Facts:
+    if not online:
+        nodes = tuple(
+            replace(n, cpus=tuple(c for c in n.cpus if c != cpu)) if cpu in n.cpus else n
+            for n in facts.nodes
+        )
+        return replace(facts, nodes=nodes, offline_cpus=tuple(sorted({*facts.offline_cpus, cpu})))
+    nodes = tuple(
+        replace(n, cpus=tuple(sorted({*n.cpus, cpu}))) if n.id == slow_node else n
+        for n in facts.nodes
+    )
+    return replace(
+        facts, nodes=nodes, offline_cpus=tuple(c for c in facts.offline_cpus if c != cpu)
+    )
+
+
+def _with_device(facts: Facts, device: DsaDevice, channels: tuple[Channel, ...]) -> Facts:
+    devices = tuple(device if d.id == device.id else d for d in facts.devices)
+    return replace(facts, devices=devices, channels=channels)
+
+
+def _channels_without(facts: Facts, device: DsaDevice) -> tuple[Channel, ...]:
+    gone = {queue.id for queue in device.queues}
+    return tuple(c for c in facts.channels if c.queue not in gone)
+
+
+def _load(facts: Facts, config: DeviceConfig) -> Facts:
+    device = next((d for d in facts.devices if d.id == config.id), None)
+    if device is None:
+        return facts
+    groups = {int(e.id.rpartition(".")[2]): e.group for e in config.engines}
+    queues = tuple(_queue(device, queue) for queue in config.queues)
+    loaded = replace(
+        device,
+        state="enabled",
+        engines=tuple(groups.get(n, -1) for n in range(len(device.engines))),
+        queues=tuple(
+            next((q for q in queues if q.id == old.id), replace(old, state="disabled"))
+            for old in device.queues
+        ),
+    )
+    channels = tuple(
+        Channel(f"{device.id}chan{number}", queue.id, 0)
+        for number, queue in enumerate(queues)
+        if queue.type == "kernel" and queue.driver_name in (None, "dmaengine")
+    )
+    return _with_device(facts, loaded, (*_channels_without(facts, device), *channels))
+
+
+def _queue(device: DsaDevice, config: QueueConfig) -> WorkQueue:
+    old = next((q for q in device.queues if q.id == config.id), None)
+    return WorkQueue(
+        id=config.id,
+        state="enabled",
+        type=config.type,
+        mode=config.mode,
+        name=config.name,
+        driver_name=config.driver_name,
+        group=config.group,
+        size=config.size,
+        priority=config.priority,
+        threshold=config.threshold or 0,
+        block_on_fault=bool(config.block_on_fault),
+        max_batch_size=config.max_batch_size or (old or device).max_batch_size,
+        max_transfer_size=config.max_transfer_size or (old or device).max_transfer_size,
+        clients=0,
+    )
+
+
+def _stop(facts: Facts, name: str) -> Facts:
+    device = next((d for d in facts.devices if d.id == name), None)
+    if device is None:
+        return facts
+    stopped = replace(
+        device,
+        state="disabled",
+        engines=tuple(-1 for _ in device.engines),
+        queues=tuple(replace(q, state="disabled", group=-1, clients=0) for q in device.queues),
+    )
+    return _with_device(facts, stopped, _channels_without(facts, device))

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests: everything that can be asked of a host that changes it.
+
+A request that is not in this union cannot be made. The gate (``dsatier.apply.gate``)
+carries requests out, the interlock judges them, the projection foretells them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from dsatier.base.fields import STRICT, Tagged
+from dsatier.base.frozen import dataclass
+from dsatier.facts.model import Swap
+from dsatier.queues.config import DeviceConfig
+
+
+@dataclass(frozen=True, slots=True)
+class SetKnob:
+    """Write one knob."""
+
+    __pydantic_config__ = STRICT
+
+    knob: str
+    value: int
+    kind: Literal["knob"] = "knob"
+
+    def __str__(self) -> str:
+        return f"{self.knob} = {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class SetCpu:
+    """Take one CPU offline, or bring it back."""
+
+    __pydantic_config__ = STRICT
+
+    cpu: int
+    online: bool
+    kind: Literal["cpu"] = "cpu"
+
+    def __str__(self) -> str:
+        return f"cpu {self.cpu} {'online' if self.online else 'offline'}"
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Start (which clears) or stop /proc/timer."""
+
+    __pydantic_config__ = STRICT
+
+    on: bool
+    kind: Literal["timer"] = "timer"
+
+    def __str__(self) -> str:
+        return f"timer {'on' if self.on else 'off'}"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadDevice:
+    """Configure and enable a DSA device with its queues, by accel-config."""
+
+    __pydantic_config__ = STRICT
+
+    device: DeviceConfig
+    kind: Literal["load"] = "load"
+
+    def __str__(self) -> str:
+        return f"configure {self.device.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class StopDevice:
+    """Disable a DSA device, and with it its queues."""
+
+    __pydantic_config__ = STRICT
+
+    device: str
+    kind: Literal["stop"] = "stop"
+
+    def __str__(self) -> str:
+        return f"disable {self.device}"
+
+
+@dataclass(frozen=True, slots=True)
+class SwapOff:
+    """Turn one swap area off."""
+
+    __pydantic_config__ = STRICT
+
+    area: Swap
+    kind: Literal["swapoff"] = "swapoff"
+
+    def __str__(self) -> str:
+        return f"swapoff {self.area.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class SwapOn:
+    """Turn one swap area on again, with the priority that it had."""
+
+    __pydantic_config__ = STRICT
+
+    area: Swap
+    kind: Literal["swapon"] = "swapon"
+
+    def __str__(self) -> str:
+        return f"swapon {self.area.path}"
+
+
+Request = Annotated[
+    SetKnob | SetCpu | SetTimer | LoadDevice | StopDevice | SwapOff | SwapOn, Tagged("kind")
+]
+
+
+def device_of(request: Request) -> str | None:
+    """Return the DSA device that a request is about, None where it is about none."""
+    match request:
+        case LoadDevice(config):
+            return config.id
+        case StopDevice(name):
+            return name
+    return None

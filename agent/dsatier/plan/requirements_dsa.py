@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the DSA as copy engine needs of a host: devices, queues, channels, health. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dsatier.base.frozen import replace
+from dsatier.facts.knobs import SEED_BATCH_CHANS
+from dsatier.facts.model import DsaDevice, Facts
+from dsatier.facts.readings import (
+    SEED_BATCH,
+    SEED_TRANSFER,
+    foreign,
+    halted,
+    held,
+    live,
+    on,
+    oopsed,
+    releasable,
+    stranded,
+    unfit,
+)
+from dsatier.plan.model import Desired, Finding
+from dsatier.plan.outlook import changing_devices, frees_dsa, starts_dsa, wants_dsa
+from dsatier.plan.projection import project
+from dsatier.plan.requests import LoadDevice, StopDevice
+from dsatier.queues.config import QueueConfig, differences, excess
+
+ACCEL_CONFIG_AT_LEAST = (3, 5)
+
+
+def devices_there(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """The devices to configure must be there, alive, and nobody else's."""
+    found = {device.id: device for device in facts.devices}
+    absent = [config.id for config in desired.queues if config.id not in found]
+    if absent:
+        yield Finding(
+            "blocker",
+            "devices-there",
+            "DSA devices",
+            f"{', '.join(absent)} beside {', '.join(found) or 'none'}",
+            f"{len(found)} devices",
+            "enable the DSA in the BIOS and load idxd (CONFIG_INTEL_IDXD), or name fewer devices",
+        )
+    for config in desired.queues:
+        device = found.get(config.id)
+        if device is None:
+            continue
+        if stranded(facts, device):
+            yield Finding(
+                "reboot",
+                "devices-there",
+                config.id,
+                "a device that serves who holds it",
+                f"{device.state}, with {device.clients or 'some'} clients: it halted, or lost a "
+                "queue, while they held it",
+                "reboot: neither `dsatier release` nor a reset of the device takes it back from "
+                "them; or name other devices; `dmesg` has the reason",
+            )
+        elif device.state not in ("enabled", "disabled"):
+            yield Finding(
+                "reboot",
+                "devices-there",
+                config.id,
+                "enabled or disabled",
+                device.state,
+                f"{_reset(device)}; `dmesg` has the reason",
+            )
+        elif reasons := excess(config, device):
+            yield Finding(
+                "blocker",
+                "devices-there",
+                config.id,
+                "a configuration that the device can take",
+                "; ".join(reasons),
+                "ask for fewer or smaller queues",
+            )
+        elif differences(config, device) and _others_hold(facts, device):
+            yield Finding(
+                "blocker",
+                "devices-there",
+                config.id,
+                "a device that nobody else uses",
+                f"{device.clients or 'some'} clients",
+                "stop its user (`accel-config list`), or name other devices",
+            )
+
+
+def _reset(device: DsaDevice) -> str:
+    """Return how a halted device that nobody holds comes back."""
+    if not device.pci:
+        return "reset the device (FLR) or reboot"
+    return (
+        f"reset it (unbind {device.pci} from idxd, write 1 to "
+        f"/sys/bus/pci/devices/{device.pci}/reset, bind it again) or reboot"
+    )
+
+
+def _others_hold(facts: Facts, device: DsaDevice) -> bool:
+    """Tell whether somebody but the engine holds a queue of the device.
+
+    The engine holds exactly ``limit_chans`` channels when it is initialised; it
+    gives them back before its devices change.
+    """
+    users = any(queue.clients for queue in device.queues if queue.type != "kernel")
+    kernel_clients = any(queue.clients for queue in device.queues if queue.type == "kernel")
+    return users or (kernel_clients and not on(facts, "dsa_state"))
+
+
+def devices_can_stop(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """A device without event log cannot be disabled on a kernel with the defect."""
+    if facts.kernel.evl_guard:
+        return
+    for device in changing_devices(facts, desired):
+        if device.state == "enabled" and not device.event_log:
+            yield Finding(
+                "reboot",
+                "devices-can-stop",
+                device.id,
+                "a kernel on which it can be disabled",
+                f"kernel {facts.kernel.release}, which then oopses",
+                "reboot, so that it starts disabled; dsatier's kernel has the defect mended",
+            )
+
+
+def accel_config_there(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """Accel-config loads the queues."""
+    if not changing_devices(facts, desired):
+        return
+    words = (facts.accel_config or "0").split("+")[0].split(".")
+    version = tuple(int(word) for word in words[:2] if word.isdigit())
+    if version < ACCEL_CONFIG_AT_LEAST:
+        yield Finding(
+            "blocker",
+            "accel-config-there",
+            "accel-config",
+            "version 3.5 or newer",
+            facts.accel_config or "not installed",
+            "apt install accel-config",
+        )
+
+
+def queues_enough(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """The engine needs as many fit queues as it takes channels."""
+    if not starts_dsa(facts, desired):
+        return
+    chans = desired.wants("limit_chans")
+    if chans is None:
+        chans = live(facts, "limit_chans") or 0
+    coming = {config.id: config for config in desired.queues}
+    fit, why = 0, []
+    for device in facts.devices:
+        if device.id in coming:
+            count, reasons = _fit_configured(facts, device, coming[device.id].queues)
+        elif device.id in desired.stopped:
+            continue
+        else:
+            objections = [unfit(queue, device, facts) for queue in device.queues]
+            count = sum(reason is None for reason in objections)
+            reasons = [reason for reason in objections if reason]
+        fit += count
+        why += reasons
+    taken = 0 if on(facts, "dsa_state") else len(held(facts))
+    if fit - taken < chans:
+        detail = f" ({'; '.join(why[:3])})" if why else ""
+        yield Finding(
+            "blocker",
+            "queues-enough",
+            "work queues",
+            f"{chans} enabled dedicated kernel queues that are free",
+            f"{max(fit - taken, 0)}{detail}",
+            "name engine.work_queues with enough queues, or a smaller limit_chans",
+        )
+
+
+def _fit_configured(
+    facts: Facts, device: DsaDevice, queues: tuple[QueueConfig, ...]
+) -> tuple[int, list[str]]:
+    """Count the queues of a configuration that the engine could use."""
+    fit, why = 0, []
+    for queue in queues:
+        batch = device.max_batch_size if queue.max_batch_size is None else queue.max_batch_size
+        transfer = (
+            device.max_transfer_size if queue.max_transfer_size is None else queue.max_transfer_size
+        )
+        if queue.type != "kernel" or queue.mode != "dedicated":
+            why.append(f"{queue.id} is {queue.mode} of type {queue.type}")
+        elif facts.kernel.family == "seed" and (batch < SEED_BATCH or transfer < SEED_TRANSFER):
+            why.append(f"{queue.id} has max_batch_size {batch}, max_transfer_size {transfer}")
+        else:
+            fit += 1
+    return fit, why
+
+
+def dsa_healthy(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """The DSA may start only on a kernel and devices that are whole."""
+    if not wants_dsa(desired):
+        return
+    if oopsed(facts):
+        yield Finding(
+            "reboot",
+            "dsa-healthy",
+            "kernel",
+            "a kernel that has not oopsed",
+            f"taint {facts.boot_taint}",
+            "reboot; `dmesg` has the reason",
+        )
+    if on(facts, "dsa_async_mode"):
+        yield Finding(
+            "blocker",
+            "dsa-healthy",
+            "dsa_async_mode",
+            "0",
+            "1, which oopses at the first huge page",
+            "write 0 to /proc/sys/vm/dsa_async_mode",
+        )
+    named = {config.id for config in desired.queues}
+    for device in facts.devices:
+        if device.id in halted(facts) and device.id not in named:
+            yield Finding(
+                "reboot",
+                "dsa-healthy",
+                device.id,
+                "no halted device",
+                device.state,
+                "reboot" if stranded(facts, device) else _reset(device),
+            )
+
+
+def addresses_untranslated(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """A seed kernel hands raw addresses to the device."""
+    if not starts_dsa(facts, desired):
+        return
+    if facts.kernel.family == "seed" and facts.iommu not in ("off", "passthrough"):
+        yield Finding(
+            "blocker",
+            "addresses-untranslated",
+            "IOMMU",
+            "passthrough",
+            facts.iommu,
+            "boot with `intel_iommu=on,sm_on iommu=pt`",
+        )
+    elif facts.iommu == "translated":
+        yield Finding(
+            "warning",
+            "addresses-untranslated",
+            "IOMMU",
+            "passthrough",
+            "translated: copies slow down when mappings miss",
+            "boot with `intel_iommu=on,sm_on iommu=pt`",
+        )
+    elif facts.iommu == "passthrough" and not facts.scalable_mode:
+        yield Finding(
+            "warning",
+            "addresses-untranslated",
+            "IOMMU",
+            "scalable mode",
+            "no sm_on among the boot parameters",
+            "boot with `intel_iommu=on,sm_on`; a Sapphire Rapids may also need `no5lvl`",
+        )
+
+
+def channels_ours_alone(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """A seed kernel takes any free memory-to-memory DMA channel for DSA's."""
+    if facts.kernel.family != "seed" or not starts_dsa(facts, desired):
+        return
+    found = foreign(_when_starting(facts, desired))
+    if found:
+        left = bool(halted(facts)) and not any(channel.queue for channel in found)
+        yield Finding(
+            "reboot" if left else "blocker",
+            "channels-ours-alone",
+            "/sys/class/dma",
+            "no free channel but of queues that the engine can use",
+            ", ".join(channel.queue or channel.id for channel in found[:4]),
+            f"reset {', '.join(halted(facts))}, whose halt may have left them behind, or reboot; "
+            "if they stay, unload the other DMA device's driver (rmmod ioatdma)"
+            if left
+            else "unload the other DMA device's driver (rmmod ioatdma), disable queues that are "
+            "shared or too small, or name their devices in engine.work_queues; where `dmesg` has "
+            "a DSA device that halted, reset it or reboot",
+        )
+
+
+def _when_starting(facts: Facts, desired: Desired) -> Facts:
+    """Return the facts when the queues will be as wanted and the DSA is about to start."""
+    then = facts
+    changing = changing_devices(facts, desired)
+    for device in changing:
+        if device.state == "enabled":
+            then = project(then, StopDevice(device.id))
+    for config in desired.queues:
+        if any(device.id == config.id for device in changing):
+            then = project(then, LoadDevice(config))
+    if not on(facts, "dsa_state"):
+        return then
+    # what the engine holds now it gives back first
+    given = tuple(replace(c, in_use=0) if c.queue else c for c in then.channels)
+    return replace(then, channels=given)
+
+
+def concurrency_fits(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """Concurrent lists overrun the descriptors of few channels on a seed kernel."""
+    if facts.kernel.family != "seed" or not wants_dsa(desired):
+        return
+
+    def after(knob: str) -> int | None:
+        wanted = desired.wants(knob)
+        return live(facts, knob) if wanted is None else wanted
+
+    concurrent = after("use_concur_to_compact") or after("use_concur_to_demote")
+    if concurrent and after("limit_chans") != SEED_BATCH_CHANS:
+        yield Finding(
+            "blocker",
+            "concurrency-fits",
+            "limit_chans",
+            f"{SEED_BATCH_CHANS} with concurrent migration on a seed kernel",
+            str(after("limit_chans")),
+            "set limit_chans 8, or use_concur_to_compact and use_concur_to_demote to false",
+        )
+
+
+def dsa_can_be_freed(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """A seed kernel frees a half-started DSA twice."""
+    if facts.kernel.family != "seed" or not frees_dsa(facts, desired) or releasable(facts):
+        return
+    if not held(facts) and facts.dsa_released is False:
+        return
+    yield Finding(
+        "reboot",
+        "dsa-can-be-freed",
+        "dsa_state",
+        f"{live(facts, 'limit_chans')} DMA channels in use",
+        f"{len(held(facts))}: a start had failed, channels are gone or limit_chans was changed",
+        "reboot: a seed kernel would free some twice, or lose some",
+    )

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``dsatier check``: tells whether files are valid profiles.
+
+Configuration managers run it on every file that they write, so the command line
+comes here before it loads anything else, and nothing here loads dataclasses,
+typing or argparse.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from dsatier.base.problem import Problem
+from dsatier.profile import rules, schema, yaml
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+OK = 0
+USAGE = 64
+BAD_PROFILE = 65
+
+
+def check_text(source: str | bytes, file: str, *, whole: bool = True) -> list[Problem]:
+    """Return everything that is wrong with one profile's text, sorted by place.
+
+    ``whole`` is False for a drop-in, which other files complete.
+    """
+    return check_tree(yaml.parse(source, file), whole=whole)
+
+
+def check_tree(tree: yaml.Tree, *, whole: bool = True) -> list[Problem]:
+    """Return everything that is wrong with one profile, sorted by place."""
+    found = list(tree.problems)
+    if tree.complete:
+        wrong = schema.check("profile", tree.data, tree.at)
+        found += [problem for problem in wrong if problem.path not in tree.refused]
+        data = _without(tree.data, [problem.path for problem in wrong])
+        found += rules.broken(data, tree.at, whole=whole and not found)
+    return sorted(found, key=Problem.place)
+
+
+def _without(data: Any, paths: list[tuple[str | int, ...]]) -> Any:
+    """Return a mapping without what is wrong in it; of a list that is wrong, nothing.
+
+    Where a mapping's kind is wrong, the schema did not look at the rest of it.
+    """
+    if not isinstance(data, dict) or () in paths:
+        return {}
+    kept = {}
+    for key, value in data.items():
+        beneath = [path[1:] for path in paths if path[0] == key]
+        if not beneath:
+            kept[key] = value
+        elif isinstance(value, dict) and () not in beneath and ("kind",) not in beneath:
+            kept[key] = _without(value, beneath)
+    return kept
+
+
+def check_file(file: str) -> list[Problem]:
+    """Return everything that is wrong with a file, ``-`` for standard input."""
+    try:
+        if file == "-":
+            source = sys.stdin.buffer.read(yaml.MAX_BYTES + 1)
+            return check_text(source, "<stdin>")
+        with open(file, "rb") as stream:
+            source = stream.read(yaml.MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        return [Problem(file, 0, 0, (), "a readable file", reason)]
+    return check_text(source, file)
+
+
+def check_main(argv: list[str]) -> int | None:
+    """Check the files that ``argv`` names, what follows ``check`` on the command line.
+
+    Returns the exit code: 0, 64 for a usage error, 65 where a file is no valid
+    profile or cannot be read. Returns None where help is asked for: that is the
+    whole command line's to give.
+    """
+    files: list[str] = []
+    as_json = False
+    rest = iter(argv)
+    for word in rest:
+        if word == "--":
+            files += rest
+        elif word in ("-h", "--help"):
+            return None
+        elif word == "--json":
+            as_json = True
+        elif word.startswith("-") and word != "-":
+            return _usage(f"unknown option {word}")
+        else:
+            files.append(word)
+    if not files:
+        return _usage("expected a file, or - for standard input, found none")
+    checked = [(file, check_file(file)) for file in files]
+    for _, problems in checked:
+        for problem in problems:
+            print(problem, file=sys.stderr)
+    if as_json:
+        _print_json(checked)
+    return BAD_PROFILE if any(problems for _, problems in checked) else OK
+
+
+def _usage(message: str) -> int:
+    print(f"dsatier check: {message}", file=sys.stderr)
+    print("usage: dsatier check [--json] FILE...", file=sys.stderr)
+    return USAGE
+
+
+def _print_json(checked: list[tuple[str, list[Problem]]]) -> None:
+    files = [
+        {"file": file, "valid": not problems, "problems": [one.to_json() for one in problems]}
+        for file, problems in checked
+    ]
+    print(json.dumps({"schema_version": 1, "files": files}, indent=2))

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which files make up the profile: drop-ins in three folders, as systemd reads its own.
+
+Of files with one name, that in the folder of highest precedence counts. If it is
+a link to /dev/null or empty, none does: the name is masked. What counts is
+ordered by name, whatever its folder.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING
+
+from dsatier.base.frozen import dataclass
+from dsatier.base.problem import Invalid, Problem
+from dsatier.host.port import Host, HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FOLDERS = ("/usr/lib/dsatier.d", "/run/dsatier.d", "/etc/dsatier.d")
+"""From the lowest precedence to the highest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file of the profile, and its text."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """A file that does not count, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is in the folders: files in the order in which they apply, and files that do not."""
+
+    sources: tuple[Source, ...]
+    masked: tuple[Unused, ...] = ()
+
+
+def counts(name: str) -> bool:
+    """Tell whether a file of this name is one of ours: ``*.yaml``, not hidden, not a backup."""
+    return (
+        name.endswith(".yaml")
+        and not name.startswith(".")
+        and not any(sign in name for sign in (".dpkg-", ".rpm"))
+    )
+
+
+def find(host: Host, folders: Iterable[str] = FOLDERS) -> Found:
+    """Read the drop-ins of a host. Raises Invalid where a file cannot be read."""
+    holders: dict[str, list[str]] = {}
+    for folder in folders:
+        for name in host.entries(folder):
+            if counts(name):
+                holders.setdefault(name, []).insert(0, posixpath.join(folder, name))
+    sources: list[Source] = []
+    masked: list[Unused] = []
+    problems: list[Problem] = []
+    for _, paths in sorted(holders.items()):
+        path, *lower = paths
+        target = host.link(path)
+        if target is not None and _is_null(path, target):
+            masked.append(Unused(path, "a link to /dev/null disables this name"))
+        else:
+            try:
+                text = host.read(path)
+            except HostError as error:
+                problems.append(Problem(path, 0, 0, (), "a readable file", error.message))
+                continue
+            if text.strip():
+                sources.append(Source(path, text))
+            else:
+                masked.append(Unused(path, "an empty file disables this name"))
+        masked += [Unused(other, f"masked by {path}") for other in lower]
+    if problems:
+        raise Invalid(problems)
+    return Found(tuple(sources), tuple(masked))
+
+
+def _is_null(path: str, target: str) -> bool:
+    full = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+    return full == "/dev/null"

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The profile: what an operator declares, as frozen values.
+
+The classes are plain dataclasses. pydantic turns them into a validator and a
+JSON Schema when the project is built (see ``dsatier.profile.schema``), so that reading
+a profile needs only pydantic's compiled core. Kernel names stay verbatim.
+Every field but ``version`` may be left out; what a profile does not name, the
+agent does not touch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from dsatier.base.fields import STRICT, Interval, Len, Tagged
+from dsatier.base.frozen import dataclass
+
+Node = Annotated[int, Interval(ge=0, le=1023)]
+Seconds = Annotated[float, Interval(ge=0.1, le=86400)]
+Text = Annotated[str, Len(1, 256)]
+DeviceName = Annotated[str, Len(4, 32)]
+
+
+@dataclass(frozen=True, slots=True)
+class NumaShape:
+    """The NUMA shape that a host must have."""
+
+    __pydantic_config__ = STRICT
+
+    nodes: Annotated[int, Interval(ge=1, le=1024)] | None = None
+    """Number of NUMA nodes."""
+    cpuless_nodes: Annotated[int, Interval(ge=0, le=1024)] | None = None
+    """Number of nodes that have no CPU, online or offline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Which hosts the profile is for. All that is named must match."""
+
+    __pydantic_config__ = STRICT
+
+    hostname: Annotated[tuple[Text, ...], Len(1, 64)] | None = None
+    """Shell globs; one of them must match the host's name."""
+    release: Annotated[tuple[Text, ...], Len(1, 64)] | None = None
+    """Shell globs; one of them must match the kernel release (``uname -r``)."""
+    abi: Annotated[tuple[Literal["ours", "seed", "none"], ...], Len(1, 3)] | None = None
+    """Kernel ABI families that the profile is for."""
+    cpu_model: Annotated[tuple[Text, ...], Len(1, 64)] | None = None
+    """Shell globs; one of them must match the CPU's model name."""
+    numa: NumaShape | None = None
+    """The NUMA shape that the host must have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tiers:
+    """The two tiers of memory."""
+
+    __pydantic_config__ = STRICT
+
+    fast_node: Node | None = None
+    """Node with CPUs and DRAM; 0 unless named."""
+    slow_node: Node | None = None
+    """Node with CXL memory or slow DRAM; 1 unless named."""
+    cpuless: bool | None = None
+    """true: the slow node's CPUs go offline. false: those that dsatier took offline come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """Which migrations unmap a whole list, copy it at once and remap it."""
+
+    __pydantic_config__ = STRICT
+
+    use_concur_to_compact: bool | None = None
+    """Compaction migrates its list concurrently."""
+    use_concur_to_demote: bool | None = None
+    """Demotion migrates its list concurrently."""
+
+
+@dataclass(frozen=True, slots=True)
+class CpuEngine:
+    """One CPU copies: what every kernel does by itself."""
+
+    __pydantic_config__ = STRICT
+
+    kind: Literal["cpu"]
+
+
+@dataclass(frozen=True, slots=True)
+class MultithreadEngine:
+    """Several CPU threads copy."""
+
+    __pydantic_config__ = STRICT
+
+    kind: Literal["multithread"]
+    limit_mt_num: Annotated[int, Interval(ge=1, le=32)] | None = None
+    """Threads for one copy; on a seed kernel a power of two that the host's CPUs allow."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFile:
+    """Work queues from an accel-config JSON file."""
+
+    __pydantic_config__ = STRICT
+
+    file: Annotated[str, Len(2, 4096)]
+    """Absolute path of a file that ``accel-config load-config`` takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueShape:
+    """Work queues in short: the same dedicated kernel queues on every device."""
+
+    __pydantic_config__ = STRICT
+
+    devices: Annotated[int, Interval(ge=1, le=64)] | Annotated[tuple[DeviceName, ...], Len(1, 64)]
+    """How many devices, counted from the first by name, or their names (``[dsa0, dsa2]``)."""
+    engines: Annotated[int, Interval(ge=1, le=64)] = 4
+    """Engines of each device, all in its group 0."""
+    queues: Annotated[int, Interval(ge=1, le=64)] = 1
+    """Dedicated kernel queues of each device, all in its group 0."""
+    size: Annotated[int, Interval(ge=1, le=1024)] | None = None
+    """Entries of each queue; the device's whole capacity shared evenly unless named."""
+
+
+@dataclass(frozen=True, slots=True)
+class DsaEngine:
+    """The Data Streaming Accelerator copies."""
+
+    __pydantic_config__ = STRICT
+
+    kind: Literal["dsa"]
+    limit_chans: Annotated[int, Interval(ge=1, le=8)] | None = None
+    """DMA channels that share one large page; on a seed kernel 1, 2, 4 or 8."""
+    dsa_copy_threshold: Annotated[int, Interval(ge=1, le=2147483647)] | None = None
+    """Least number of 4 KiB pages in one list for the DSA to be used."""
+    work_queues: QueueFile | QueueShape | None = None
+    """Queues to configure. Without it the queues must be ready, and are not touched."""
+    on_fault: Literal["cpu", "cpu-and-stop-tiering"] = "cpu"
+    """What to fall to, once and latched, when the engine faults."""
+
+
+Engine = Annotated[CpuEngine | MultithreadEngine | DsaEngine, Tagged("kind")]
+
+
+@dataclass(frozen=True, slots=True)
+class Tiering:
+    """Page placement between the tiers."""
+
+    __pydantic_config__ = STRICT
+
+    demotion_enabled: bool | None = None
+    """Reclaim demotes pages to the slow tier."""
+    numa_balancing: Annotated[int, Interval(ge=0, le=2)] | None = None
+    """0 off, 1 balancing, 2 memory tiering."""
+    demote_scale_factor: Annotated[int, Interval(ge=1, le=10000)] | None = None
+    """Demotion watermark in 1/10000 of a node's managed pages; needs numa_balancing 2."""
+    swap: Literal["off", "on"] | None = None
+    """off: all swap is turned off. on: swap that dsatier turned off comes back."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriftPolicy:
+    """What happens when the host leaves the profile."""
+
+    __pydantic_config__ = STRICT
+
+    policy: Literal["repair", "report"] = "repair"
+    """repair: bring it back. report: only say so."""
+    interval: Seconds = 60.0
+    """Seconds between two looks at the host."""
+    fights: Annotated[int, Interval(ge=1, le=100)] = 3
+    """Repairs of the same thing within ``window`` after which dsatier gives up and says so."""
+    window: Seconds = 600.0
+    """Seconds in which repairs count as a fight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A profile of dsatier: the declared state of one kind of host."""
+
+    __pydantic_config__ = STRICT
+
+    version: Literal[1]
+    """Version of this schema."""
+    match: Match | None = None
+    """Which hosts the profile is for."""
+    tiers: Tiers | None = None
+    """The two tiers of memory."""
+    concurrency: Concurrency | None = None
+    """Concurrent migration."""
+    engine: Engine | None = None
+    """Who copies pages."""
+    tiering: Tiering | None = None
+    """Page placement between the tiers."""
+    drift: DriftPolicy | None = None
+    """What happens when the host leaves the profile."""
