@@ -2,21 +2,25 @@
 /*
  * Holds memory, and knows what is in it.
  *
- *     hold [huge]
+ *     hold [huge | slow]
  *
  * Reads orders from its input, a line each, and answers each with its number and:
  *
  *     more N    takes N MiB more, and fills every word of them     held N
  *     check     compares every word with what it filled in         right, or: wrong N words
  *
- * "huge" asks for huge pages, and without it none are taken. It ends with its input.
+ * "huge" asks for huge pages, and without it none are taken. "slow" takes all from node 1. It ends with
+ * its input.
  */
 #include <inttypes.h>
+#include <linux/mempolicy.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define AREAS 4096
 
@@ -64,9 +68,14 @@ static uint64_t wrong(void)
 int main(int argc, char **argv)
 {
 	int huge = argc > 1 && !strcmp(argv[1], "huge");
+	unsigned long slow = 1ul << 1;
 	unsigned int number = 0;
 	char line[64];
 
+	if (argc > 1 && !strcmp(argv[1], "slow") && syscall(SYS_set_mempolicy, MPOL_BIND, &slow, 64)) {
+		perror("set_mempolicy");
+		return 1;
+	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	while (fgets(line, sizeof(line), stdin)) {
 		size_t mib;
