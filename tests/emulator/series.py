@@ -12,6 +12,9 @@ kernel-src/scripts/series does the same for the kernel, whose checkpatch.pl is a
 
 Groups are the folders under ``patches``. ``export`` takes the commits after FROM, by default the
 tag of the group before. A patch file depends on the commit's author, message and change alone.
+
+The kernel has more than one base. A base of its own folder lists its own series, and takes from the
+folder of all (``--common``) the patches that apply as they are: only the others are in its own.
 """
 
 from __future__ import annotations
@@ -195,9 +198,40 @@ def tag_of(group: str) -> str:
     return f"group/{group}"
 
 
-def _apply(tree: Path, patches: Path, path: str) -> None:
+def place_of(path: str, patches: Path, common: Path | None) -> Path:
+    """Return where a patch of a series is: in its own folder, or in the folder of all."""
+    own = patches / path
+    return own if common is None or own.exists() else common / path
+
+
+_POSITION = re.compile(r"^index .*\n|(?<=^@@) .*$", re.MULTILINE)
+
+
+def same_change(one: str, other: str) -> bool:
+    """Whether two patches differ by no more than the lines at which they apply.
+
+    >>> one = "why\\nindex 12..34 100644\\n@@ -5,2 +5,2 @@ f()\\n-a\\n+b\\n"
+    >>> same_change(one, "why\\nindex 56..78 100644\\n@@ -9,2 +9,2 @@ g()\\n-a\\n+b\\n")
+    True
+    >>> same_change(one, one.replace("+b", "+c"))
+    False
+    """
+    return _POSITION.sub("", one) == _POSITION.sub("", other)
+
+
+def _in_common(group: str, made: Path, common: Path | None) -> str | None:
+    """Return the patch of all that does the same, whatever its number is."""
+    slug = made.name.partition("-")[2]
+    for path in sorted(common.glob(f"{group}/*-{slug}")) if common else ():
+        if same_change(path.read_text(encoding="utf-8"), made.read_text(encoding="utf-8")):
+            return path.name
+    return None
+
+
+def _apply(tree: Path, patch: Path) -> None:
     """Commit a patch. git takes a hunk at another line, but never with other lines around it."""
-    text = (patches / path).read_text(encoding="utf-8")
+    path = f"{patch.parent.name}/{patch.name}"
+    text = patch.read_text(encoding="utf-8")
     text = text.replace("\nSubject:", f"\nDate: {_DATE}\nSubject:", 1)
     try:
         _git(tree, "am", "--quiet", "--keep-cr", "--whitespace=error-all", data=text)
@@ -205,7 +239,7 @@ def _apply(tree: Path, patches: Path, path: str) -> None:
         raise SeriesError(f"{path} does not apply: {error}") from None
 
 
-def bring_in(tree: Path, patches: Path) -> None:
+def bring_in(tree: Path, patches: Path, common: Path | None = None) -> None:
     """Make commits of the series on an unpacked source, or on a tree with the tag ``base``."""
     if not (tree / ".git").exists():
         _git(tree, "init", "--quiet", "--initial-branch=main")
@@ -219,7 +253,7 @@ def bring_in(tree: Path, patches: Path) -> None:
     _git(tree, "checkout", "--quiet", "-B", "dsatier", BASE)
     listed = entries((patches / "series").read_text(encoding="utf-8"))
     for path in listed:
-        _apply(tree, patches, path)
+        _apply(tree, place_of(path, patches, common))
         _git(tree, "tag", "--force", tag_of(path.split("/", 1)[0]))
 
 
@@ -232,7 +266,9 @@ def formatted(tree: Path, span: str, folder: Path) -> list[Path]:
     return found
 
 
-def take_out(group: str, tree: Path, patches: Path, start: str | None) -> None:
+def take_out(
+    group: str, tree: Path, patches: Path, start: str | None, common: Path | None = None
+) -> None:
     """Make the patches of a group from the commits that a tree has after ``start``."""
     series = patches / "series"
     text = series.read_text(encoding="utf-8")
@@ -248,9 +284,13 @@ def take_out(group: str, tree: Path, patches: Path, start: str | None) -> None:
         into.mkdir(exist_ok=True)
         for old in into.glob("*.patch"):
             old.unlink()
+        names = []
         for path in made:
-            (into / path.name).write_bytes(path.read_bytes())
-    series.write_text(relisted(text, group, [path.name for path in made]), encoding="utf-8")
+            shared = _in_common(group, path, common)
+            if shared is None:
+                (into / path.name).write_bytes(path.read_bytes())
+            names.append(shared or path.name)
+    series.write_text(relisted(text, group, names), encoding="utf-8")
     print(f"{group}: {len(made)} patches, the commits after {start}")
 
 
@@ -266,7 +306,9 @@ def _criticised(tree: Path, patch: Path, manner: Sequence[str]) -> list[str]:
     return [f"{name}: {line.removeprefix(f'{patch}:')}" for line in said]
 
 
-def applied(tree: Path, patches: Path, manner: Sequence[str] = LENIENT) -> list[str]:
+def applied(
+    tree: Path, patches: Path, manner: Sequence[str] = LENIENT, common: Path | None = None
+) -> list[str]:
     """Return what is wrong with the series on the base of a tree, which stays as it is."""
     found: list[str] = []
     listed = entries((patches / "series").read_text(encoding="utf-8"))
@@ -275,21 +317,26 @@ def applied(tree: Path, patches: Path, manner: Sequence[str] = LENIENT) -> list[
         _git(tree, "worktree", "add", "--quiet", "--detach", str(copy), BASE)
         try:
             for path in listed:
-                _apply(copy, patches, path)
-                found += _criticised(copy, patches / path, manner)
-                again = formatted(copy, "HEAD~..HEAD", Path(folder, path))[0]
-                if again.read_text() != (patches / path).read_text():
+                patch = place_of(path, patches, common)
+                _apply(copy, patch)
+                found += _criticised(copy, patch, manner)
+                again = formatted(copy, "HEAD~..HEAD", Path(folder, path))[0].read_text()
+                exact = common is None or patch == patches / path
+                if again != patch.read_text() and (
+                    exact or not same_change(again, patch.read_text())
+                ):
                     found.append(f"{path}: not as export writes it")
         finally:
             _git(tree, "worktree", "remove", "--force", str(copy))
     return found
 
 
-def checked(patches: Path) -> list[str]:
+def checked(patches: Path, common: Path | None = None) -> list[str]:
     """Return what is wrong with the form of the series."""
     listed = entries((patches / "series").read_text(encoding="utf-8"))
     there = [path.relative_to(patches).as_posix() for path in patches.glob("*/*.patch")]
-    found = misplaced(listed, there)
+    shared = [path for path in listed if common and path not in there and (common / path).exists()]
+    found = misplaced(listed, [*there, *shared])
     for path in there:
         text = (patches / path).read_text(encoding="utf-8")
         found += [f"{path}: {fault}" for fault in faults(text)]
@@ -302,6 +349,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     words.add_argument("--patches", type=Path, default=PATCHES, help="the folder of the series")
+    words.add_argument("--common", type=Path, help="where to look for patches that it has not got")
     verbs = words.add_subparsers(dest="verb", required=True)
     verbs.add_parser("import").add_argument("tree", type=Path)
     export = verbs.add_parser("export")
@@ -314,13 +362,13 @@ def main() -> int:
     asked = words.parse_args()
     try:
         if asked.verb == "import":
-            bring_in(asked.tree.resolve(), asked.patches)
+            bring_in(asked.tree.resolve(), asked.patches, asked.common)
         elif asked.verb == "export":
-            take_out(asked.group, asked.tree.resolve(), asked.patches, asked.start)
+            take_out(asked.group, asked.tree.resolve(), asked.patches, asked.start, asked.common)
         else:
-            found = checked(asked.patches)
+            found = checked(asked.patches, asked.common)
             if not found and asked.tree is not None:
-                found = applied(asked.tree.resolve(), asked.patches, asked.strict)
+                found = applied(asked.tree.resolve(), asked.patches, asked.strict, asked.common)
             for line in found:
                 print(f"series: {line}", file=sys.stderr)
             return 1 if found else 0

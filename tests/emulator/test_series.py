@@ -150,6 +150,36 @@ def test_a_patch_that_was_edited_by_hand_is_told(tree: Path, patches: Path) -> N
     )
 
 
+@needs_git
+def test_a_base_has_patches_of_its_own_only_where_those_of_all_do_not_apply(
+    tree: Path, patches: Path, tmp_path: Path
+) -> None:
+    """What applies elsewhere as it is, at other lines too, is taken from the folder of all."""
+    two_groups(tree, patches)
+    later = tmp_path / "later"
+    later.mkdir()
+    lines = "".join(f"line {n}\n" for n in range(20))
+    (later / "main.c").write_text(f"more\nmore\n{lines}")
+    shutil.copytree(tree / "scripts", later / "scripts")
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "series").write_text("# why\n")
+    series.bring_in(later, own, patches)
+    commit(later, "two.c", NEW_FILE + "int more;\n", f"main: two\n\n{REASON}")
+    changed = (later / "main.c").read_text().replace("line 9\n", "line nine\n")
+    commit(later, "main.c", changed, f"main: nine\n\n{REASON}")
+    series.take_out("first", later, own, None, patches)
+    listed = ["first/0001-main-two.patch", "first/0001-main-nine.patch"]
+    assert listed == series.entries((own / "series").read_text())
+    assert [own / listed[0]] == list(own.glob("*/*.patch"))
+    assert [] == series.checked(own, patches)
+
+    content = git(later, "rev-parse", "HEAD^{tree}")
+    series.bring_in(later, own, patches)
+    assert content == git(later, "rev-parse", "HEAD^{tree}")
+    assert [] == series.applied(later, own, common=patches)
+
+
 GOOD = f"""\
 From {"0" * 40} Mon Sep 17 00:00:00 2001
 From: Ann <ann@localhost>
