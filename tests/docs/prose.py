@@ -49,7 +49,7 @@ def judged() -> dict[str, str]:
     """Return the text of every page for people, by its path from the repository's root."""
     others = ("kernel-src", "packaging", "tests/emulator")
     found = [
-        *(page for page in pages() if page.name != "architecture.md"),
+        *pages(),
         *(ROOT / folder / "README.md" for folder in others),
     ]
     return {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in found}
