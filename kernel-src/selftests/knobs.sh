@@ -27,6 +27,7 @@ use_concur_to_compact 0 1 ends
 use_concur_to_demote 0 1 ends
 cpu_multi_copy_pages 0 1 ends
 limit_mt_num 1 32 ends
+migrate_engine_reasons 0 2047 ends
 limit_chans 1 8 ends
 dsa_copy_threshold 1 $int_max ends
 demote_scale_factor 1 10000 ends

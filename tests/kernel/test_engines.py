@@ -40,10 +40,10 @@ def vm(booted_once: Guest) -> Iterator[Guest]:
         yield found
 
 
-def moved(vm: Guest, kind: str = "mixed") -> dict[str, int]:
-    """Move 32 MiB to and fro, and return how far the counters have come."""
+def moved(vm: Guest, kind: str = "mixed", size: int = 32) -> dict[str, int]:
+    """Move that many MiB to and fro, and return how far the counters have come."""
     before = counters(vm)
-    run_pages(vm, kind, "mbind", "32", "0")
+    run_pages(vm, kind, "mbind", f"{size}", "0")
     return since(vm, before)
 
 
@@ -72,6 +72,20 @@ def test_small_lists_go_to_the_cpu(vm: Guest) -> None:
     found = moved(vm)
     assert (0, 0) == (found["threads"], found["refused"])
     assert found["cpu"] > 8192
+
+
+def test_engines_copy_only_for_those_whom_they_are_there_for(vm: Guest) -> None:
+    """What one calls for oneself goes to the CPU where engines are for tiering; so does hugetlb."""
+    mbind, hugetlb, tiering = 16, 1024, 800
+    vm.write("/proc/sys/vm/nr_hugepages", "32")
+    for reasons in (tiering, tiering + mbind, tiering + hugetlb):
+        with knobs(vm, migrate_engine_reasons=reasons):
+            found = moved(vm, "thp")
+            assert (found["threads"] > 0) == bool(reasons & mbind)
+            assert found["cpu"] > 8192 or reasons & mbind
+            found = moved(vm, "hugetlb", 8)
+            assert (found["threads"] > 0) == bool(reasons & hugetlb)
+    vm.write("/proc/sys/vm/nr_hugepages", "0")
 
 
 def test_the_first_folio_waits_no_longer_than_it_may(vm: Guest) -> None:

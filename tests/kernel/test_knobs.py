@@ -24,6 +24,7 @@ TABLE = {
     "migrate_batch_reasons": (0, 989, 0, "EINVAL"),  # bits that mean nothing are in between
     "migrate_batch_pages": (512, 262144, 13312, ""),
     "migrate_batch_usecs": (0, 1000000, 4000, ""),
+    "migrate_engine_reasons": (0, 2047, 2047, ""),
     "cpu_multi_copy_pages": (0, 1, 0, ""),
     "limit_mt_num": (1, 32, 4, ""),
     "cpu_multi_copy_threshold": (1, INT_MAX, 256, ""),
