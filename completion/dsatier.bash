@@ -27,7 +27,7 @@ _dsatier() {
         apply) options="-p --profile --plan --json -q --quiet --root --host --sim-state -h --help" ;;
         reconcile) options="-p --profile --json -q --quiet --root --host --sim-state -h --help" ;;
         verify) options="-p --profile --json --root --host --sim-state -h --help" ;;
-        status) options="--json --watch --root --host --sim-state -h --help" ;;
+        status) options="--json --check --watch --root --host --sim-state -h --help" ;;
         daemon) options="--log-level --root --host --sim-state -h --help" ;;
         reload) options="--timeout --json -q --quiet --root -h --help" ;;
         wait) options="--timeout --root -h --help" ;;

@@ -246,3 +246,34 @@ def test_check_is_for_configuration_managers(tmp_path: Path) -> None:
     assert 0 == main(["check", str(odd)])
     odd.write_text("version: 2\n", encoding="utf-8")
     assert 65 == main(["check", str(odd)])
+
+
+def test_verify_compares_with_the_profile_whatever_is_latched(run: Run, state: Path) -> None:
+    assert run("apply", "-p", DSA)[0] == 0
+    host = SimHost.restore(state.read_text(encoding="utf-8"))
+    host.inject(SelfClear("self-clear"))
+    host.advance(5.0)
+    state.write_text(host.state_text(), encoding="utf-8")
+    assert run("reconcile", "-p", DSA)[0] == 4
+    for profile in (DSA, str(PROFILES / "tpp-dsa.yaml")):
+        code, out, _ = run("verify", "-p", profile)
+        assert (code, "as its profile says" in out) == (4, False)
+        assert "latched until `dsatier clear`" in out
+        assert as_json(run("verify", "-p", profile, "--json")[1])["compliant"] is False
+
+
+@pytest.mark.parametrize("host", ["stock-debian", "no-dsa"])
+def test_verify_of_what_is_out_of_reach_is_not_compliant(run: Run, host: str) -> None:
+    code, out, _ = run("verify", "-p", DSA, "--json", host=host)
+    found = as_json(out)
+    assert (code, found["compliant"]) == (4, False)
+    assert found["verdict"] in ("refused", "reboot-required")
+
+
+@pytest.mark.parametrize("words", [("verify",), ("doctor",), ("plan", "--detailed-exitcode")])
+def test_where_no_profile_applies_nothing_is_said_to_be_right(
+    run: Run, words: tuple[str, ...]
+) -> None:
+    code, out, err = run(*words)
+    assert (code, out) == (5, "")
+    assert err.startswith("dsatier: no profile applies to this host")

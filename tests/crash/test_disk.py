@@ -288,8 +288,13 @@ def test_a_repair_waits_for_the_journal(kind: str, errno: Errno) -> None:
         full(host, errno, keeps)
         outcome = reconcile(host, PROFILE)
         repaired = look(host).knobs["dsa_copy_threshold"] == "12"
-        assert repaired == (outcome.result != "refused")
+        assert repaired == (outcome.result != "drifted")
         assert repaired == (keeps >= REPAIRING)
+        if not repaired:  # and nobody is told that the host is as it should be
+            told = json.loads(host.files[STATUS])
+            assert (told["state"], told["reason"]) == ("drifted", "Unrepaired")
+            assert "cannot open the journal" in told["message"]
+            assert "dsa_copy_threshold" in told["message"]
         assert [] == unsafe(host)
         mended(host)
 

@@ -127,7 +127,10 @@ def test_a_profile_that_goes_leaves_the_host_as_it_is(running: Running) -> None:
     running.poke(COMPACT, "0")
     running.look()
     assert [f"{COMPACT} = 1"] == steps(running)
-    assert ("converged", 0) == (running.state(), running.status()["repaired"])
+    # what nothing asks for any more is not said to be as it should be
+    status = running.status()
+    assert (status["state"], status["reason"]) == ("unmanaged", "NoProfile")
+    assert (status["repaired"], running.run("status").code) == (0, 4)
 
     assert 0 == running.run("rollback").code
     assert "unmanaged" == running.state()

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dsatier.apply.counters import Duration, with_step
 from dsatier.apply.lifecycle import STATES
-from dsatier.apply.records import Condition, Record, with_conditions
+from dsatier.apply.records import UNKNOWN, Condition, Record, with_conditions
 from dsatier.daemon.metrics import Running, render
 from dsatier.facts.model import Facts
 from dsatier.facts.observe.observer import Observer
@@ -65,6 +65,7 @@ def test_families_and_types() -> None:
     # the parser leaves _total off the names of counters
     text = render(record(), facts(), RUNNING, DURATIONS)
     expected = {
+        "dsatier_healthy": "gauge",
         "dsatier_state": "gauge",
         "dsatier_state_since_seconds": "gauge",
         "dsatier_condition": "gauge",
@@ -91,6 +92,7 @@ def test_families_and_types() -> None:
 def test_plain_figures() -> None:
     found = samples(render(record(), None, RUNNING, {}))
     expected = {
+        ("dsatier_healthy", ()): 1.0,
         ("dsatier_state_since_seconds", ()): 1234.5,
         ("dsatier_drift_repairs_total", ()): 4.0,
         ("dsatier_engine_faults_total", ()): 1.0,
@@ -109,7 +111,10 @@ def test_plain_figures() -> None:
 def test_exactly_one_state_is_1() -> None:
     for state in STATES:
         found = by_label(render(record(state=state), None, RUNNING, {}), "dsatier_state")
-        assert {(one,): float(one == state) for one in STATES} == found
+        assert {(one,): float(one == state) for one in (*STATES, UNKNOWN)} == found
+    unseen = render(record(state="converged", look_failed="no"), None, RUNNING, {})
+    found = by_label(unseen, "dsatier_state")
+    assert [one for one, value in found.items() if value] == [(UNKNOWN,)]
 
 
 def test_every_condition_is_a_state_set() -> None:
@@ -184,6 +189,7 @@ def test_knobs_have_their_numbers() -> None:
 def test_what_is_not_there_has_no_line() -> None:
     bare = render(Record(), facts("stock-debian"), Running("1", started=1.0), {})
     expected = {
+        "dsatier_healthy",
         "dsatier_state",
         "dsatier_drift_repairs",
         "dsatier_engine_faults",

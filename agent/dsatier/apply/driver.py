@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from dsatier.apply import lifecycle
-from dsatier.apply.drift import Fight, contested, noted
+from dsatier.apply.drift import contested, noted
 from dsatier.apply.execute import Progress, StepFailed, perform
 from dsatier.apply.faults import fault
 from dsatier.apply.gate import Gate
@@ -35,10 +35,6 @@ from dsatier.plan.originals import Originals, originals
 from dsatier.plan.planner import plan as make_plan
 from dsatier.plan.rehearsal import no_way_back, prepare
 from dsatier.plan.restore import cpu_only, from_originals, not_restored, not_resumed, released
-
-AT_AN_END = frozenset({"reboot-required", "rollback-failed"})
-"""States that a fault does not change: there is no way on but the one that they name."""
-
 
 NOTHING_WANTED = Target(Desired(), "")
 
@@ -230,6 +226,8 @@ class Driver:
         settled = record.state in ("converged", "drifted", "degraded")
         if settled and in_force and plan.verdict == "ready":
             return self._drift(record, target, plan, facts)
+        if settled and in_force and plan.verdict == "refused":
+            return self._report_drift(record, plan, "OutOfReach", _words(plan))
         return self._apply(target, record, facts)
 
     def watch(self, facts: Facts | None = None) -> Outcome:
@@ -247,19 +245,41 @@ class Driver:
             with suppress(Rejected):  # whoever asks again asks for it anew
                 self._keep(taken)
 
-    def tell(self, status: ProfileStatus, message: str = "") -> Record:
-        """Note what became of the profile that the files hold now, and publish the status."""
-        record = self.journal.record()
-        if (record.profile_status, record.profile_message) == (status, message):
+    def tell(
+        self, status: ProfileStatus, message: str = "", pending: tuple[str, ...] = ()
+    ) -> Record:
+        """Note what became of the profile that the files hold now, and publish the status.
+
+        ``pending`` are files that have changed since they were read.
+        """
+        before = self.journal.record()
+        record = replace(
+            before,
+            profile_status=status,
+            profile_message=message,
+            reload_pending=pending,
+            look_failed="",
+        )
+        if record == before:
             self._publish(record)
             return record
-        record = replace(record, profile_status=status, profile_message=message)
         record = with_conditions(record, self.host.wall())
-        with suppress(Rejected):  # it is told again at the next look
-            self.journal.keep_record(record)
-        with suppress(Rejected):  # the world is told, also where the disk does not take it
-            self._publish(record)
+        self._keep_somewhere(record)
         return record
+
+    def tell_failure(self, why: str) -> Record:
+        """Note that the host could not be looked at, and publish that."""
+        record = self.journal.record()
+        now = self.host.wall()
+        since = record.look_failed_since if record.look_failed else now
+        failed = replace(record, look_failed=why, look_failed_since=since)
+        if (failed.look_failed, failed.look_failed_since) == (record.look_failed, since):
+            with suppress(Rejected):
+                self._publish(record)
+            return record
+        failed = with_conditions(failed, now)
+        self._keep_somewhere(failed)
+        return failed
 
     def fall_back(self, record: Record, facts: Facts, target: Target, reason: str) -> Outcome:
         """Turn the engine off once, in the safe order, and latch: the circuit breaker."""
@@ -276,7 +296,7 @@ class Driver:
             self._perform(plan, latched, must_journal=False)
         except StepFailed as failed:
             return self._end(latched, "stuck", "EngineStuck", f"{reason}; {failed}", plan)
-        if record.state in AT_AN_END:
+        if record.state in lifecycle.AT_AN_END:
             words = f"{record.message}; then the engine faulted and was turned off: {reason}"
             return self._end(latched, "fault", record.reason, words, plan)
         return self._end(latched, "proven", "EngineFault", reason, plan)
@@ -352,7 +372,7 @@ class Driver:
         """Return what says that the engine has faulted, None where it is known or nothing does."""
         if record.latch == "fault":
             # dsatier ended before it turned the engine off; a write that hung is not made again
-            left_on = record.state in AT_AN_END and on(facts, "use_dsa_copy_pages")
+            left_on = record.state in lifecycle.AT_AN_END and on(facts, "use_dsa_copy_pages")
             return record.latch_reason if left_on and record.reason != "EngineStuck" else None
         # what a profile asks for that is not in force yet is no fault of the engine
         in_force = record.profile_digest == target.digest
@@ -405,7 +425,7 @@ class Driver:
         except StepFailed as failed:
             return self._revert(moving, undo, failed, plan)
         return self._end(
-            replace(force, state=moving.state, since=moving.since),
+            replace(force, state=moving.state, since=moving.since, conditions=moving.conditions),
             "proven",
             *_reached(record),
             plan,
@@ -491,9 +511,14 @@ class Driver:
     def _drift(self, record: Record, target: Target, plan: Plan, facts: Facts) -> Outcome:
         items = tuple(dict.fromkeys(step.what for step in plan.steps))
         fight = contested(record, items, target.drift, self.host.monotonic(), facts)
-        if target.drift.policy == "report" or fight is not None:
-            return self._report_drift(record, plan, fight)
+        if fight is not None:
+            return self._report_drift(record, plan, "Contested", str(fight))
+        if target.drift.policy == "report":
+            return self._report_drift(record, plan, "Drift", _words(plan))
         outcome = self._go(record, target, plan, facts)
+        if outcome.result == "refused":
+            words = f"{outcome.message}; not repaired: {_words(plan)}"
+            return self._report_drift(record, plan, "Unrepaired", words)
         if outcome.result != "changed" or outcome.record is None:
             return outcome
         kept = noted(outcome.record, items, self.host.monotonic(), target.drift.window)
@@ -501,13 +526,11 @@ class Driver:
             self._keep(kept)
         return replace(outcome, message=f"drift repaired: {', '.join(items)}", record=kept)
 
-    def _report_drift(self, record: Record, plan: Plan, fight: Fight | None) -> Outcome:
-        reason = "Drift" if fight is None else "Contested"
-        words = _words(plan) if fight is None else str(fight)
+    def _report_drift(self, record: Record, plan: Plan, reason: str, words: str) -> Outcome:
         drifted = self._after(record, "drift", reason, words)
-        if (drifted.state, drifted.message) != (record.state, record.message):
-            with suppress(Rejected):  # it is told again at the next look
-                self._keep(drifted)
+        same = (drifted.state, drifted.reason, drifted.message)
+        if same != (record.state, record.reason, record.message):
+            self._keep_somewhere(drifted)
         return Outcome("drifted", words, plan, drifted)
 
     def _rest(self, record: Record, facts: Facts, plan: Plan, *, act: bool) -> Outcome:
@@ -572,10 +595,10 @@ class Driver:
 
     def _after(self, record: Record, event: str, reason: str, message: str) -> Record:
         state = lifecycle.after(record.state, event)
-        since = record.since if state == record.state else self.host.wall()
+        now = self.host.wall()
+        since = record.since if state == record.state else now
         return with_conditions(
-            replace(record, state=state, reason=reason, message=message, since=since),
-            self.host.wall(),
+            replace(record, state=state, reason=reason, message=message, since=since), now
         )
 
     def _end(self, record: Record, event: str, reason: str, message: str, plan: Plan) -> Outcome:
@@ -609,6 +632,16 @@ class Driver:
         self.journal.keep_record(record)
         with suppress(Rejected):
             self._publish(record)
+
+    def _keep_somewhere(self, record: Record) -> None:
+        """Keep the record in memory where the disk does not take it, and tell the world of it."""
+        try:
+            self._keep(record)
+        except Rejected:
+            with suppress(Rejected):
+                self.journal.keep_late(record)
+            with suppress(Rejected):
+                self._publish(record)
 
     def _publish(self, record: Record) -> None:
         now = self.host.wall()

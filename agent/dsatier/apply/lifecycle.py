@@ -44,6 +44,9 @@ MEANING = {
 
 IN_MOTION = frozenset({"converging", "reverting", "falling-back", "guarding", "withdrawing"})
 
+AT_AN_END = frozenset({"reboot-required", "rollback-failed"})
+"""States from which only what they name leads on: a fault does not change them."""
+
 
 class NotNow(Exception):
     """An event that a state refuses."""

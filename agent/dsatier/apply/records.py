@@ -15,8 +15,8 @@ from dsatier.base.frozen import dataclass, replace
 
 Latch = Literal["none", "fault", "crash"]
 Truth = Literal["True", "False", "Unknown"]
-ProfileStatus = Literal["Accepted", "NoProfile", "Invalid", "Refused", "Failed"]
-"""Refused: out of reach, nothing was written. Failed: tried, and undone."""
+ProfileStatus = Literal["Accepted", "Pending", "NoProfile", "Invalid", "Refused", "Failed"]
+"""Pending: not tried yet. Refused: out of reach, nothing was written. Failed: tried, and undone."""
 
 WITHDRAWN = "Withdrawn"
 """The reason of a host that dsatier was told to let go of: nothing but an apply takes it up."""
@@ -79,6 +79,12 @@ class Record:
     profile_status: ProfileStatus = "Accepted"
     """What became of the profile that the files hold now; another one may be in force."""
     profile_message: str = ""
+    reload_pending: tuple[str, ...] = ()
+    """Files of the profile that have changed since they were read: they count from a reload on."""
+    look_failed: str = ""
+    """Why the host could not be looked at last, empty where it could."""
+    look_failed_since: float = 0.0
+    """Seconds since the epoch of the first look that failed since one went well."""
     faults: int = 0
     """Faults of the engine, ever."""
     repaired: int = 0
@@ -111,22 +117,64 @@ def let_go(record: Record) -> bool:
     return record.state == "unmanaged" and record.reason == WITHDRAWN
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What anybody is told of a host, in every place that tells: the rule for Converged is here."""
+
+    state: str
+    """A state of the lifecycle, or ``unknown``."""
+    reason: str
+    message: str
+    since: float
+    """Seconds since the epoch."""
+    converged: Truth
+
+
+UNKNOWN = "unknown"
+"""What is told for the state of a host that cannot be looked at."""
+CLAIMS = frozenset({"unmanaged", "converged", "drifted", "reverted"})
+"""States that say how the host is. All others say what is being done, or what somebody must do."""
+
+
+def told(record: Record) -> Told:
+    """Return what is told of a host.
+
+    Converged is True only where the last look went well and found every field of a profile
+    proven. How old that look may be is for the reader to say: see ``statusview``.
+    """
+    if record.look_failed and record.state in CLAIMS:
+        since = record.look_failed_since
+        return Told(UNKNOWN, "LookFailed", record.look_failed, since, "Unknown")
+    if record.profile_status == "NoProfile" and record.state in ("converged", "drifted"):
+        # nothing says any more how the host is to be; it is left as the last profile put it
+        last = {condition.type: condition for condition in record.conditions}
+        accepted = last.get("ProfileAccepted")
+        since = record.since if accepted is None else accepted.last_transition_time
+        return Told("unmanaged", "NoProfile", record.profile_message, since, "Unknown")
+    true: Truth = "True" if record.state == "converged" else "False"
+    return Told(record.state, record.reason, record.message, record.since, true)
+
+
 def with_conditions(record: Record, now: float) -> Record:
     """Return ``record`` with the conditions that follow from it."""
     before = {condition.type: condition for condition in record.conditions}
 
-    def condition(kind: str, true: bool | None, reason: str, message: str) -> Condition:
-        status: Truth = "Unknown" if true is None else "True" if true else "False"
+    def condition(kind: str, true: bool | Truth, reason: str, message: str) -> Condition:
+        status: Truth = true if isinstance(true, str) else "True" if true else "False"
         last = before.get(kind)
         since = last.last_transition_time if last is not None and last.status == status else now
         return Condition(kind, status, reason, message, since)
 
     state = record.state
     moving = state in IN_MOTION
+    now_told = told(record)
+    tried: bool | Truth = record.profile_status == "Accepted"
+    if record.profile_status == "Pending":
+        tried = "Unknown"
     return replace(
         record,
         conditions=(
-            condition("Converged", state == "converged", record.reason, record.message),
+            condition("Converged", now_told.converged, now_told.reason, now_told.message),
             condition("Progressing", moving, record.reason, record.message if moving else ""),
             condition(
                 "EngineFaulted",
@@ -148,9 +196,15 @@ def with_conditions(record: Record, now: float) -> Record:
             ),
             condition(
                 "ProfileAccepted",
-                record.profile_status == "Accepted",
+                tried,
                 record.profile_status,
                 record.profile_message,
+            ),
+            condition(
+                "ReloadPending",
+                bool(record.reload_pending),
+                "FilesChanged" if record.reload_pending else "NothingChanged",
+                ", ".join(record.reload_pending),
             ),
         ),
     )

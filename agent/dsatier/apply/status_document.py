@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dsatier.apply.lifecycle import IN_MOTION, MEANING
-from dsatier.apply.records import Record, let_go
+from dsatier.apply.lifecycle import AT_AN_END, IN_MOTION, MEANING
+from dsatier.apply.records import UNKNOWN, Record, let_go, told
 from dsatier.base.frozen import asdict
 
 AGAIN = "`systemctl reload dsatier` (`dsatier apply` where no daemon runs)"
@@ -20,27 +20,32 @@ REMEDIES = {
     "rollback-failed": "read the reason, mend it, then run `dsatier rollback` again",
     "reboot-required": "drain the host and reboot it",
 }
+NOT_KNOWN = "the host cannot be looked at, so nobody knows how it is"
 MOVING = "wait: it is under way"
 MEND = "mend the profile, or what it needs of the host, then `systemctl reload dsatier`"
+LOOK_AGAIN = "read the reason, and `journalctl -u dsatier`; the daemon looks again by itself"
+TO_COME = f"the profile that the files hold has not been tried yet: {AGAIN}"
 BACK = f"nothing; when dsatier is to take the host up again: {AGAIN}"
 
 
 def status(record: Record, hostname: str, now: float) -> dict[str, Any]:
     """Return the status document of ``record``. ``now`` is seconds since the epoch."""
+    now_told = told(record)
     return {
         "schema_version": 1,
         "hostname": hostname,
-        "state": record.state,
-        "meaning": MEANING[record.state],
-        "reason": record.reason,
-        "message": record.message,
-        "since": record.since,
+        "state": now_told.state,
+        "meaning": MEANING.get(now_told.state, NOT_KNOWN),
+        "reason": now_told.reason,
+        "message": now_told.message,
+        "since": now_told.since,
         "remedy": remedy(record),
         "boot_id": record.boot_id,
         "written_at": now,
         "observed_generation": record.generation,
         "profile_digest": record.profile_digest,
         "profile": {"status": record.profile_status, "message": record.profile_message},
+        "reload_pending": list(record.reload_pending),
         "latch": record.latch,
         "faults": record.faults,
         "repaired": record.repaired,
@@ -50,10 +55,16 @@ def status(record: Record, hostname: str, now: float) -> dict[str, Any]:
 
 def remedy(record: Record) -> str:
     """Return what an operator is to do."""
-    if record.state in IN_MOTION:
+    state = told(record).state
+    if state in IN_MOTION:
         return MOVING
+    if state == UNKNOWN:
+        return LOOK_AGAIN
     if let_go(record):
         return BACK
-    if record.profile_status not in ("Accepted", "NoProfile") and record.latch == "none":
-        return MEND
-    return REMEDIES[record.state]
+    if record.latch == "none" and state not in AT_AN_END:
+        if record.profile_status == "Pending":
+            return TO_COME
+        if record.profile_status not in ("Accepted", "NoProfile"):
+            return MEND
+    return REMEDIES[state]

@@ -68,7 +68,7 @@ class AtStart:
 
 def read(host: Host, facts: Facts) -> Intent:
     """Read the drop-ins of a host. Raises Invalid."""
-    return _intent(_texts(host), facts, host)
+    return _intent(texts(host), facts, host)
 
 
 def is_current(intent: Intent, host: Host, facts: Facts) -> bool:
@@ -76,10 +76,10 @@ def is_current(intent: Intent, host: Host, facts: Facts) -> bool:
     if not intent.is_for(facts):
         return False
     try:
-        texts = _texts(host)
+        now = texts(host)
     except Invalid:
         return False
-    return texts == intent.sources and _queue_file(intent.profile, host) == intent.queues
+    return now == intent.sources and _queue_file(intent.profile, host) == intent.queues
 
 
 def reread(kept: str, facts: Facts) -> Intent:
@@ -137,10 +137,20 @@ def _intent(
     )
 
 
-def _texts(host: Host) -> tuple[tuple[str, str], ...]:
+def texts(host: Host) -> tuple[tuple[str, str], ...]:
+    """Return path and text of every drop-in, in order. Raises Invalid."""
     from dsatier.profile.dropins import find
 
     return tuple((source.path, source.text) for source in find(host).sources)
+
+
+def queue_file_of(intent: Intent, host: Host) -> str | None:
+    """Return the path of the queue file of an intent, None where it is as it was read."""
+    if _queue_file(intent.profile, host) == intent.queues:
+        return None
+    engine = intent.profile.engine if intent.profile else None
+    named = engine.work_queues if isinstance(engine, DsaEngine) else None
+    return named.file if isinstance(named, QueueFile) else None
 
 
 def _queue_file(profile: Profile | None, host: Host) -> str | None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exit codes, which are frozen, and how an outcome becomes one."""
 
-OK, FAILED, PENDING, NOT_RUNNING, NOT_COMPLIANT = 0, 1, 2, 3, 4
+OK, FAILED, PENDING, NOT_RUNNING, NOT_COMPLIANT, NO_PROFILE = 0, 1, 2, 3, 4, 5
 LOCKED, USAGE, BAD_PROFILE, CONFIGURATION = 11, 64, 65, 78
 
 RESULTS = {

@@ -27,6 +27,7 @@ from dsatier.base.exits import (
     CONFIGURATION,
     FAILED,
     LOCKED,
+    NO_PROFILE,
     NOT_COMPLIANT,
     OK,
     PENDING,
@@ -85,9 +86,7 @@ def run(argv: list[str]) -> int:
         return _say(invalid, BAD_PROFILE)
     except NoProfile as none:
         why = f" ({none})" if str(none) else ""
-        # a file that was named must apply; drop-ins may all be for other hosts
-        code = FAILED if options.profile else OK
-        return _say(f"no profile applies to this host{why}: it is left as it is", code)
+        return _say(f"no profile applies to this host{why}: it is left as it is", none.code)
     except Locked as locked:
         return _say(f"another dsatier is at work: {locked.holder}", LOCKED)
     except Spoilt as spoilt:
@@ -114,7 +113,15 @@ def _open(options: Namespace) -> Iterator[Host]:
     if options.host is None:
         if options.sim_state is not None:
             raise WrongUsage("--sim-state goes with --host sim:FILE")
-        yield FileHost(options.root or "/")
+        files = FileHost(options.root or "/")
+        simulated = _simulated_there(files)
+        if simulated is not None and options.command in OF_KERNEL:
+            raise WrongUsage(
+                f"{options.command}: the daemon below {options.root or '/'} keeps a simulated host "
+                f"({simulated}), whose kernel is not in these files: expected `--host {simulated}` "
+                f"for a fresh one, or a command that asks the daemon (status, reload, simulate)"
+            )
+        yield files
         return
     kind, _, name = options.host.partition(":")
     if kind != "sim" or not name:
@@ -123,6 +130,20 @@ def _open(options: Namespace) -> Iterator[Host]:
         raise WrongUsage("--host and --root exclude each other")
     with _simulated(name, options.sim_state) as host:
         yield host
+
+
+OF_KERNEL = frozenset({"facts", "plan", "verify", "doctor", "explain", "measure"})
+"""The commands that look at the kernel's files, and take no lock that a daemon holds."""
+
+
+def _simulated_there(host: FileHost) -> str | None:
+    """Return the words for the simulated host of a daemon that lives below a root, if one does."""
+    try:
+        daemon = status.parse(host.read(STATUS))["daemon"]
+        words, process = daemon["simulated"], daemon["pid"]
+    except (HostError, ValueError, LookupError, TypeError):
+        return None
+    return str(words) if words and status.alive(process) else None
 
 
 @contextmanager
@@ -190,16 +211,29 @@ def _progress(options: Namespace) -> Callable[[Progress], None]:
 class NoProfile(Exception):
     """No profile applies to this host."""
 
+    def __init__(self, loaded: Loaded, code: int) -> None:
+        super().__init__("; ".join(f"{one.path}: {one.reason}" for one in loaded.skipped))
+        self.code = code
+
+
+def _applying(options: Namespace, host: Host | None, facts: Facts, none: int) -> Loaded:
+    """Return the profile of a host. Raises NoProfile, with the exit code ``none``."""
+    loaded = _sources(options, host, facts)
+    if loaded.profile is None:
+        # a file that was named must apply; drop-ins may all be for other hosts
+        raise NoProfile(loaded, FAILED if options.profile else none)
+    return loaded
+
 
 @contextmanager
 def _driving(options: Namespace) -> Iterator[tuple[Driver, Target]]:
     """Yield a driver that holds the host's lock, and what the profile wants."""
     with _open(options) as host, host.lock(LOCK, _holder(options)):
         facts = Observer(host).look()
-        loaded = _sources(options, host, facts)
-        if loaded.profile is None and getattr(options, "plan", None) is None:
-            reasons = "; ".join(f"{one.path}: {one.reason}" for one in loaded.skipped)
-            raise NoProfile(reasons)
+        if getattr(options, "plan", None) is None:
+            loaded = _applying(options, host, facts, OK)
+        else:
+            loaded = _sources(options, host, facts)
         driver = Driver(
             host,
             slow_node=_slow_node(loaded),
@@ -246,21 +280,15 @@ def _check(options: Namespace) -> int:
 
 
 def _plan(options: Namespace) -> int:
+    none = NO_PROFILE if options.detailed_exitcode else OK
     if options.facts is not None:
         facts = _captured(options.facts)
-        loaded = _sources(options, None, facts)
-        wanted = target(_local, loaded, facts, None)
-        plan = prepare(
-            facts,
-            wanted.desired,
-            extra=wanted.extra,
-            untouched=wanted.untouched,
-            digest=wanted.digest,
-        )
+        loaded = _applying(options, None, facts, none)
+        plan = _full_plan(facts, target(_local, loaded, facts, None))
     else:
         with _open(options) as host:
             facts = Observer(host).look()
-            loaded = _sources(options, host, facts)
+            loaded = _applying(options, host, facts, none)
             driver = Driver(host, slow_node=_slow_node(loaded))
             wanted = target(host.read, loaded, facts, driver.journal.originals())
             plan = driver.plan_for(wanted, driver.journal.record())
@@ -268,6 +296,17 @@ def _plan(options: Namespace) -> int:
     if plan.verdict != "ready":
         return NOT_COMPLIANT
     return PENDING if plan.steps and options.detailed_exitcode else OK
+
+
+def _full_plan(facts: Facts, wanted: Target) -> Plan:
+    """Return the plan to all that is wanted, whatever is latched."""
+    return prepare(
+        facts,
+        wanted.desired,
+        extra=wanted.extra,
+        untouched=wanted.untouched,
+        digest=wanted.digest,
+    )
 
 
 def _apply(options: Namespace) -> int:
@@ -288,34 +327,35 @@ def _reconcile(options: Namespace) -> int:
 def _verify(options: Namespace) -> int:
     with _open(options) as host:
         facts = Observer(host).look()
-        loaded = _sources(options, host, facts)
+        loaded = _applying(options, host, facts, NO_PROFILE)
         driver = Driver(host, slow_node=_slow_node(loaded))
         wanted = target(host.read, loaded, facts, driver.journal.originals())
-        outcome = driver.reconcile(wanted, act=False)
-        plan = driver.plan_for(wanted, driver.journal.record())
-    steps = plan.steps
+        outcome = driver.reconcile(wanted, act=False, facts=facts)
+        record = driver.journal.record()
+    plan = _full_plan(facts, wanted)  # a latch excuses nothing
+    latched = outcome.message if outcome.result == "degraded" else record.latch_reason
+    good = not plan.steps and plan.verdict == "ready" and not latched
     if options.json:
         _json(
             {
                 "schema_version": 1,
-                "compliant": not steps and outcome.result not in ("degraded", "drifted"),
+                "compliant": good,
                 "verdict": plan.verdict,
-                "message": outcome.message,
+                "message": latched or outcome.message,
                 "differences": [
-                    {"what": s.what, "expected": s.after, "found": s.before} for s in steps
+                    {"what": s.what, "expected": s.after, "found": s.before} for s in plan.steps
                 ],
             }
         )
-    else:
-        for step in steps:
-            print(f"{step.what}: expected {step.after}, found {step.before}")
-        for finding in plan.findings:
-            print("\n".join(render.finding_lines(finding)))
-        if outcome.result == "degraded":
-            print(f"engine fault: {outcome.message}")
-        if not steps and plan.verdict == "ready":
-            print("the host is as its profile says")
-    good = not steps and plan.verdict == "ready" and outcome.result in ("unchanged", "pending")
+        return OK if good else NOT_COMPLIANT
+    for step in plan.steps:
+        print(f"{step.what}: expected {step.after}, found {step.before}")
+    for finding in plan.findings:
+        print("\n".join(render.finding_lines(finding)))
+    if latched:
+        print(f"latched until `dsatier clear`: {latched}")
+    if good:
+        print("the host is as its profile says")
     return OK if good else NOT_COMPLIANT
 
 
@@ -325,7 +365,9 @@ def _status(options: Namespace) -> int:
             text = host.read(STATUS)
         except Missing:
             text = ""
-        return status.show(text, STATUS, as_json=options.json, now=host.wall())
+        return status.show(
+            text, STATUS, as_json=options.json, now=host.wall(), one_line=options.check
+        )
 
 
 def _withdraw(verb: Callable[[Driver], Outcome]) -> Callable[[Namespace], int]:
@@ -366,16 +408,14 @@ def _facts(options: Namespace) -> int:
 def _doctor(options: Namespace) -> int:
     if options.facts is not None:
         facts = _captured(options.facts)
-        loaded = _sources(options, None, facts)
-        wanted = target(_local, loaded, facts, None)
-        plan = prepare(facts, wanted.desired, extra=wanted.extra)
+        loaded = _applying(options, None, facts, NO_PROFILE)
+        plan = _full_plan(facts, target(_local, loaded, facts, None))
     else:
         with _open(options) as host:
             facts = Observer(host).look()
-            loaded = _sources(options, host, facts)
+            loaded = _applying(options, host, facts, NO_PROFILE)
             before = Journal(host).originals()
-            wanted = target(host.read, loaded, facts, before)
-            plan = prepare(facts, wanted.desired, extra=wanted.extra)
+            plan = _full_plan(facts, target(host.read, loaded, facts, before))
     if options.json:
         findings = [schema.dump(finding) for finding in plan.findings]
         _json({"schema_version": 1, "reachable": plan.verdict == "ready", "findings": findings})

@@ -142,10 +142,16 @@ COMMANDS: tuple[Command, ...] = (
         "status",
         "what state the host is in, since when, and what to do",
         "Reads what the last run left in /run/dsatier/status.json; needs no privilege. Exit "
-        "code 0 when converged, 3 when dsatier has not run since boot or its daemon is gone, 4 "
-        "otherwise.",
+        "code 0 when converged on the profile that the files hold, 3 when dsatier has not run "
+        "since boot, its daemon is gone or its last look is too old, 4 otherwise.",
         (
             JSON,
+            Option(
+                ("--check",),
+                "one line, and exit code 0 only where all is well: for probes and playbooks",
+                None,
+                "store_true",
+            ),
             Option(("--watch",), "go on, and show every change", None, "store_true"),
         ),
     ),
@@ -290,8 +296,9 @@ EXIT_CODES = (
     (0, "ok"),
     (1, "failed; the host is as it was, or the message says where it is"),
     (2, "changes pending (plan --detailed-exitcode)"),
-    (3, "dsatier has not run since boot, or its daemon is not running"),
+    (3, "dsatier has not run since boot, its daemon is not running, or its last look is too old"),
     (4, "not compliant, not reachable, or degraded"),
+    (5, "no profile applies to this host (verify, doctor, plan --detailed-exitcode)"),
     (11, "another dsatier holds the lock"),
     (64, "wrong command line"),
     (65, "bad profile, plan or facts"),

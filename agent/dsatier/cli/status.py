@@ -7,9 +7,10 @@ from time import localtime, sleep, strftime, time
 
 PATH = "/run/dsatier/status.json"
 OK, FAILED, NOT_RUNNING, NOT_COMPLIANT, INTERRUPTED = 0, 1, 3, 4, 130
-GOOD = ("converged",)
 TAKEN = ("Accepted", "NoProfile")
 """What becomes of a profile that nobody has to mend."""
+WITHOUT_DAEMON = 3600
+"""Seconds for which a single run's look says how the host is."""
 GRACE = 60
 """Seconds that the daemon may be late with a look before it is told to have stopped."""
 LOOK_AFTER = "see `systemctl status dsatier` and `journalctl -u dsatier`"
@@ -26,13 +27,15 @@ if TYPE_CHECKING:
 
 def status_main(argv: "list[str]") -> "int | None":
     """Print the status. Returns None where the words need the whole command line."""
-    root, as_json, follow, words = "", False, False, list(argv)
+    root, as_json, follow, one_line, words = "", False, False, False, list(argv)
     while words:
         word = words.pop(0)
         if word == "--json":
             as_json = True
         elif word == "--watch":
             follow = True
+        elif word == "--check":
+            one_line = True
         elif word == "--root" and words:
             root = words.pop(0)
         elif word.startswith("--root="):
@@ -47,11 +50,15 @@ def status_main(argv: "list[str]") -> "int | None":
     except OSError as error:
         print(_unreadable(path, error), file=sys.stderr)
         return FAILED
-    return show(text, path, as_json=as_json, now=time())
+    return show(text, path, as_json=as_json, now=time(), one_line=one_line)
 
 
-def show(text: str, path: str, *, as_json: bool, now: float) -> int:
+def show(text: str, path: str, *, as_json: bool, now: float, one_line: bool = False) -> int:
     """Print the status document ``text`` and return the exit code."""
+    if text and one_line:
+        words, code = checked(text, path, now)
+        print(words, file=sys.stderr if code else sys.stdout)
+        return code
     if not text:
         print(_missing(path, "`dsatier apply` applies the profile"), file=sys.stderr)
         return NOT_RUNNING
@@ -150,8 +157,7 @@ def told(
     """Return what is printed of the document ``text``, what is complained of, and the exit code."""
     try:
         document = parse(text)
-        state = document["state"]
-        late = stale(document, now, alive)
+        late, wrong = stale(document, now, alive), unhealthy(document)
         words = text if as_json else screen(document, now, late)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         complaint = (
@@ -161,20 +167,63 @@ def told(
         return "", complaint, FAILED
     if late:
         return words, f"dsatier status: {late}; {LOOK_AFTER}" if as_json else "", NOT_RUNNING
-    return words, "", OK if state in GOOD else NOT_COMPLIANT
+    return words, "", NOT_COMPLIANT if wrong else OK
+
+
+def checked(
+    text: str, path: str, now: float, alive: "Callable[[int], bool]" = alive
+) -> "tuple[str, int]":
+    """Return one line that tells whether all is well with a host, and the exit code."""
+    try:
+        document = parse(text)
+        late = stale(document, now, alive)
+        wrong = unhealthy(document)
+        name = document["hostname"]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        words = f"{path}: expected a status that dsatier wrote, found something else ({error})"
+        return words, FAILED
+    if not late and not wrong:
+        return f"{name}: healthy: {document['meaning']}", OK
+    line = " ".join(f"{name}: {late or wrong}".split())
+    return line, NOT_RUNNING if late else NOT_COMPLIANT
+
+
+def unhealthy(document: "dict[str, Any]") -> str:
+    """Return what is not well with a host, empty where all is; its document is not stale.
+
+    It is the rule of the metric ``dsatier_healthy``, too.
+    """
+    if document["state"] != "converged":
+        return f"{document['state']}: {document['reason']}: {document['message']}"
+    if document.get("latch", "none") != "none":
+        return f"latched: {document['latch']}"
+    profile = document.get("profile")
+    if profile is not None and profile["status"] != "Accepted":
+        why = f"{profile['status']}: {profile['message']}"
+        return f"the profile that the files hold is not in force: {why}"
+    if pending := document.get("reload_pending"):
+        return f"changed and not reloaded: {', '.join(pending)}"
+    return ""
 
 
 def stale(document: "dict[str, Any]", now: float, alive: "Callable[[int], bool]" = alive) -> str:
     """Return why the document says no more how the host is, empty where it does.
 
-    Only a document that a daemon wrote can be stale: other runs look once and end.
+    The last look of a daemon is as old as the profile allows, that of a single run an hour.
     """
-    daemon = document.get("daemon")
-    if daemon is None:
+    if "daemon" not in document:
+        written = document.get("written_at", now)
+        if written + WITHOUT_DAEMON < now:
+            return f"STALE: nobody has looked at the host since: it was {_ago(now - written)}"
         return ""
+    daemon = document["daemon"]
+    if daemon is None:
+        return f"STALE: the daemon was stopped {_ago(now - document.get('written_at', now))}"
     process, looked = daemon["pid"], daemon["looked_at"]
     if not alive(process):
         return f"STALE: the daemon (process {process}) is gone; it looked {_ago(now - looked)}"
+    if document["state"] == "unknown":  # its looks fail, and it says so as long as it tries
+        looked = document["written_at"]
     if looked + daemon["look_within"] + GRACE < now:
         return (
             f"STALE: the daemon (process {process}) has stopped looking: it looked "
@@ -232,6 +281,8 @@ def screen(document: "dict[str, Any]", now: float, late: str = "") -> str:
     if profile is not None and profile["status"] not in TAKEN:
         message = profile["message"].replace("\n", "\n" + " " * 12)
         lines.append(f"  rejected  {profile['status']}: {message}")
+    if pending := document.get("reload_pending"):
+        lines.append(f"  pending   {', '.join(pending)}: changed since, `systemctl reload dsatier`")
     lines.append(
         f"  counted   {_many(document['repaired'], 'repair')} of drift, "
         f"{_many(document['faults'], 'fault')}"

@@ -23,6 +23,7 @@ from dsatier.apply.execute import Progress
 from dsatier.apply.journal import Journal, Spoilt
 from dsatier.apply.lifecycle import NotNow
 from dsatier.apply.outcome import Outcome
+from dsatier.apply.records import told
 from dsatier.base.exits import BAD_PROFILE, FAILED, OK, RESULTS
 from dsatier.base.frozen import dataclass
 from dsatier.base.problem import Invalid
@@ -65,6 +66,8 @@ class Surroundings:
     """Seconds between two signs of life that the service manager asks for; 0 for none."""
     simulate: Callable[[dict[str, Any]], str] | None = None
     """Does what is asked of a simulated host; None where the host is real."""
+    simulated: str | None = None
+    """The words for a simulated host, as ``--host`` takes them."""
 
 
 class Daemon:
@@ -137,8 +140,9 @@ class Daemon:
             self._turn(self._wait())
         self._around.notify("STOPPING=1")
         self._say("stopping: the host is left as it is")
-        with suppress(Rejected):
+        with suppress(*_TROUBLE, Rejected):
             self._keeper.tell()
+            self._journal.publish_metrics(self._metrics(self._keeper.facts))
         self._log.notice("stopped", state=self._journal.record().state)
         return OK
 
@@ -208,9 +212,9 @@ class Daemon:
         if self._around.events is not None:
             poll.register(self._around.events, select.POLLIN)
             poll.register(self._around.events.swaps, select.POLLPRI)
-        for told in (self._around.drops, self._keeper.begun):
-            if told is not None:
-                poll.register(told, select.POLLIN)
+        for one in (self._around.drops, self._keeper.begun):
+            if one is not None:
+                poll.register(one, select.POLLIN)
         listening = self._keeper.managed and time.monotonic() >= self._listen_at
         if self._watch is not None and listening:
             poll.register(self._watch, select.POLLIN)
@@ -387,7 +391,8 @@ class Daemon:
         self._unwritten = ""
         if self._around.events is not None:
             self._around.events.drain()  # what the pass itself did
-        words = f"{record.state}: {record.message or record.reason}"
+        now_told = told(record)
+        words = f"{now_told.state}: {now_told.message or now_told.reason}"
         if record.profile_status != "Accepted":
             words += f"; profile {record.profile_status}: {record.profile_message}"
         self._say(words)
@@ -396,6 +401,9 @@ class Daemon:
         self._healthy = False
         self._log.error("look failed", message=str(trouble), reason=type(trouble).__name__)
         self._say(f"cannot look at the host: {trouble}")
+        with suppress(*_TROUBLE, Rejected):
+            self._keeper.tell_failure(f"cannot look at the host: {trouble}")
+            self._journal.publish_metrics(self._metrics(None))
         return Outcome("refused", f"cannot look at the host: {trouble}")
 
     # -- orders ------------------------------------------------------------
@@ -486,6 +494,7 @@ class Daemon:
                 "looked_at": self._looked or self._started,
                 "look_within": self._keeper.interval,
                 "doing": self._keeper.doing,
+                "simulated": self._around.simulated,
             }
         }
 
@@ -494,9 +503,17 @@ class Daemon:
             self._said = words
             self._around.notify(f"STATUS={words.splitlines()[0]}")
 
-    def _metrics(self, facts: Facts) -> str:
+    def _metrics(self, facts: Facts | None) -> str:
         reloads = dict.fromkeys(RELOADS, 0) | self._tally.reloads
-        running = metrics.Running(__version__, self._started, self._looked, reloads)
+        within = self._keeper.interval
+        running = metrics.Running(
+            __version__,
+            self._started,
+            self._looked,
+            reloads,
+            look_within=within,
+            stopping=self._stopping,
+        )
         return metrics.render(self._journal.record(), facts, running, self._tally.durations)
 
     @staticmethod

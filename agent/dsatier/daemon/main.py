@@ -81,6 +81,7 @@ def daemon(root: str | None = None, host: str | None = None, log_level: str = "i
                 drops=_watch(the_host, folders=True),
                 watchdog=int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6,
                 simulate=simulate,
+                simulated=None if simulate is None else host,
             )
             try:
                 return Daemon(the_host, around, own, reading).run()

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from dsatier.apply.counters import Duration
 from dsatier.apply.lifecycle import STATES
-from dsatier.apply.records import Record
+from dsatier.apply.records import UNKNOWN, Record, told
 from dsatier.base.frozen import dataclass
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import live
@@ -36,6 +36,10 @@ class Running:
     reloads: Mapping[str, int] | None = None
     """How many ended with each result. A result that is named from the start, with 0, can be
     alerted on when it first happens."""
+    look_within: float | None = None
+    """Seconds from one look to the next, at most."""
+    stopping: bool = False
+    """It ends: nobody looks after the host from now on."""
 
 
 def render(
@@ -43,12 +47,28 @@ def render(
 ) -> str:
     """Return the whole file. ``facts`` is None before the first look."""
     families = [
+        _one(
+            "dsatier_healthy",
+            "gauge",
+            "Whether all was well at the last look, as `dsatier status --check` tells.",
+            int(healthy(record) and not running.stopping),
+        ),
         *_lifecycle(record),
         *_steps(durations),
         *_daemon(running),
         *(_kernel(facts) if facts is not None else ()),
     ]
     return "".join(map(str, families))
+
+
+def healthy(record: Record) -> bool:
+    """Tell whether all is well: what the files hold is in force and proven, nothing waits."""
+    return (
+        told(record).converged == "True"
+        and record.latch == "none"
+        and record.profile_status == "Accepted"
+        and not record.reload_pending
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +116,19 @@ def _by(name: str, kind: str, text: str, label: str, values: Mapping[str, float]
 
 
 def _lifecycle(record: Record) -> Iterator[_Family]:
+    now_told = told(record)
     yield _by(
         "dsatier_state",
         "gauge",
         "State of the lifecycle: 1 for the one that the host is in.",
         "state",
-        {state: int(state == record.state) for state in STATES},
+        {state: int(state == now_told.state) for state in (*STATES, UNKNOWN)},
     )
     yield _one(
         "dsatier_state_since_seconds",
         "gauge",
         "When the state was reached, in seconds since the epoch.",
-        record.since or None,
+        now_told.since or None,
     )
     yield _Family(
         "dsatier_condition",
@@ -169,6 +190,12 @@ def _daemon(running: Running) -> Iterator[_Family]:
         "gauge",
         "When the daemon last looked at the host, in seconds since the epoch.",
         running.looked,
+    )
+    yield _one(
+        "dsatier_look_within_seconds",
+        "gauge",
+        "Seconds from one look at the host to the next, at most: drift.interval of the profile.",
+        running.look_within,
     )
     yield _one(
         "dsatier_daemon_start_timestamp_seconds",

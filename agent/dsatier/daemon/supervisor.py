@@ -58,6 +58,8 @@ class Keeper:
         """A child that reads the files ahead of a reload."""
         self._ahead: Intent | None = None
         """What the files ask for, read ahead of a reload that may come: nothing acts on it."""
+        self._texts: dict[str, str] = {}
+        """Path and text of the files that were read last."""
         self._force: Intent | None = None
         """What is in force: kept when the files ask for something that is wrong."""
         self._failures = 0
@@ -93,7 +95,24 @@ class Keeper:
 
     def tell(self) -> Record:
         """Publish the status as it is now. May raise Rejected."""
-        return self._driver.tell(*self.verdict)
+        return self._driver.tell(*self.verdict, self.pending())
+
+    def pending(self) -> tuple[str, ...]:
+        """Return the files of the profile that are not as they were read."""
+        try:
+            now = dict(intent.texts(self._host))
+        except Invalid as invalid:
+            return (str(invalid).partition("\n")[0],)
+        read = self._texts
+        found = {path for path in now.keys() | read.keys() if now.get(path) != read.get(path)}
+        newest = self._newest
+        if newest is not None and (path := intent.queue_file_of(newest, self._host)):
+            found.add(path)
+        return tuple(sorted(found))
+
+    def tell_failure(self, why: str) -> Record:
+        """Publish that the host cannot be looked at."""
+        return self._driver.tell_failure(why)
 
     def greet(self) -> None:
         """Publish what is known before the first look. May raise Rejected."""
@@ -271,10 +290,12 @@ class Keeper:
 
     def _took(self, found: Intent | Invalid) -> Invalid | None:
         if isinstance(found, Invalid):
+            with suppress(Invalid):
+                self._texts = dict(intent.texts(self._host))
             self._newest = None
             self._judge("Invalid", str(found))
             return found
-        self._newest = found
+        self._newest, self._texts = found, dict(found.sources)
         digest = self._journal.record().profile_digest
         if self._force is None and found.digest == digest:
             self._force = found  # put there by a single run of the command, and adopted
@@ -284,10 +305,22 @@ class Keeper:
                 with suppress(Rejected):
                     self._journal.forget_accepted()
             self._judge("NoProfile", _none(found, managed=digest != ""))
-        elif self.verdict[0] in ("NoProfile", "Invalid"):
-            self.verdict = "Accepted", ""  # until it is tried
-            self._driver.tell(*self.verdict)
+        elif not _same(found, self._force):
+            if self.verdict[0] in ("Accepted", "NoProfile", "Invalid"):
+                self._pend()
+        elif self.verdict[0] in ("NoProfile", "Invalid", "Pending"):
+            self._accept()
         return None
+
+    def _pend(self) -> None:
+        """Tell that what the files hold has not been tried yet."""
+        self.verdict = "Pending", "it has not been tried on this host yet"
+        self._driver.tell(*self.verdict)
+
+    def _accept(self) -> None:
+        """Tell that what the files hold is what was in force before."""
+        self.verdict = "Accepted", ""
+        self._driver.tell(*self.verdict)
 
     def _target(self, wanted: Intent, facts: Facts) -> Target:
         return target(wanted.reads, wanted, facts, self._journal.originals())

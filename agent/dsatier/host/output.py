@@ -39,10 +39,10 @@ def prepare() -> None:
 
 def tell(words: str, end: str = "\n") -> None:
     """Write a line to standard error. A line that cannot be written is dropped."""
-    from contextlib import suppress
-
-    with suppress(OSError, ValueError):
+    try:  # noqa: SIM105 - contextlib costs more than `status` may take
         print(words, end=end, file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        pass
 
 
 def tell_at_once(words: str) -> None:
@@ -50,15 +50,16 @@ def tell_at_once(words: str) -> None:
 
     What the signal interrupted may be a write to the same stream: its buffer is not touched.
     """
-    import select
-    from contextlib import suppress
+    from select import POLLOUT, poll  # those who take no signals need it not
 
-    with suppress(OSError, ValueError):
+    try:
         descriptor = sys.stderr.fileno()
-        ready = select.poll()
-        ready.register(descriptor, select.POLLOUT)
+        ready = poll()
+        ready.register(descriptor, POLLOUT)
         if ready.poll(0):
             os.write(descriptor, f"{words}\n".encode(errors="backslashreplace"))
+    except (OSError, ValueError):
+        pass
 
 
 def report(words: str, *, error: bool = False) -> None:
@@ -72,13 +73,13 @@ def report(words: str, *, error: bool = False) -> None:
 
 def discard(stream: "TextIO") -> None:
     """Have what a stream still holds go nowhere, so that the end of the process is silent."""
-    from contextlib import suppress
-
-    with suppress(OSError, ValueError):
+    try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
         stream.flush()
+    except (OSError, ValueError):
+        pass
 
 
 def settle() -> None:

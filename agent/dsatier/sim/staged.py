@@ -24,6 +24,12 @@ from dsatier.sim.host import SimHost
 REAL = ("/etc/dsatier.d", "/run/dsatier", "/usr/lib/dsatier.d", "/var/lib/dsatier")
 """What lies below the root; /run/dsatier.d is covered by /run/dsatier."""
 KERNEL = ("/proc/", "/sys/", "/dev/")
+WITHOUT_EFFECT = {
+    "crash": "end the daemon's process instead (`kill -9`)",
+    "disk": "its own files are real ones; fill the file system that they are on instead",
+    "clock-jump": "its wall clock is the machine's own",
+}
+"""Kinds of faults that meet what is real here, and what does the same."""
 _LARGEST = 4 << 20
 
 
@@ -58,6 +64,8 @@ class StagedHost(SimHost):
             case {"poke": [str(path), str(text)]}:
                 self.poke(path, text)
                 return f"wrote {text.strip()} to {path}"
+            case {"inject": {"kind": str(kind)}} if kind in WITHOUT_EFFECT:
+                raise ValueError(f"{kind} has no effect here: {WITHOUT_EFFECT[kind]}")
             case {"inject": {"kind": str(kind)} as fault} if kind in KINDS:
                 whole = json.loads(spec.dump(self.kernel.spec)) | {"faults": [fault]}
                 self.inject(spec.parse(json.dumps(whole)).faults[0])

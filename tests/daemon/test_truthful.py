@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whoever asks a daemon how its host is, by whatever interface, is told the truth."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from dsatier.apply import wanted as intent
+from dsatier.apply.journal import Journal
+from dsatier.apply.wanted import AtStart
+from dsatier.daemon.log import logger
+from dsatier.daemon.supervisor import Keeper
+from dsatier.facts.observe.observer import observe
+from dsatier.sim.host import SimHost
+from tests.daemon.running import Running, daemon
+from tests.daemon.test_daemon import BOTH, COMPACT, ONE, WRONG
+
+HEALTHY = "dsatier_healthy"
+CONVERGED = 'dsatier_condition{type="Converged",status="True"}'
+
+
+@pytest.fixture
+def running() -> Iterator[Running]:
+    """A daemon whose host has converged."""
+    with daemon("sim:dsa2") as found:
+        found.profile(ONE)
+        assert found.reload().code == 0
+        yield found
+
+
+def check(running: Running, code: int) -> str:
+    """Return the one line of ``status --check``, which ends with ``code``."""
+    ran = running.run("status", "--check")
+    assert ran.code == code, ran
+    line = ran.err if code else ran.out
+    assert line.count("\n") == 1
+    return line
+
+
+def test_all_is_well(running: Running) -> None:
+    assert check(running, 0).startswith("dsa2: healthy: ")
+    assert running.run("status").code == 0
+    assert running.metrics()[HEALTHY] == 1
+
+
+def test_files_that_were_changed_and_not_reloaded_are_told(running: Running) -> None:
+    """By hand, by a configuration manager, by an upgrade: it strikes at the next start."""
+    for folder, text in (("etc/dsatier.d", BOTH), ("usr/lib/dsatier.d", ONE)):
+        path = running.root / folder / "60-more.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        running.look()  # it follows the folder that was made
+        path.write_text(text, encoding="utf-8")
+        running.look()
+        name = f"/{folder}/60-more.yaml"
+        assert running.status()["reload_pending"] == [name]
+        assert check(running, 4) == f"dsa2: changed and not reloaded: {name}\n"
+        assert running.run("status").code == 4
+        assert running.metrics()[HEALTHY] == 0
+        assert running.metrics()['dsatier_condition{type="ReloadPending",status="True"}'] == 1
+        path.unlink()
+        running.look()
+        assert check(running, 0)
+    running.profile(ONE + "# the same\n")
+    running.look()
+    assert check(running, 4)
+    assert running.reload().code == 0
+    assert check(running, 0)
+
+
+def test_a_wrong_profile_is_told(running: Running) -> None:
+    running.profile(WRONG)
+    assert running.reload().code == 65
+    assert "not in force: Invalid: " in check(running, 4)
+    assert running.run("status").code == 4
+    assert (running.metrics()[HEALTHY], running.metrics()[CONVERGED]) == (0, 1)
+
+
+def test_a_host_without_a_profile_any_more_is_told(running: Running) -> None:
+    running.profile("")
+    assert running.reload().code == 0
+    status = running.status()
+    assert (status["state"], status["reason"]) == ("unmanaged", "NoProfile")
+    assert check(running, 4).startswith("dsa2: unmanaged: NoProfile: ")
+    assert (running.metrics()[HEALTHY], running.metrics()[CONVERGED]) == (0, 0)
+
+
+def test_a_daemon_that_was_stopped_is_told(running: Running) -> None:
+    assert running.stop() == 0
+    assert check(running, 3).startswith("dsa2: STALE: the daemon was stopped ")
+    assert running.run("status", "--json").code == 3
+    assert running.metrics()[HEALTHY] == 0
+
+
+def test_a_daemon_that_was_killed_is_told(running: Running) -> None:
+    running.kill()
+    assert "is gone" in check(running, 3)
+
+
+def test_how_old_a_look_may_be_is_told(running: Running) -> None:
+    running.profile(ONE + "drift: {interval: 300}\n")
+    assert running.reload().code == 0
+    assert running.metrics()["dsatier_look_within_seconds"] == 300
+
+
+def test_a_host_that_cannot_be_looked_at_is_told() -> None:
+    with daemon("sim:dsa8-seed") as running:
+        running.profile(ONE)
+        assert running.reload().code == 0
+        assert running.poke("/proc/sys/vm/use_dsa_copy_pages", "1").code == 1
+        running.until_state("unknown")
+        status = running.status()
+        assert status["reason"] == "LookFailed"
+        assert "kernel panic" in status["message"]
+        assert check(running, 4).startswith("dsa8-seed: unknown: LookFailed: ")
+        metrics = running.metrics()
+        assert (metrics[HEALTHY], metrics[CONVERGED]) == (0, 0)
+        running.run("simulate", "reboot")
+        assert running.reload().code == 0
+        assert check(running, 0)
+
+
+def test_a_new_profile_at_the_start_is_not_accepted_before_it_was_tried() -> None:
+    host = SimHost.host_for("dsa2")
+    facts = observe(host)
+    wanted = intent.reread(
+        json.dumps({"sources": [["/etc/dsatier.d/50.yaml", ONE]], "queues": None}), facts
+    )
+    log = logger(io.StringIO(), journal=True)
+    keeper = Keeper(host, Journal(host), log, lambda progress: None, dict)
+    keeper.start(AtStart(facts, None, wanted))
+    conditions = {one.type: one.status for one in Journal(host).record().conditions}
+    assert (keeper.verdict[0], conditions["ProfileAccepted"]) == ("Pending", "Unknown")
+    assert keeper.look().result == "changed"
+    conditions = {one.type: one.status for one in Journal(host).record().conditions}
+    assert (keeper.verdict[0], conditions["ProfileAccepted"]) == ("Accepted", "True")
+
+
+@pytest.mark.parametrize("verb", ["facts", "verify", "plan", "doctor"])
+def test_the_files_below_a_simulated_daemon_are_no_host(running: Running, verb: str) -> None:
+    ran = running.run(verb)
+    assert (ran.code, ran.out) == (64, "")
+    assert "keeps a simulated host (sim:dsa2)" in ran.err
+    assert running.run("cat-config").code == 0
+
+
+@pytest.mark.parametrize("kind", ["crash", "disk", "clock-jump"])
+def test_a_fault_without_effect_is_refused(running: Running, kind: str) -> None:
+    ran = running.inject(kind)
+    assert (ran.code, "has no effect here" in ran.err) == (1, True)
+
+
+def test_drift_is_told_with_one_time(running: Running) -> None:
+    assert running.poke(COMPACT, "0").code == 0
+    running.until(lambda: running.status()["repaired"] == 1, "a repair")
+    running.look()
+    status = running.status()
+    (converged,) = [one for one in status["conditions"] if one["type"] == "Converged"]
+    assert status["since"] == converged["last_transition_time"]
+    assert json.dumps(status)
