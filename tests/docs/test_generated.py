@@ -127,10 +127,10 @@ def test_the_example_of_the_manual_is_a_valid_profile() -> None:
 def completed(line: str, folder: Path = ROOT, breaks: str = " \t\n\"'><=;|&(:") -> list[str]:
     """Return what bash offers after ``line``."""
     script = (
-        f"source {ROOT / BASH}; COMP_WORDBREAKS=$2; COMP_LINE=$1; COMP_POINT=${{#1}}; _dsatier; "
+        'source "$3"; COMP_WORDBREAKS=$2; COMP_LINE=$1; COMP_POINT=${#1}; _dsatier; '
         'printf "%s\\n" "${COMPREPLY[@]}"'
     )
-    words = ["bash", "--norc", "-c", script, "bash", line, breaks]
+    words = ["bash", "--norc", "-c", script, "bash", line, breaks, str(ROOT / BASH)]
     environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C.UTF-8"}
     ran = subprocess.run(
         words, cwd=folder, env=environment, capture_output=True, text=True, check=False
