@@ -347,7 +347,7 @@ def test_waiting_ends_when_the_host_has_converged(running: Running) -> None:
         (ran := wait(running)).code,
         "profile NoProfile: no profile applies to this host" in ran.err,
     )
-    running.inject("late-device", device="dsa1", after=1.5)
+    running.inject("late-device", device="dsa1", after=3600.0)
     running.profile(
         "version: 1\nengine: {kind: dsa, limit_chans: 8, "
         "work_queues: {devices: 2, engines: 4, queues: 4, size: 32}}\n"
@@ -356,6 +356,7 @@ def test_waiting_ends_when_the_host_has_converged(running: Running) -> None:
     ran = wait(running, "--timeout", "0")  # what may yet come is waited for
     assert (1, True) == (ran.code, ran.err.startswith("dsatier: not converged in 0 s: unmanaged: "))
     assert "profile Refused: " in ran.err
+    running.inject("late-device", device="dsa1", after=0.0)  # it appears
     assert (0, "converged: every step is proven\n", "") == (
         (ran := wait(running, "--timeout=60")).code,
         ran.out,
