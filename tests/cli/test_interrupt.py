@@ -17,10 +17,11 @@ PROFILE = Path(__file__).resolve().parents[2] / "profiles" / "tpp-dsa.yaml"
 
 
 def seen(host: SimHost) -> tuple[object, ...]:
-    """What the change touches. A disabled queue keeps its type, which means nothing."""
+    """What the change touches. A queue that is off keeps its type, a node its mark: no matter."""
     facts = Observer(host).look()
     devices = tuple((device.id, device.state) for device in facts.devices)
-    return facts.knobs, facts.nodes, facts.offline_cpus, facts.swaps, devices, facts.channels
+    cpus = tuple((node.id, node.cpus) for node in facts.nodes)
+    return facts.knobs, cpus, facts.offline_cpus, facts.swaps, devices, facts.channels
 
 
 class Interrupted(Driver):

@@ -8,6 +8,7 @@ from typing import Any
 
 from dsatier.facts.knobs import KNOBS
 from dsatier.facts.model import Channel, DsaDevice, Facts, Kernel, NumaNode, WorkQueue
+from dsatier.facts.tiers import USUAL
 from dsatier.plan.projection import project
 from dsatier.plan.requests import LoadDevice, SetKnob
 from dsatier.plan.short_form import expand
@@ -77,14 +78,13 @@ def facts(family: str = "ours", devices: int = 8, **changes: Any) -> Facts:
         iommu="passthrough",
         scalable_mode=True,
         nodes=(
-            NumaNode(0, tuple(range(16)), (10, 21), 64 * GIB, 60 * GIB),
-            NumaNode(1, tuple(range(16, 24)), (21, 10), 64 * GIB, 63 * GIB),
+            NumaNode(0, tuple(range(16)), (10, 21), 64 * GIB, 60 * GIB, demotion_watermark=0),
+            NumaNode(1, tuple(range(16, 24)), (21, 10), 64 * GIB, 63 * GIB, demotion_watermark=0),
         ),
         offline_cpus=(),
         pinned_cpus=(0,),
         knobs={k.name: str(k.default) for k in KNOBS.values() if k.name not in missing},
         timer={"dsa_copy_fail": 0} if family in ("ours", "seed") else {},
-        demotion_watermark=0,
         devices=tuple(device(n) for n in range(devices)),
         channels=(),
         swaps=(),
@@ -99,7 +99,7 @@ def facts(family: str = "ours", devices: int = 8, **changes: Any) -> Facts:
 def queued(host: Facts, devices: int = 8) -> Facts:
     """The host with the usual work queues enabled."""
     for config in expand(QueueShape(devices), host.devices, driver_names=True):
-        host = project(host, LoadDevice(config))
+        host = project(host, LoadDevice(config), USUAL)
     return host
 
 
@@ -107,10 +107,16 @@ def live(host: Facts, chans: int = 8) -> Facts:
     """The host with the usual queues, and the DSA copying."""
     host = queued(host)
     for knob, value in (("limit_chans", chans), ("dsa_state", 1), ("use_dsa_copy_pages", 1)):
-        host = project(host, SetKnob(knob, value))
+        host = project(host, SetKnob(knob, value), USUAL)
     return host
 
 
 def channel(name: str, queue_id: str | None, in_use: int = 0) -> Channel:
     """A DMA channel."""
     return Channel(name, queue_id, in_use)
+
+
+def marked(host: Facts, pages: int | None, number: int = 0) -> Facts:
+    """Return the facts with that demotion watermark on a node."""
+    nodes = (replace(n, demotion_watermark=pages) if n.id == number else n for n in host.nodes)
+    return replace(host, nodes=tuple(nodes))

@@ -48,7 +48,7 @@ def threaded(family: str) -> Facts:
 def tiered(host: Facts) -> Facts:
     """The host with tiering on."""
     host = knobs(cpuless(host), numa_balancing=2, demotion_enabled=1, demote_scale_factor=300)
-    return replace(host, demotion_watermark=900)
+    return build.marked(host, 900)
 
 
 def stale(host: Facts) -> Facts:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dsatier.facts.model import Facts, Swap
+from dsatier.facts.tiers import USUAL
 from dsatier.plan.interlock import GUARDS, Circumstances, Guard, refusals
 from dsatier.plan.projection import project
 from dsatier.plan.requests import LoadDevice, Request, SetCpu, SetKnob, StopDevice, SwapOff, SwapOn
@@ -49,7 +50,7 @@ def initialised(family: str, chans: int = 8) -> Facts:
 def cpuless(host: Facts) -> Facts:
     """The host with its slow node's CPUs offline."""
     for cpu in host.nodes[1].cpus:
-        host = project(host, SetCpu(cpu, online=False))
+        host = project(host, SetCpu(cpu, online=False), USUAL)
     return host
 
 
@@ -382,13 +383,15 @@ def mistakes(guards: tuple[Guard, ...] = GUARDS) -> list[str]:
     """Return where ``guards`` judge otherwise than the table says."""
     wrong = []
     for one in SCENARIOS:
-        found = refusals(one.request, Circumstances(one.facts, one.quiet), guards)
+        found = refusals(one.request, Circumstances(one.facts, one.quiet, USUAL), guards)
         names = {refusal.guard for refusal in found}
         if one.guard not in names:
             wrong.append(f"{one}: not refused by {one.guard}, but by {sorted(names) or 'none'}")
         if one.alone and names - {one.guard}:
             wrong.append(f"{one}: refused also by {sorted(names - {one.guard})}")
-        safe = refusals(one.safe_request, Circumstances(one.safe_facts, one.safe_quiet), guards)
+        safe = refusals(
+            one.safe_request, Circumstances(one.safe_facts, one.safe_quiet, USUAL), guards
+        )
         if safe:
             wrong.append(f"{one}: its neighbour is refused: {safe[0]}")
     return wrong
@@ -399,5 +402,5 @@ def let_through(guards: tuple[Guard, ...] = GUARDS) -> list[str]:
     return [
         f"{one} is let through"
         for one in SCENARIOS
-        if not refusals(one.request, Circumstances(one.facts, one.quiet), guards)
+        if not refusals(one.request, Circumstances(one.facts, one.quiet, USUAL), guards)
     ]

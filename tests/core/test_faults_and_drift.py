@@ -14,6 +14,7 @@ from dsatier.apply.records import Record, Repair, with_conditions
 from dsatier.apply.target import Target
 from dsatier.facts.knobs import ENGINES
 from dsatier.facts.model import Facts, OtherWriter
+from dsatier.facts.tiers import USUAL
 from dsatier.plan.desired import engine_off, from_profile, with_cpu_engine
 from dsatier.plan.model import Desired
 from dsatier.profile.model import DriftPolicy, DsaEngine, Profile, QueueShape
@@ -171,9 +172,9 @@ def test_threads_that_lose_bytes_are_a_fault() -> None:
 
 
 def test_the_breaker_stops_threads_that_lose_bytes() -> None:
-    off = engine_off(threaded(3), 1, stop_tiering=False)
+    off = engine_off(threaded(3), USUAL, stop_tiering=False)
     assert 0 == off.wants("cpu_multi_copy_pages")
-    assert None is engine_off(threaded(4), 1, stop_tiering=False).wants("cpu_multi_copy_pages")
+    assert None is engine_off(threaded(4), USUAL, stop_tiering=False).wants("cpu_multi_copy_pages")
     kept = with_cpu_engine(THREADS, threaded(3))
     assert (0, 0) == (kept.wants("cpu_multi_copy_pages"), kept.wants("use_dsa_copy_pages"))
 

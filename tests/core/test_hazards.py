@@ -23,6 +23,7 @@ from dsatier.apply.records import Record
 from dsatier.base.problem import Invalid
 from dsatier.facts.knobs import ENGINES
 from dsatier.facts.model import Facts, OtherWriter, Swap
+from dsatier.facts.tiers import USUAL
 from dsatier.host.port import LogTail
 from dsatier.plan import requests
 from dsatier.plan.desired import from_profile
@@ -225,7 +226,7 @@ def test_every_test_here_shows_a_row() -> None:
 
 def refused(request: Request, host: Facts, quiet: float = 60.0) -> set[str]:
     """The guards that refuse a request."""
-    return {refusal.guard for refusal in refusals(request, Circumstances(host, quiet))}
+    return {refusal.guard for refusal in refusals(request, Circumstances(host, quiet, USUAL))}
 
 
 def asked(plan: Plan) -> list[Request]:
@@ -510,7 +511,7 @@ def test_the_watermark_comes_after_tiering() -> None:
     plan = prepare(OURS, wish)
     assert order(plan, tiering, factor)
     assert Watermark in kinds(step_of(plan, factor))
-    assert "demotion watermark is 0" == Watermark().missing(OURS, CLEAN)
+    assert "demotion watermark of node 0 is 0" == Watermark(USUAL).missing(OURS, CLEAN)
     # also where the factor is right already: it is the write that counts
     early = knobs(OURS, demote_scale_factor=300)
     assert order(prepare(early, wish), tiering, factor)
@@ -543,18 +544,21 @@ def test_tiering_that_must_not_be_is_not_brought_back(family: str) -> None:
         # the host was fit when it was found
         (fit, swapping, (0, 0), ("found swap on /dev/sda3",)),
     ):
-        before = originals(found, 1, 0.0)
-        back = from_originals(before, here)
+        before = originals(found, USUAL, 0.0)
+        back = from_originals(before, here, USUAL)
         assert wanted_back == (back.wants("numa_balancing"), back.wants("demotion_enabled"))
         assert (before.online_cpus, before.swaps) == (back.cpus_online, back.swap_on)
-        told = not_restored(before, here)
+        told = not_restored(before, here, USUAL)
         assert [True] * len(lost) == [b in a for a, b in zip(told, lost, strict=True)]
         assert "ready" == prepare(here, back).verdict
     # the crash guard must pause it to free the DSA, and may not resume it
     live = knobs(LIVE[family], numa_balancing=2)
-    assert (0, 1) == (cpu_only(live).wants("numa_balancing"), len(not_resumed(live)))
+    assert (0, 1) == (cpu_only(live, USUAL).wants("numa_balancing"), len(not_resumed(live, USUAL)))
     for calm in (knobs(cpuless(LIVE[family]), numa_balancing=2), over_cpus):
-        assert (None, ()) == (cpu_only(calm).wants("numa_balancing"), not_resumed(calm))
+        assert (None, ()) == (
+            cpu_only(calm, USUAL).wants("numa_balancing"),
+            not_resumed(calm, USUAL),
+        )
 
 
 def test_a_cpu_that_returns_is_drift() -> None:

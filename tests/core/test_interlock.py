@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import pytest
 
+from dsatier.facts.tiers import USUAL
 from dsatier.plan.interlock import GUARDS, Circumstances, refusals
 from tests.core.scenarios import SCENARIOS, Scenario, let_through, mistakes
 
 
 @pytest.mark.parametrize("one", SCENARIOS, ids=str)
 def test_refused_by_its_guard(one: Scenario) -> None:
-    found = refusals(one.request, Circumstances(one.facts, one.quiet))
+    found = refusals(one.request, Circumstances(one.facts, one.quiet, USUAL))
     assert one.guard in {refusal.guard for refusal in found}
     if one.alone:
         assert [one.guard] == [refusal.guard for refusal in found]
@@ -19,7 +20,7 @@ def test_refused_by_its_guard(one: Scenario) -> None:
 
 @pytest.mark.parametrize("one", SCENARIOS, ids=str)
 def test_the_neighbour_is_let_through(one: Scenario) -> None:
-    assert () == refusals(one.safe_request, Circumstances(one.safe_facts, one.safe_quiet))
+    assert () == refusals(one.safe_request, Circumstances(one.safe_facts, one.safe_quiet, USUAL))
 
 
 def test_every_guard_has_a_row() -> None:
@@ -47,12 +48,12 @@ def test_a_guard_judges_nothing_but_its_own(name: str) -> None:
     for one in SCENARIOS:
         for other in SCENARIOS:
             if other.request.kind not in kinds:
-                assert guard.rule(other.request, Circumstances(one.facts, one.quiet)) is None
+                assert guard.rule(other.request, Circumstances(one.facts, one.quiet, USUAL)) is None
 
 
 def test_a_refusal_says_what_why_and_who() -> None:
     one = next(s for s in SCENARIOS if s.guard == "engine-needs-init")
-    (refusal,) = refusals(one.request, Circumstances(one.facts, one.quiet))
+    (refusal,) = refusals(one.request, Circumstances(one.facts, one.quiet, USUAL))
     assert (
         "refused by guard engine-needs-init: use_dsa_copy_pages = 1: dsa_state is 0: "
         "the first copy would use descriptors that are not there"

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dsatier.facts.knobs import ENGINES
 from dsatier.facts.model import Facts, Swap
+from dsatier.facts.tiers import USUAL, watermark
 from dsatier.plan.desired import from_profile
 from dsatier.plan.ladder import DESCENTS, LADDER
 from dsatier.plan.model import Desired, Finding, Plan
@@ -150,7 +151,7 @@ def test_the_factor_is_written_again_after_memory_tiering_comes_on() -> None:
 
 
 def test_the_factor_is_written_again_where_the_watermark_is_missing() -> None:
-    host = replace(tiered(OURS), demotion_watermark=0)
+    host = build.marked(tiered(OURS), 0)
     desired = wants(numa_balancing=2, demote_scale_factor=300)
     assert ["demote_scale_factor = 300"] == written(plan(host, desired))
     assert () == plan(tiered(OURS), desired).steps
@@ -176,7 +177,7 @@ def test_a_factor_that_others_wrote_too_early_is_written_again(
     assert ["demote_scale_factor = 300", *demotes] == written(way)
     then = after(way, host)
     assert "300" == then.knobs["demote_scale_factor"]
-    assert then.demotion_watermark
+    assert watermark(then, USUAL)
     assert () == plan(then, desired).steps
 
 
@@ -186,8 +187,8 @@ def test_a_watermark_that_serves_nothing_wanted_is_left_alone() -> None:
         (early, wants(dsa_copy_threshold=12)),
         (early, wants(demotion_enabled=0)),
         (knobs(early, numa_balancing=0), wants(demotion_enabled=1)),
-        (replace(early, demotion_watermark=None), wants(demotion_enabled=1)),
-        (replace(early, demotion_watermark=900), wants(demotion_enabled=1)),
+        (build.marked(early, None), wants(demotion_enabled=1)),
+        (build.marked(early, 900), wants(demotion_enabled=1)),
     ):
         assert "demote_scale_factor = 300" not in written(plan(host, desired))
 
@@ -291,10 +292,10 @@ def test_the_inverse_of_each_step_undoes_it(host: str, name: str, number: int) -
     for step in way.steps[: number + 1]:
         before = facts
         for request in step.requests:
-            facts = project(facts, request)
+            facts = project(facts, request, USUAL)
         undone = facts
         for request in step.inverse:
-            undone = project(undone, request)
+            undone = project(undone, request, USUAL)
         for request in step.requests:
             if isinstance(request, SetKnob):
                 assert before.knobs[request.knob] == undone.knobs[request.knob]
@@ -313,7 +314,7 @@ def test_the_inverse_of_each_step_undoes_it(host: str, name: str, number: int) -
 @given(st.sampled_from(sorted(HOSTS)), st.sampled_from(sorted(SHIPPED | GENERATED)))
 def test_there_and_back(host: str, name: str) -> None:
     facts = HOSTS[host]
-    before = originals(facts, 1, 0.0)
+    before = originals(facts, USUAL, 0.0)
     way = prepare(facts, from_profile((SHIPPED | GENERATED)[name], facts, before))
     if way.verdict != "ready":
         assert [f for f in way.findings if f.level != "warning"]
@@ -322,7 +323,7 @@ def test_there_and_back(host: str, name: str) -> None:
     assert () == prepare(there, from_profile((SHIPPED | GENERATED)[name], there, before)).steps
     if facts.swaps or facts.kernel.family == "seed":
         return
-    back = prepare(there, from_originals(before, there))
+    back = prepare(there, from_originals(before, there, USUAL))
     if back.verdict == "ready":
         found = after(back, there)
         assert facts.knobs == found.knobs
@@ -349,7 +350,7 @@ def test_the_crash_guard_always_has_a_way(
     host = knobs(host, **values, numa_balancing=balancing)
     if running:
         host = knobs(host, limit_chans=8)
-    way = prepare(host, cpu_only(host))
+    way = prepare(host, cpu_only(host, USUAL))
     if host.knobs["numa_balancing"] in ("2", "3") and running:
         # tiering would have to come back on a slow node with CPUs: nobody had brought it there
         assert way.verdict in ("ready", "refused")

@@ -10,6 +10,7 @@ import pytest
 
 from dsatier.facts.knobs import ENGINES
 from dsatier.facts.model import Facts, OtherWriter, Swap
+from dsatier.facts.tiers import Tiers
 from dsatier.plan.model import Desired
 from dsatier.plan.requirements import REQUIREMENTS, Requirement, findings
 from dsatier.plan.short_form import expand
@@ -168,7 +169,7 @@ def _rows() -> tuple[Row, ...]:
             "threads-whole", knobs(SEED, limit_mt_num=3), threads, knobs(OURS, limit_mt_num=3), "3"
         ),
         row("tiers-exist", node(OURS, 0, cpus=()), tier, OURS, "no CPU online"),
-        row("tiers-exist", OURS, replace(tier, fast_node=4), tier, "no such node"),
+        row("tiers-exist", OURS, replace(tier, tiers=Tiers(4, 1)), tier, "no such node"),
         row("tiers-exist", node(OURS, 1, mem_total=0), tier, OURS, "no memory"),
         row("tiers-exist", replace(OURS, nodes=OURS.nodes[:1]), tier, OURS, "no such node"),
         row(
@@ -178,7 +179,7 @@ def _rows() -> tuple[Row, ...]:
             wish(),
             "no such node",
         ),
-        row("tiers-exist", SEED, replace(demote, fast_node=1, slow_node=0), demote, "fast node 1"),
+        row("tiers-exist", SEED, replace(demote, tiers=Tiers(1, 0)), demote, "fast node 1"),
         row("tiers-apart", tiers(OURS, 4, 4), tier, tiers(OURS, 4, 7), "tier 4 for it, and 4 "),
         row("tiers-apart", tiers(OURS, 7, 4), demote, OURS, "tier 4 for it, and 7"),
         row("tiering-conditions", OURS, tier, replace(tier, cpuless=True), "8 CPUs online"),
@@ -214,7 +215,9 @@ def _rows() -> tuple[Row, ...]:
             knobs(OURS, numa_balancing=2),
             "numa_balancing 1",
         ),
-        row("cpus-can-go", OURS, wish(cpuless=True, slow_node=0), wish(cpuless=True), "cpu 0"),
+        row(
+            "cpus-can-go", OURS, wish(cpuless=True, tiers=Tiers(2, 0)), wish(cpuless=True), "cpu 0"
+        ),
         row("cpus-can-go", replace(OURS, pinned_cpus=(0, 16)), wish(cpuless=True), OURS, "cpu 16"),
         row(
             "cpus-can-go",

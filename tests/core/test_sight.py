@@ -11,6 +11,7 @@ from dsatier.facts.model import DsaDevice, Facts
 from dsatier.facts.observe.observer import Observer
 from dsatier.facts.partial import NotSeen, Seen, narrowed
 from dsatier.facts.readings import device, free, halted, held
+from dsatier.facts.tiers import USUAL
 from dsatier.host.port import LogTail
 from dsatier.plan.evidence import Configured, Held, Reads, Stopped
 from dsatier.plan.interlock import GUARDS, Circumstances, refusals
@@ -79,8 +80,8 @@ def test_narrow_facts_never_answer_otherwise_than_full_ones(number: int) -> None
     for request in requests(facts):
         for devices in ((), ("dsa0",), ("dsa1",), ("dsa0", "dsa1")):
             for guard in GUARDS:
-                full = refusals(request, Circumstances(facts, 3.0), (guard,))
-                narrow = Circumstances(narrowed(facts, devices), 3.0)
+                full = refusals(request, Circumstances(facts, 3.0, USUAL), (guard,))
+                narrow = Circumstances(narrowed(facts, devices), 3.0, USUAL)
                 try:
                     assert full == refusals(request, narrow, (guard,))
                 except NotSeen:

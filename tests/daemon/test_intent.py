@@ -17,8 +17,8 @@ from dsatier.host.port import HostError
 from dsatier.sim.host import SimHost
 
 FOLDER = "/etc/dsatier.d"
-NODE_TWO = "version: 1\ntiers: {slow_node: 2}\n"
 WITH_FILE = "version: 1\nengine: {kind: dsa, work_queues: {file: /etc/wq.json}}\n"
+NODE_TWO = "version: 1\ntiers: {slow_node: 2}\n"
 
 
 def host(**texts: str) -> SimHost:
@@ -35,22 +35,13 @@ def facts() -> Facts:
 
 def test_no_drop_in_asks_for_nothing() -> None:
     found = wanted.read(host(), facts())
-    assert (None, (), (), (), None, 1) == (
+    assert (None, (), (), (), None) == (
         found.profile,
         found.files,
         found.skipped,
         found.sources,
         found.queues,
-        found.slow_node,
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "slow_node"),
-    [(NODE_TWO, 2), ("version: 1\ntiers: {cpuless: true}\n", 1), ("version: 1\n", 1)],
-)
-def test_the_slow_node(text: str, slow_node: int) -> None:
-    assert slow_node == wanted.read(host(a=text), facts()).slow_node
 
 
 def test_what_was_kept_is_read_again_as_it_was() -> None:

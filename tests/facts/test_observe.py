@@ -32,7 +32,7 @@ def test_a_host_of_nothing_has_facts_of_nothing() -> None:
         found.channels,
         found.swaps,
     )
-    assert ("unknown", None, None) == (found.iommu, found.accel_config, found.demotion_watermark)
+    assert ("unknown", None) == (found.iommu, found.accel_config)
 
 
 def test_facts_say_no_more_than_their_class() -> None:

@@ -50,7 +50,7 @@ def test_no_text_breaks_the_parsers_otherwise_than_told(found: str) -> None:
     text.words(found)
     text.version(found)
     text.cpu_model(found)
-    text.demote_mark(found, 0)
+    text.demotion_watermarks(found)
     text.pci_address(found)
     text.options(found, frozenset({"CONFIG_NUMA"}))
 
@@ -118,13 +118,12 @@ Node 10, zone   Normal
 """
 
 
-@pytest.mark.parametrize(("node", "expected"), [(0, 4711), (1, 5), (10, 6), (2, None)])
-def test_the_demotion_watermark(node: int, expected: int | None) -> None:
-    assert expected == text.demote_mark(ZONES, node)
+def test_the_demotion_watermark_of_each_node() -> None:
+    assert text.demotion_watermarks(ZONES) == {0: 4711, 1: 5, 10: 6}
 
 
 def test_a_kernel_that_shows_no_watermark() -> None:
-    assert text.demote_mark(ZONES.replace("demote", "spread"), 0) is None
+    assert text.demotion_watermarks(ZONES.replace("demote", "spread")) == {}
 
 
 def test_kernel_options() -> None:

@@ -145,7 +145,7 @@ def test_up(vm: Guest) -> None:
         "demotion_enabled = 1",
     )
     facts = json.loads(vm.ok("dsatier", "facts", "--json"))
-    assert facts["demotion_watermark"] > 0
+    assert facts["nodes"][0]["demotion_watermark"] > 0
     assert 0 == vm.run("dsatier", "verify").code
     right(hold)  # what came back from swap
 
@@ -157,7 +157,8 @@ def test_memory_that_grows_short_is_demoted_by_threads(vm: Guest) -> None:
     before = counters(vm)
     found, measured = squeeze(vm, PATIENCE * 3)
     promoted = counters(vm)["pgpromote_success"] - before["pgpromote_success"]
-    print(f"mark {facts['demotion_watermark']} pages; {found}; promoted {promoted}; {measured}")
+    mark = facts["nodes"][0]["demotion_watermark"]
+    print(f"mark {mark} pages; {found}; promoted {promoted}; {measured}")
     assert found["pgdemote_kswapd"] > 4096
     assert found["threads"] > found["pgdemote_kswapd"] // 4
     assert 0 == found["fault"] == found["failed"] == found["pgdemote_direct"]

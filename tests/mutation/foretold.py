@@ -8,6 +8,7 @@ from functools import cache
 
 from dsatier.facts.knobs import ENGINES
 from dsatier.facts.model import Facts, Swap
+from dsatier.facts.tiers import USUAL
 from dsatier.plan.ladder import DESCENTS, LADDER, Rung
 from dsatier.plan.model import Desired, Plan
 from dsatier.plan.originals import originals
@@ -47,12 +48,12 @@ def _cases() -> tuple[tuple[str, Facts, Desired], ...]:
     found = []
     for family in ("ours", "seed"):
         plain = build.facts(family, swaps=(Swap("/dev/sda3", 8 * GIB, GIB, -2),))
-        before = originals(plain, 1, 0.0)
+        before = originals(plain, USUAL, 0.0)
         places = {"found": plain}
         for name, goal in _goals(plain).items():
             places[name] = _end(prepare(plain, goal), plain)
         for start, host in places.items():
-            goals = {**_goals(plain), "back": from_originals(before, host)}
+            goals = {**_goals(plain), "back": from_originals(before, host, USUAL)}
             found += [(f"{family}, {start} to {n}", host, goal) for n, goal in goals.items()]
     return tuple(found)
 

@@ -72,7 +72,6 @@ FACTS: dict[str, Any] = {
     "pinned_cpus": [0],
     "knobs": {"dsa_state": "0"},
     "timer": {"timer_state": 0},
-    "demotion_watermark": None,
     "devices": [
         {
             "id": "dsa0",

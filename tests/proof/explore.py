@@ -19,7 +19,7 @@ from dsatier.facts.model import Facts
 from dsatier.facts.observe.observer import RELEASED, Observer
 from dsatier.facts.partial import narrowed
 from dsatier.facts.readings import held, initialised, live, migration_quiet, releasable
-from dsatier.facts.readings import node as node_of
+from dsatier.facts.tiers import USUAL, Tiers, watermark
 from dsatier.host.port import HostDown, HostError, LogTail
 from dsatier.plan.desired import from_profile
 from dsatier.plan.interlock import GUARDS, Guard
@@ -203,7 +203,7 @@ class Explorer:
         """Explore all that can be reached; return what was."""
         for start in starts:
             node = self._node(start.host.copy())
-            self._reach(node, (start, originals(node.facts, 1, 0.0), (), 0))
+            self._reach(node, (start, originals(node.facts, USUAL, 0.0), (), 0))
         while self._todo and len(self.coverage.violations) < self.stop_at:
             self._visit(self._todo.popleft())
         self.coverage.states += sum(node.reached is not None for node in self._nodes.values())
@@ -230,8 +230,8 @@ class Explorer:
     def _goals(self, node: Node) -> Iterator[tuple[str, Desired]]:
         assert node.reached is not None
         _, before, _, _ = node.reached
-        yield "crash guard", cpu_only(node.facts)
-        yield "rollback", from_originals(before, node.facts)
+        yield "crash guard", cpu_only(node.facts, USUAL)
+        yield "rollback", from_originals(before, node.facts, USUAL)
         for name, profile in self.profiles.items():
             yield name, from_profile(profile, node.facts, before)
 
@@ -304,7 +304,7 @@ class Explorer:
         for step in plan.steps:
             lines: tuple[str, ...] = ()
             for request in step.requests:
-                edge = self._edge(node, request, settled=settled, slow=desired.slow_node)
+                edge = self._edge(node, request, settled=settled, tiers=desired.tiers)
                 done.append(str(request))
                 wrong += edge.wrong
                 if edge.to is None:
@@ -323,22 +323,22 @@ class Explorer:
                 return None
         return node
 
-    def _edge(self, node: Node, request: Request, *, settled: bool, slow: int) -> Edge:
+    def _edge(self, node: Node, request: Request, *, settled: bool, tiers: Tiers) -> Edge:
         """Return what comes of a request: by the real gate, once for equal circumstances."""
         key = (node.number, settled, request)
         if key not in self._edges:
-            self._edges[key] = self._submit(node, request, settled=settled, slow=slow)
+            self._edges[key] = self._submit(node, request, settled=settled, tiers=tiers)
         return self._edges[key]
 
-    def _submit(self, node: Node, request: Request, *, settled: bool, slow: int) -> Edge:
+    def _submit(self, node: Node, request: Request, *, settled: bool, tiers: Tiers) -> Edge:
         host = node.host.copy()
-        gate = Gate(host, Known(host, node.facts), slow, self.tables.guards)
+        gate = Gate(host, Known(host, node.facts), self.tables.guards)
         gate.look()
         if settled:
             host.sleep(SEED_SETTLE)
         mark = host.log_mark()
         try:
-            complaint = gate.submit(request, 60.0)
+            complaint = gate.submit(request, 60.0, tiers)
         except Refused as refused:
             return Edge(None, wrong=(("the interlock refuses a plan", str(refused)),))
         except HostDown as down:
@@ -349,7 +349,7 @@ class Explorer:
         if complaint:
             wrong.append(("a command complains", complaint))
         after = self._node(host)
-        if difference := unforetold(project(node.facts, request, slow_node=slow), after.facts):
+        if difference := unforetold(project(node.facts, request, tiers), after.facts):
             wrong.append(("not foretold", difference))
         return Edge(after, host.log_since(mark).lines, tuple(wrong))
 
@@ -365,7 +365,7 @@ class Explorer:
         """Tell whether there is a way back to the start from every state on the way."""
         for node, _ in met:
             if start.name not in node.back:
-                plan = self.tables.prepare(node.facts, from_originals(before, node.facts))
+                plan = self.tables.prepare(node.facts, from_originals(before, node.facts, USUAL))
                 node.back[start.name] = plan.verdict == "ready"
             if not node.back[start.name]:
                 return False
@@ -395,12 +395,12 @@ class Explorer:
         """Judge that all is as at the start, but for what is said, and the same seen from there."""
         assert node.reached is not None
         _, before, _, _ = node.reached
-        told = not_restored(before, node.facts)
+        told = not_restored(before, node.facts, USUAL)
         if wrong := unlike(before, end.facts, told):
             self._violate("not as it was, untold", node, "rollback", done, wrong)
         elif told and not unlike(before, end.facts, ()):
             self._violate("as it was, and told otherwise", node, "rollback", done, str(told))
-        elif self.tables.prepare(end.facts, from_originals(before, end.facts)).steps:
+        elif self.tables.prepare(end.facts, from_originals(before, end.facts, USUAL)).steps:
             self._violate("rolled back, and not there", node, "rollback", done, str(told))
 
     def _violate(self, rule: str, node: Node, goal: str, done: Iterable[str], detail: str) -> None:
@@ -417,7 +417,7 @@ def unmet(desired: Desired, facts: Facts) -> str:
         for name, value in (desired.knobs or {}).items()
         if live(facts, name) != value
     ]
-    slow = node_of(facts, desired.slow_node)
+    slow = desired.tiers.slow_of(facts)
     if desired.cpuless and slow is not None and slow.cpus:
         wrong.append(f"cpus {slow.cpus} online")
     wrong += [f"cpu {cpu} offline" for cpu in desired.cpus_online if cpu in facts.offline_cpus]
@@ -433,7 +433,7 @@ def unmet(desired: Desired, facts: Facts) -> str:
         wrong.append("the DSA is not initialised")
     tiers = desired.wants("numa_balancing") == 2 or desired.wants("demotion_enabled") == 1
     tiers = tiers or desired.wants("demote_scale_factor") is not None
-    if tiers and live(facts, "numa_balancing") == 2 and facts.demotion_watermark == 0:
+    if tiers and live(facts, "numa_balancing") == 2 and watermark(facts, desired.tiers) == 0:
         wrong.append("no demotion watermark")
     return "; ".join(wrong)
 
@@ -517,8 +517,9 @@ def unforetold(foretold: Facts, found: Facts) -> str:
     # which of several free channels the kernel takes is its own business
     if len(held(foretold)) != len(held(found)):
         wrong.append(f"{len(held(found))} channels are held, not {len(held(foretold))}")
-    if (foretold.demotion_watermark == 0) != (found.demotion_watermark == 0):
-        wrong.append(f"demotion watermark is {found.demotion_watermark}")
+    before, now = watermark(foretold, USUAL), watermark(found, USUAL)
+    if (before == 0) != (now == 0):
+        wrong.append(f"demotion watermark is {now}, not {before}")
     if foretold.dsa_released != found.dsa_released and foretold.kernel.family == "seed":
         wrong.append(f"dsa_released is {found.dsa_released}")
     return "; ".join(wrong)

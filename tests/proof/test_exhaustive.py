@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from dsatier.facts.observe.observer import Observer
+from dsatier.facts.tiers import USUAL
 from dsatier.plan.ladder import LADDER
 from dsatier.plan.originals import originals
 from dsatier.plan.rehearsal import prepare
@@ -115,13 +116,13 @@ def test_the_exploration_sees_a_plan_that_lies() -> None:
 def test_the_exploration_sees_what_is_not_brought_back() -> None:
     """The knobs that are told are let pass, and no others."""
     start = next(start for start in unfit_starts("tpp") if start.name == "tiering on")
-    before = originals(Observer(start.host).look(), 1, 0.0)
+    before = originals(Observer(start.host).look(), USUAL, 0.0)
     assert "" == unlike(before, Observer(start.host).look(), ())
     for name in (DEMOTION, BALANCING, "limit_chans"):
         put(start.host, name, 0 if name.startswith("/") else 4)
     start.host.run(("swapoff", SWAP), 1.0)
     after = Observer(start.host).look()
-    told = not_restored(before, after)
+    told = not_restored(before, after, USUAL)
     assert 1 == len(told)
     assert f"limit_chans is 4, was 8; swap {SWAP} off" == unlike(before, after, told)
     assert "demotion_enabled is 0, was 1" in unlike(before, after, ())
@@ -148,6 +149,6 @@ def test_reboot_required_on_a_seed_whose_start_failed() -> None:
     queues(0)(host)  # four queues for eight channels
     put(host, "dsa_state", 1)
     facts = Observer(host).look()
-    plan = prepare(facts, cpu_only(facts))
+    plan = prepare(facts, cpu_only(facts, USUAL))
     assert "reboot-required" == plan.verdict
     assert ["dsa-can-be-freed"] == [finding.name for finding in plan.findings]

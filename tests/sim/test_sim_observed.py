@@ -455,8 +455,8 @@ def test_swapoff_that_does_not_fit_runs_out_of_memory() -> None:
     assert "out of memory" in h.harm[0].reason
 
 
-def demote_line(h: SimHost) -> int:
-    text = h.read("/proc/zoneinfo").partition("Node 0, zone   Normal")[2]
+def demote_line(h: SimHost, node: int = 0) -> int:
+    text = h.read("/proc/zoneinfo").partition(f"Node {node}, zone   Normal")[2]
     return int(text.partition("        demote   ")[2].split()[0])
 
 
@@ -472,6 +472,19 @@ def test_the_factor_counts_only_when_written_under_tiering(kind: str) -> None:
     put(h, "demote_scale_factor", 500)
     managed = 16 * 262144 - 3840 - 480000
     assert managed * 500 // 10000 == demote_line(h)
+
+
+@pytest.mark.parametrize("kind", ["tpp", "ours"])
+@pytest.mark.parametrize("fast", [0, 1])
+def test_only_a_node_with_cpus_has_a_mark(kind: str, fast: int) -> None:
+    """Whatever its number: a node without CPUs is of no top tier."""
+    nodes: list[dict[str, Any]] = [{"memory": 16, "used": 1}, {"memory": 16, "used": 1}]
+    nodes[fast]["cpus"] = "0-7"
+    h = host(kind, nodes=nodes)
+    put(h, BALANCING, 2)
+    put(h, "demote_scale_factor", 500)
+    assert demote_line(h, fast) > 0
+    assert demote_line(h, 1 - fast) == 0
 
 
 def test_memtis_has_neither_factor_nor_tiering_mode() -> None:

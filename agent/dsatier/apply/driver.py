@@ -46,22 +46,16 @@ class Driver:
         self,
         host: Host,
         *,
-        slow_node: int = 1,
         holder: str = "dsatier",
         progress: Callable[[Progress], None] = lambda progress: None,
         about: Callable[[], dict[str, Any]] = dict,
         guards: tuple[Guard, ...] = GUARDS,
         journal: Journal | None = None,
-        observer: Observer | None = None,
     ) -> None:
-        """``about`` returns what else the status document is to say.
-
-        ``observer`` saves reading what stays for a boot where the host was looked at before.
-        """
+        """``about`` returns what else the status document is to say."""
         self.host = host
         self.journal = journal or Journal(host)
-        self._gate = Gate(host, observer or Observer(host), slow_node, guards)
-        self._slow_node = slow_node
+        self._gate = Gate(host, Observer(host), guards)
         self._holder = holder
         self._progress = progress
         self._about = about
@@ -290,7 +284,7 @@ class Driver:
             faults=record.faults + (record.latch != "fault"),
             engine_live=False,
         )
-        off = engine_off(facts, self._slow_node, stop_tiering=target.stop_tiering_on_fault)
+        off = engine_off(facts, record.tiers, stop_tiering=target.stop_tiering_on_fault)
         plan = make_plan(facts, off)
         try:
             self._perform(plan, latched, must_journal=False)
@@ -306,12 +300,14 @@ class Driver:
         before = self.journal.originals()
         if before is None:
             return Outcome("unchanged", "there is nothing to roll back: dsatier wrote nothing")
-        return self._withdraw(before, lambda facts: from_originals(before, facts, self._slow_node))
+        tiers = self.journal.record().tiers
+        return self._withdraw(before, lambda facts: from_originals(before, facts, tiers))
 
     def release(self) -> Outcome:
         """Take dsatier's hand off the host: as it was before, with every engine off."""
         before = self.journal.originals()
-        return self._withdraw(before, lambda facts: released(before, facts, self._slow_node))
+        tiers = self.journal.record().tiers
+        return self._withdraw(before, lambda facts: released(before, facts, tiers))
 
     def clear(self) -> Outcome:
         """Acknowledge a fault or a crash: the next apply may go up again.
@@ -381,7 +377,7 @@ class Driver:
 
     def _allowed(self, target: Target, record: Record, facts: Facts) -> Desired:
         if record.latch == "crash":
-            return cpu_only(facts, self._slow_node)
+            return cpu_only(facts, target.desired.tiers)
         if record.latch == "fault":
             return with_cpu_engine(target.desired, facts, stop_tiering=target.stop_tiering_on_fault)
         return target.desired
@@ -389,7 +385,7 @@ class Driver:
     def _go(
         self, record: Record, target: Target, plan: Plan, facts: Facts, *, accepts: bool = False
     ) -> Outcome:
-        record = replace(record, boot_id=facts.kernel.boot_id)
+        record = replace(record, boot_id=facts.kernel.boot_id, tiers=target.desired.tiers)
         force = replace(
             record,
             profile_digest=target.digest,
@@ -400,7 +396,7 @@ class Driver:
         if not plan.steps:
             return self._end(force, "proven", *_reached(record), plan)
         kept = self.journal.originals()
-        before = kept or originals(facts, self._slow_node, self.host.wall())
+        before = kept or originals(facts, target.desired.tiers, self.host.wall())
         dead_end = no_way_back(plan, facts, before)
         if dead_end is not None:
             step, finding = dead_end
@@ -416,7 +412,7 @@ class Driver:
                 self.journal.keep_originals(before)
         except Rejected as error:
             return Outcome("refused", f"cannot keep what is there now: {error}", plan, record)
-        undo = originals(facts, self._slow_node, self.host.wall())
+        undo = originals(facts, target.desired.tiers, self.host.wall())
         moving = self._after(record, "apply", "Applying", f"{len(plan.steps)} steps")
         try:
             self._perform(plan, moving, must_journal=True)
@@ -439,7 +435,7 @@ class Driver:
             return self._end(record, "failed", "StepFailed", str(failed), plan)
         record = self._after(record, "failed", "StepFailed", str(failed))
         facts = self.look()
-        back = prepare(facts, from_originals(undo, facts, self._slow_node))
+        back = prepare(facts, from_originals(undo, facts, plan.desired.tiers))
         if back.verdict != "ready":
             words = f"{failed}; no safe way back: {back.findings[0]}"
             return self._end(record, "stuck", "NoWayBack", words, plan)
@@ -449,7 +445,7 @@ class Driver:
             words = f"{failed}; going back failed at {again}"
             event = "stuck" if again.hung else "failed"
             return self._end(record, event, "RollbackFailed", words, plan)
-        words = "; ".join((str(failed), *not_restored(undo, facts, self._slow_node)))
+        words = "; ".join((str(failed), *not_restored(undo, facts, plan.desired.tiers)))
         return self._end(record, "restored", "StepFailed", words, plan)
 
     def _withdraw(self, before: Originals | None, wanted: Callable[[Facts], Desired]) -> Outcome:
@@ -471,7 +467,7 @@ class Driver:
             event = "stuck" if failed.hung else "failed"
             return self._end(moving, event, "RollbackFailed", str(failed), plan)
         done = replace(moving, latch="none", latch_reason="", profile_digest="", repairs=())
-        lost = not_restored(before, facts, self._slow_node) if before is not None else ()
+        lost = not_restored(before, facts, plan.desired.tiers) if before is not None else ()
         words = "; ".join(("dsatier's hand is off the host", *lost))
         outcome = self._end(done, "proven", WITHDRAWN, words, plan)
         if before is not None:
@@ -489,12 +485,12 @@ class Driver:
             boot_id=facts.kernel.boot_id,
             engine_live=False,
         )
-        plan = prepare(facts, cpu_only(facts, self._slow_node))
+        plan = prepare(facts, cpu_only(facts, record.tiers))
         engine_on = on(facts, "use_dsa_copy_pages") or on(facts, "dsa_state")
         if plan.verdict != "ready" and engine_on:
             words = f"{reason}; {plan.findings[0]}"
             # what cannot be given back can still be left unused
-            off = make_plan(facts, engine_off(facts, self._slow_node, stop_tiering=False))
+            off = make_plan(facts, engine_off(facts, record.tiers, stop_tiering=False))
             try:
                 self._perform(off, guard, must_journal=False)
             except StepFailed as failed:
@@ -505,7 +501,7 @@ class Driver:
         except StepFailed as failed:
             words = f"{reason}; then {failed}"
             return self._end(guard, "failed", "GuardFailed", words, plan).record or guard
-        words = "; ".join((reason, *not_resumed(facts, self._slow_node)))
+        words = "; ".join((reason, *not_resumed(facts, record.tiers)))
         return self._end(guard, "proven", "UncleanEnd", words, plan).record or guard
 
     def _drift(self, record: Record, target: Target, plan: Plan, facts: Facts) -> Outcome:
@@ -609,7 +605,7 @@ class Driver:
         record = replace(
             record,
             boot_id=facts.kernel.boot_id,
-            slow_node=self._slow_node,
+            tiers=plan.desired.tiers,
             engine_live=on(facts, "use_dsa_copy_pages") and _proven_live(record),
             copy_fails=facts.timer.get("dsa_copy_fail", 0),
             log_mark=self.host.log_mark(),

@@ -9,6 +9,7 @@ from dsatier.apply.gate import Gate, Refused
 from dsatier.base.frozen import dataclass
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import migration_quiet
+from dsatier.facts.tiers import Tiers
 from dsatier.host.port import Host, HostDown, HostError, Hung
 from dsatier.plan.evidence import Configured, Evidence, Stopped
 from dsatier.plan.model import Plan, Step
@@ -57,7 +58,7 @@ def perform(
         if step.requests:
             mark = host.log_mark()
         try:
-            complaint = _submit(gate, step)
+            complaint = _submit(gate, step, plan.desired.tiers)
             _settle(host, gate, step)
             _await_evidence(host, gate, step, complaint, mark)
         except StepFailed as failed:
@@ -68,12 +69,12 @@ def perform(
         progress(Progress(step, len(plan.steps), "proven", waited))
 
 
-def _submit(gate: Gate, step: Step) -> str | None:
+def _submit(gate: Gate, step: Step, tiers: Tiers) -> str | None:
     """Hand a step's requests to the gate; return a command's complaint, if there was one."""
     complaint = None
     for request in step.requests:
         try:
-            complaint = gate.submit(request, step.deadline) or complaint
+            complaint = gate.submit(request, step.deadline, tiers) or complaint
         except Refused as refused:
             raise StepFailed(step, str(refused)) from refused
         except Hung as hung:

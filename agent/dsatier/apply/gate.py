@@ -12,6 +12,7 @@ from dsatier.facts.model import Facts
 from dsatier.facts.observe.observer import Observer
 from dsatier.facts.partial import NotSeen
 from dsatier.facts.readings import migration_quiet
+from dsatier.facts.tiers import USUAL, Tiers
 from dsatier.host.port import Host
 from dsatier.plan.interlock import GUARDS, Circumstances, Guard, Refusal, refusals
 from dsatier.plan.requests import (
@@ -49,12 +50,10 @@ class Gate:
         self,
         host: Host,
         observer: Observer,
-        slow_node: int = 1,
         guards: tuple[Guard, ...] = GUARDS,
     ) -> None:
         self._host = host
         self._observer = observer
-        self._slow_node = slow_node
         self._guards = guards
         self._quiet_since: float | None = None
 
@@ -80,7 +79,7 @@ class Gate:
             self._quiet_since = self._host.monotonic()
         return facts
 
-    def submit(self, request: Request, deadline: float) -> str | None:
+    def submit(self, request: Request, deadline: float, tiers: Tiers = USUAL) -> str | None:
         """Carry out ``request``, within ``deadline`` seconds.
 
         Returns a command's complaint, None where there was none: neither proves
@@ -91,7 +90,7 @@ class Gate:
         def judge(facts: Facts) -> tuple[Refusal, ...]:
             since = self._quiet_since
             quiet = 0.0 if since is None else self._host.monotonic() - since
-            return refusals(request, Circumstances(facts, quiet, self._slow_node), self._guards)
+            return refusals(request, Circumstances(facts, quiet, tiers), self._guards)
 
         name = device_of(request)
         found = self.answer(judge, () if name is None else (name,))

@@ -12,6 +12,7 @@ from typing import Literal
 from dsatier.apply.lifecycle import IN_MOTION
 from dsatier.base.fields import STRICT
 from dsatier.base.frozen import dataclass, replace
+from dsatier.facts.tiers import USUAL, Tiers
 
 Latch = Literal["none", "fault", "crash"]
 Truth = Literal["True", "False", "Unknown"]
@@ -70,7 +71,7 @@ class Record:
     profile_digest: str = ""
     engine_live: bool = False
     """The DSA was proven to copy: it going off by itself is a fault, not drift."""
-    slow_node: int = 1
+    tiers: Tiers = USUAL
     copy_fails: int = 0
     """dsa_copy_fail when last seen: a rise is a fault."""
     log_mark: int = 0

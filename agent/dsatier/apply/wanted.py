@@ -38,12 +38,6 @@ class Intent:
     queues: str | None
     """The text of the profile's queue file; None where it names none or it cannot be read."""
 
-    @property
-    def slow_node(self) -> int:
-        """Number of the slow node."""
-        tiers = self.profile.tiers if self.profile else None
-        return 1 if tiers is None or tiers.slow_node is None else tiers.slow_node
-
     def is_for(self, facts: Facts) -> bool:
         """Tell whether the same drop-ins apply to the host as it is now."""
         return unmatched(self.matches, facts) == self.skipped

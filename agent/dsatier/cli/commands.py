@@ -52,7 +52,6 @@ from dsatier.plan.rehearsal import prepare
 from dsatier.profile import schema
 from dsatier.profile.dropins import find
 from dsatier.profile.load import Loaded, from_texts, load
-from dsatier.profile.model import Tiers
 
 TURNING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """The signals that turn a change round. SIGHUP: the terminal is gone, as a closed ssh session."""
@@ -189,11 +188,6 @@ def _sources(options: Namespace, host: Host | None, facts: Facts | None) -> Load
     return load(find(host), facts)
 
 
-def _slow_node(loaded: Loaded) -> int:
-    tiers = (loaded.profile.tiers if loaded.profile else None) or Tiers()
-    return 1 if tiers.slow_node is None else tiers.slow_node
-
-
 def _holder(options: Namespace) -> str:
     return f"dsatier {options.command}, process {os.getpid()}"
 
@@ -236,7 +230,6 @@ def _driving(options: Namespace) -> Iterator[tuple[Driver, Target]]:
             loaded = _sources(options, host, facts)
         driver = Driver(
             host,
-            slow_node=_slow_node(loaded),
             holder=_holder(options),
             progress=_progress(options),
         )
@@ -289,7 +282,7 @@ def _plan(options: Namespace) -> int:
         with _open(options) as host:
             facts = Observer(host).look()
             loaded = _applying(options, host, facts, none)
-            driver = Driver(host, slow_node=_slow_node(loaded))
+            driver = Driver(host)
             wanted = target(host.read, loaded, facts, driver.journal.originals())
             plan = driver.plan_for(wanted, driver.journal.record())
     _print(options, plan, render.plan)
@@ -328,7 +321,7 @@ def _verify(options: Namespace) -> int:
     with _open(options) as host:
         facts = Observer(host).look()
         loaded = _applying(options, host, facts, NO_PROFILE)
-        driver = Driver(host, slow_node=_slow_node(loaded))
+        driver = Driver(host)
         wanted = target(host.read, loaded, facts, driver.journal.originals())
         outcome = driver.reconcile(wanted, act=False, facts=facts)
         record = driver.journal.record()
@@ -386,10 +379,8 @@ def _withdraw(verb: Callable[[Driver], Outcome]) -> Callable[[Namespace], int]:
             else:
                 return orders.answered(answer, as_json=options.json)
         with _open(options) as host, host.lock(LOCK, _holder(options)):
-            record = Journal(host).record()
             driver = Driver(
                 host,
-                slow_node=record.slow_node,
                 holder=_holder(options),
                 progress=_progress(options),
             )

@@ -12,7 +12,9 @@ from typing import Any
 from dsatier.base.frozen import dataclass
 from dsatier.facts.knobs import KNOBS
 from dsatier.facts.model import Facts
-from dsatier.facts.readings import live, node
+from dsatier.facts.readings import live
+from dsatier.facts.tiers import Tiers
+from dsatier.plan.desired import tiers_of
 from dsatier.plan.ladder import DESCENTS
 from dsatier.plan.model import Desired
 from dsatier.plan.planner import descent
@@ -86,7 +88,7 @@ def explain(field: str, loaded: Loaded, facts: Facts) -> Explanation:
         effective=_value(loaded.data, field),
         origin=f"{origin.file}:{origin.line}" if origin else None,
         default=KNOBS[name].default if name in KNOBS else None,
-        live=_live(field, name, facts),
+        live=_live(field, name, facts, tiers_of(loaded.profile)),
         change=_change(field, name, facts),
     )
 
@@ -98,7 +100,7 @@ def _value(data: dict[str, Any], field: str) -> Any:
     return found
 
 
-def _live(field: str, name: str, facts: Facts) -> int | str | None:
+def _live(field: str, name: str, facts: Facts, tiers: Tiers) -> int | str | None:
     if name in KNOBS:
         return live(facts, name)
     if field == "engine.kind":
@@ -106,7 +108,7 @@ def _live(field: str, name: str, facts: Facts) -> int | str | None:
             return "dsa"
         return "multithread" if live(facts, "cpu_multi_copy_pages") else "cpu"
     if field == "tiers.cpuless":
-        slow = node(facts, 1)
+        slow = tiers.slow_of(facts)
         return None if slow is None else str(not slow.cpus).lower()
     if field == "tiering.swap":
         return "on" if facts.swaps else "off"

@@ -23,7 +23,6 @@ from dsatier.apply.wanted import AtStart, Intent
 from dsatier.base.problem import Invalid
 from dsatier.daemon import schedule
 from dsatier.facts.model import Facts
-from dsatier.facts.observe.observer import Observer
 from dsatier.host import children
 from dsatier.host.port import Host, Rejected
 
@@ -46,12 +45,9 @@ class Keeper:
         self._host = host
         self._journal = journal
         self._log = log
-        self._progress = progress
-        self._about = about
-        self._interrupted = False
-        self._slow_node = 1
-        self._observer = Observer(host)
-        self._driver = self._drive()
+        self._driver = Driver(
+            host, holder="dsatier daemon", progress=progress, about=about, journal=journal
+        )
         self._newest: Intent | None = None
         """What the files asked for when they were last read and valid."""
         self.begun: children.Begun[Intent] | None = None
@@ -90,7 +86,6 @@ class Keeper:
 
     def interrupt(self) -> None:
         """Have a change that is under way turned round. Safe to call from a signal handler."""
-        self._interrupted = True
         self._driver.interrupt()
 
     def tell(self) -> Record:
@@ -123,7 +118,6 @@ class Keeper:
     def start(self, found: AtStart) -> Record:
         """Take in what is there, the profile in force first. Raises Spoilt."""
         record = self._journal.record()
-        self._aim(record.slow_node)
         was = found.was
         if isinstance(was, Exception):
             self._log.warning("kept profile unreadable", message=str(was))
@@ -189,7 +183,6 @@ class Keeper:
     def obey(self, verb: str) -> Outcome:
         """Clear, roll back or release, as somebody ordered."""
         self.doing = verb
-        self._aim(self._journal.record().slow_node)
         verbs = {
             "clear": self._driver.clear,
             "rollback": self._driver.rollback,
@@ -204,9 +197,7 @@ class Keeper:
     def _supervise(self, facts: Facts) -> Outcome:
         """Keep what is in force as it is."""
         if self._force is None:
-            self._aim(self._journal.record().slow_node)
             return self._driver.watch(facts)
-        self._aim(self._force.slow_node)
         self.doing = "looking after the host"
         try:
             wanted = self._target(self._force, facts)
@@ -222,7 +213,6 @@ class Keeper:
     def _go(self, wanted: Intent, reload: float | None) -> Outcome:
         """Bring the host to what is wanted now."""
         self.doing = "bringing the host to its profile"
-        self._aim(wanted.slow_node)
         if reload is not None:
             self._driver.take_up()
             self._driver.until = self._host.monotonic() + reload
@@ -324,28 +314,6 @@ class Keeper:
 
     def _target(self, wanted: Intent, facts: Facts) -> Target:
         return target(wanted.reads, wanted, facts, self._journal.originals())
-
-    # -- its driver --------------------------------------------------------
-
-    def _aim(self, slow_node: int) -> None:
-        """Have a driver whose slow node this is: the interlock holds it to that one."""
-        if slow_node != self._slow_node:
-            self._slow_node = slow_node
-            self._driver = self._drive()
-
-    def _drive(self) -> Driver:
-        driver = Driver(
-            self._host,
-            slow_node=self._slow_node,
-            holder="dsatier daemon",
-            progress=self._progress,
-            about=self._about,
-            journal=self._journal,
-            observer=self._observer,  # another driver, and the same host
-        )
-        if self._interrupted:
-            driver.interrupt()
-        return driver
 
 
 def _same(one: Intent | None, other: Intent | None) -> bool:

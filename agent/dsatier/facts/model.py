@@ -56,6 +56,8 @@ class NumaNode:
     tier: int | None = None
     """Its memory tier, as the kernel numbers them: more is slower, and memory is demoted to such
     a one only. None where the kernel shows none."""
+    demotion_watermark: int | None = None
+    """Pages, of its Normal zone in /proc/zoneinfo; None where it is not shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +181,6 @@ class Facts:
     """Live values of the knobs that this kernel has, by name, as text."""
     timer: dict[str, int]
     """The numbers of /proc/timer's first line; empty where it is missing."""
-    demotion_watermark: int | None
-    """Pages, of the fast node's Normal zone in /proc/zoneinfo; None where it is not shown."""
     devices: tuple[DsaDevice, ...]
     channels: tuple[Channel, ...]
     swaps: tuple[Swap, ...]

@@ -7,6 +7,7 @@ from dsatier.base.frozen import replace
 from dsatier.facts.knobs import ENGINES
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import effective_threads_broken
+from dsatier.facts.tiers import USUAL, Tiers
 from dsatier.plan.model import Desired
 from dsatier.plan.originals import Originals
 from dsatier.plan.short_form import expand
@@ -17,13 +18,23 @@ from dsatier.profile.model import (
     MultithreadEngine,
     Profile,
     QueueFile,
-    Tiers,
 )
 from dsatier.queues.config import DeviceConfig
 
 TIERING_OFF = {"demotion_enabled": 0, "numa_balancing": 0}
 NO_ENGINE = {"use_dsa_copy_pages": 0}
 """What the breaker does at once; channels stay held, for their state is in doubt."""
+
+
+def tiers_of(profile: Profile | None) -> Tiers:
+    """Return the tiers that a profile names; a node that it does not name is the usual one."""
+    named = profile.tiers if profile else None
+    if named is None:
+        return USUAL
+    return Tiers(
+        USUAL.fast if named.fast_node is None else named.fast_node,
+        USUAL.slow if named.slow_node is None else named.slow_node,
+    )
 
 
 def from_profile(
@@ -37,7 +48,7 @@ def from_profile(
     ``queues`` is what the profile's queue file says, if it names one; ``before``
     tells which CPUs and swap areas are to come back.
     """
-    tiers = profile.tiers or Tiers()
+    section = profile.tiers
     knobs: dict[str, int] = {}
     if profile.concurrency:
         _named(knobs, profile.concurrency, "use_concur_to_compact", "use_concur_to_demote")
@@ -48,10 +59,9 @@ def from_profile(
         _named(knobs, profile.tiering, "numa_balancing", "demote_scale_factor", "demotion_enabled")
         swap = profile.tiering.swap
     return Desired(
-        fast_node=0 if tiers.fast_node is None else tiers.fast_node,
-        slow_node=1 if tiers.slow_node is None else tiers.slow_node,
-        cpuless=tiers.cpuless is True,
-        cpus_online=before.online_cpus if before and tiers.cpuless is False else (),
+        tiers=tiers_of(profile),
+        cpuless=section is not None and section.cpuless is True,
+        cpus_online=before.online_cpus if before and section and section.cpuless is False else (),
         knobs=knobs,
         queues=queues or _short_form(profile.engine, facts),
         stopped=(),
@@ -110,7 +120,7 @@ def with_cpu_engine(desired: Desired, facts: Facts, *, stop_tiering: bool = Fals
     return replace(desired, knobs=knobs, queues=())
 
 
-def engine_off(facts: Facts, slow_node: int, *, stop_tiering: bool) -> Desired:
+def engine_off(facts: Facts, tiers: Tiers, *, stop_tiering: bool) -> Desired:
     """Return what the circuit breaker goes to at once: no copy by DSA, and nothing else.
 
     CPU threads go off as well where they would lose bytes.
@@ -118,7 +128,7 @@ def engine_off(facts: Facts, slow_node: int, *, stop_tiering: bool) -> Desired:
     knobs = dict(NO_ENGINE) | (TIERING_OFF if stop_tiering else {})
     if effective_threads_broken(facts):
         knobs["cpu_multi_copy_pages"] = 0
-    return Desired(slow_node=slow_node, knobs={n: v for n, v in knobs.items() if n in facts.knobs})
+    return Desired(tiers=tiers, knobs={n: v for n, v in knobs.items() if n in facts.knobs})
 
 
 def untouched(profile: Profile) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from dsatier.base.text import ranges
 from dsatier.facts.kernel_complaints import complaints
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import device, failed_copies, held, live, migration_quiet
+from dsatier.facts.tiers import Tiers, watermark
 from dsatier.host.port import LogTail
 from dsatier.queues.config import DeviceConfig, differences
 
@@ -160,14 +161,18 @@ class Watermark:
 
     __pydantic_config__ = STRICT
 
+    tiers: Tiers
     kind: Literal["watermark"] = "watermark"
 
     def __str__(self) -> str:
-        return "demotion watermark above 0 in /proc/zoneinfo, where shown"
+        return (
+            f"demotion watermark of node {self.tiers.fast} above 0 in /proc/zoneinfo, where shown"
+        )
 
     def missing(self, facts: Facts, log: LogTail) -> str | None:
         """Return that it is 0."""
-        return "demotion watermark is 0" if facts.demotion_watermark == 0 else None
+        found = watermark(facts, self.tiers)
+        return f"demotion watermark of node {self.tiers.fast} is 0" if found == 0 else None
 
 
 @dataclass(frozen=True, slots=True)

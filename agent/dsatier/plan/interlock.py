@@ -22,7 +22,6 @@ from dsatier.facts.readings import (
     initialised,
     live,
     migration_quiet,
-    node,
     on,
     oopsed,
     releasable,
@@ -30,6 +29,7 @@ from dsatier.facts.readings import (
     tiering_on,
     value_refusal,
 )
+from dsatier.facts.tiers import Tiers
 from dsatier.plan.projection import project
 from dsatier.plan.requests import (
     LoadDevice,
@@ -51,7 +51,8 @@ class Circumstances:
     """The host at this moment."""
     quiet: float
     """Seconds for which engine, demotion and balancing have been seen off without a break."""
-    slow_node: int = 1
+    tiers: Tiers
+    """Which node is fast, and which slow, for the plan that the request belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +240,7 @@ def _channels_while_held(request: Request, at: Circumstances) -> str | None:
 def _concurrency_fits(request: Request, at: Circumstances) -> str | None:
     if not _seed(at) or not isinstance(request, SetKnob):
         return None
-    after = project(at.facts, request)
+    after = project(at.facts, request, at.tiers)
     concurrent = on(after, "use_concur_to_compact") or on(after, "use_concur_to_demote")
     narrow = live(after, "limit_chans") != SEED_BATCH_CHANS
     if on(after, "use_dsa_copy_pages") and concurrent and narrow and _is_upward(request):
@@ -259,7 +260,7 @@ def _threads_whole(request: Request, at: Circumstances) -> str | None:
         return None
     if not (isinstance(request, SetCpu) or _starts_threads(request)):
         return None
-    after = project(at.facts, request, slow_node=at.slow_node)
+    after = project(at.facts, request, at.tiers)
     if effective_threads_broken(after):
         return (
             f"limit_mt_num {live(at.facts, 'limit_mt_num')} does not fit the CPUs online: "
@@ -279,11 +280,11 @@ def _turns_tiering_on(request: Request) -> bool:
 def _tiering_on_cpuless(request: Request, at: Circumstances) -> str | None:
     if not _turns_tiering_on(request):
         return None
-    slow = node(at.facts, at.slow_node)
+    slow = at.tiers.slow_of(at.facts)
     if slow is None:
-        return f"there is no node {at.slow_node} to be the slow tier"
+        return f"there is no node {at.tiers.slow} to be the slow tier"
     if slow.cpus:
-        return f"node {at.slow_node} has {len(slow.cpus)} CPUs online"
+        return f"node {at.tiers.slow} has {len(slow.cpus)} CPUs online"
     return None
 
 
@@ -306,10 +307,10 @@ def _cpu_of_slow_node(request: Request, at: Circumstances) -> str | None:
         return None if request.cpu in at.facts.offline_cpus else "it is online, or not there"
     if request.cpu in at.facts.pinned_cpus or request.cpu == 0:
         return "it cannot go offline"
-    slow = node(at.facts, at.slow_node)
+    slow = at.tiers.slow_of(at.facts)
     if slow is None or request.cpu not in slow.cpus:
-        return f"it is not a CPU of the slow node {at.slow_node}"
-    if not any(n.cpus for n in at.facts.nodes if n.id != at.slow_node):
+        return f"it is not a CPU of the slow node {at.tiers.slow}"
+    if not any(n.cpus for n in at.facts.nodes if n.id != at.tiers.slow):
         return "no other node has CPUs"
     return None
 

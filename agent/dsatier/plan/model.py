@@ -8,6 +8,7 @@ from typing import Literal
 from dsatier.base.fields import STRICT
 from dsatier.base.frozen import dataclass
 from dsatier.facts.model import Swap
+from dsatier.facts.tiers import USUAL, Tiers
 from dsatier.plan.evidence import Evidence
 from dsatier.plan.requests import Request
 from dsatier.queues.config import DeviceConfig
@@ -19,8 +20,7 @@ class Desired:
 
     __pydantic_config__ = STRICT
 
-    fast_node: int = 0
-    slow_node: int = 1
+    tiers: Tiers = USUAL
     cpuless: bool = False
     """The slow node's CPUs are to be offline."""
     cpus_online: tuple[int, ...] = ()

@@ -7,7 +7,8 @@ from dsatier.base.fields import STRICT
 from dsatier.base.frozen import dataclass, replace
 from dsatier.facts.knobs import KNOBS
 from dsatier.facts.model import DsaDevice, Facts, Swap
-from dsatier.facts.readings import live, node
+from dsatier.facts.readings import live
+from dsatier.facts.tiers import Tiers
 from dsatier.queues.config import DeviceConfig, captured
 
 
@@ -31,9 +32,9 @@ class Originals:
     """Devices that were disabled, or on without a queue."""
 
 
-def originals(facts: Facts, slow_node: int, taken_at: float) -> Originals:
+def originals(facts: Facts, tiers: Tiers, taken_at: float) -> Originals:
     """Return what must be kept of a host before it is first written to."""
-    slow = node(facts, slow_node)
+    slow = tiers.slow_of(facts)
     values = {name: live(facts, name) for name in KNOBS}
     return Originals(
         schema_version=1,

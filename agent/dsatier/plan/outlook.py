@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dsatier.facts.model import DsaDevice, Facts, Swap
-from dsatier.facts.readings import initialised, live, node, on
+from dsatier.facts.readings import initialised, live, on
 from dsatier.plan.model import Desired
 from dsatier.plan.projection import switched
 from dsatier.queues.config import differences
@@ -47,12 +47,12 @@ def frees_dsa(facts: Facts, desired: Desired) -> bool:
 
 def with_cpus(facts: Facts, desired: Desired) -> Facts:
     """Return the facts with the CPUs online that will be: threads are counted against those."""
-    slow = node(facts, desired.slow_node)
+    slow = desired.tiers.slow_of(facts)
     return switched(
         facts,
         offline=slow.cpus if desired.cpuless and slow is not None else (),
         online=desired.cpus_online,
-        slow_node=desired.slow_node,
+        tiers=desired.tiers,
     )
 
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 from dsatier.base.text import ranges
 from dsatier.facts.knobs import KNOBS, SEED_SETTLE
 from dsatier.facts.model import DsaDevice, Facts
-from dsatier.facts.readings import held, initialised, live, node, on, tiering_on
+from dsatier.facts.readings import held, initialised, live, on, tiering_on
+from dsatier.facts.tiers import watermark
 from dsatier.plan.evidence import (
     CleanLog,
     Configured,
@@ -85,7 +86,7 @@ class _Way:
             )
         )
         for request in requests:
-            self.facts = project(self.facts, request, slow_node=self.desired.slow_node)
+            self.facts = project(self.facts, request, self.desired.tiers)
 
 
 def plan(
@@ -189,7 +190,7 @@ def _changes(facts: Facts, desired: Desired) -> frozenset[str]:
 
 
 def _cpus_to_take(facts: Facts, desired: Desired) -> tuple[int, ...]:
-    slow = node(facts, desired.slow_node)
+    slow = desired.tiers.slow_of(facts)
     return slow.cpus if desired.cpuless and slow is not None else ()
 
 
@@ -272,7 +273,7 @@ def _watermark_stale(way: _Way) -> bool:
     tiers = wanted("numa_balancing") == 2 or wanted("demotion_enabled") == 1
     named = wanted("demote_scale_factor") is not None
     # others may have written the factor before memory tiering came on
-    return (tiers or named) and way.facts.demotion_watermark == 0
+    return (tiers or named) and watermark(way.facts, way.desired.tiers) == 0
 
 
 def _write(
@@ -294,9 +295,9 @@ def _write(
         failures = way.origin.timer.get("dsa_copy_fail", 0)
         evidence += [CleanLog(), NoFailures(failures)]
     if knob == "dsa_state" and not value:
-        evidence.append(Held(len(held(project(way.facts, request)))))
+        evidence.append(Held(len(held(project(way.facts, request, way.desired.tiers)))))
     if knob == "demote_scale_factor":
-        evidence.append(Watermark())
+        evidence.append(Watermark(way.desired.tiers))
     way.step(
         rung,
         direction,

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from dsatier.base.frozen import replace
 from dsatier.facts.model import Channel, DsaDevice, Facts, WorkQueue
 from dsatier.facts.readings import free, held, live
+from dsatier.facts.tiers import Tiers
 from dsatier.plan.requests import (
     LoadDevice,
     Request,
@@ -21,13 +22,13 @@ from dsatier.plan.requests import (
 from dsatier.queues.config import DeviceConfig, QueueConfig
 
 
-def project(facts: Facts, request: Request, *, slow_node: int = 1) -> Facts:
-    """Return the facts after ``request``. A CPU that comes online is counted to ``slow_node``."""
+def project(facts: Facts, request: Request, tiers: Tiers) -> Facts:
+    """Return the facts after ``request``. A CPU that comes online is counted to the slow node."""
     match request:
         case SetKnob():
-            return _knob(facts, request)
+            return _knob(facts, request, tiers)
         case SetCpu(cpu, online):
-            return _cpu(facts, cpu, online, slow_node)
+            return _cpu(facts, cpu, online, tiers)
         case LoadDevice(device):
             return _load(facts, device)
         case StopDevice(device):
@@ -45,18 +46,18 @@ def switched(
     *,
     offline: Iterable[int] = (),
     online: Iterable[int] = (),
-    slow_node: int = 1,
+    tiers: Tiers,
 ) -> Facts:
     """Return the facts with those CPUs offline or online."""
     for cpu in offline:
-        facts = _cpu(facts, cpu, False, slow_node)
+        facts = _cpu(facts, cpu, False, tiers)
     for cpu in online:
         if cpu in facts.offline_cpus:
-            facts = _cpu(facts, cpu, True, slow_node)
+            facts = _cpu(facts, cpu, True, tiers)
     return facts
 
 
-def _knob(facts: Facts, request: SetKnob) -> Facts:
+def _knob(facts: Facts, request: SetKnob, tiers: Tiers) -> Facts:
     before = live(facts, request.knob)
     knobs = {**facts.knobs, request.knob: str(request.value)}
     channels, devices = facts.channels, facts.devices
@@ -74,16 +75,22 @@ def _knob(facts: Facts, request: SetKnob) -> Facts:
             channels = tuple(replace(c, in_use=0) if c.id in ids else c for c in channels)
             devices = _with_clients(devices, {c.queue for c in given}, 0)
             released = True
-    watermark = facts.demotion_watermark
-    if request.knob == "demote_scale_factor" and watermark == 0 and knobs["numa_balancing"] == "2":
-        watermark = 1  # how many pages it will be does not matter here
+    nodes = facts.nodes
+    if request.knob == "demote_scale_factor" and knobs["numa_balancing"] == "2":
+        # how many pages it will be does not matter here
+        nodes = tuple(
+            replace(n, demotion_watermark=1)
+            if n.id == tiers.fast and n.demotion_watermark == 0
+            else n
+            for n in nodes
+        )
     return replace(
         facts,
         knobs=knobs,
         devices=devices,
         channels=channels,
         dsa_released=released,
-        demotion_watermark=watermark,
+        nodes=nodes,
     )
 
 
@@ -105,7 +112,7 @@ def _with_clients(
     return tuple(found)
 
 
-def _cpu(facts: Facts, cpu: int, online: bool, slow_node: int) -> Facts:
+def _cpu(facts: Facts, cpu: int, online: bool, tiers: Tiers) -> Facts:
     if not online:
         nodes = tuple(
             replace(n, cpus=tuple(c for c in n.cpus if c != cpu)) if cpu in n.cpus else n
@@ -113,7 +120,7 @@ def _cpu(facts: Facts, cpu: int, online: bool, slow_node: int) -> Facts:
         )
         return replace(facts, nodes=nodes, offline_cpus=tuple(sorted({*facts.offline_cpus, cpu})))
     nodes = tuple(
-        replace(n, cpus=tuple(sorted({*n.cpus, cpu}))) if n.id == slow_node else n
+        replace(n, cpus=tuple(sorted({*n.cpus, cpu}))) if n.id == tiers.slow else n
         for n in facts.nodes
     )
     return replace(

@@ -61,12 +61,12 @@ def rehearse(
 ) -> Iterator[tuple[Step, Refusal]]:
     """Yield what the interlock will refuse of ``plan``, with the step that asks for it."""
     quiet = 0.0
-    slow = plan.desired.slow_node
+    tiers = plan.desired.tiers
     for step in plan.steps:
         for request in step.requests:
-            for refusal in refusals(request, Circumstances(facts, quiet, slow), guards):
+            for refusal in refusals(request, Circumstances(facts, quiet, tiers), guards):
                 yield step, refusal
-            facts = project(facts, request, slow_node=slow)
+            facts = project(facts, request, tiers)
         quiet = quiet + step.settle if migration_quiet(facts) else 0.0
 
 
@@ -74,14 +74,14 @@ def foretold(plan: Plan, facts: Facts) -> Iterator[tuple[Step, Facts]]:
     """Yield the facts that each step of ``plan`` will leave behind if all goes well."""
     for step in plan.steps:
         for request in step.requests:
-            facts = project(facts, request, slow_node=plan.desired.slow_node)
+            facts = project(facts, request, plan.desired.tiers)
         yield step, facts
 
 
 def no_way_back(plan: Plan, facts: Facts, before: Originals) -> tuple[Step, Finding] | None:
     """Return the first step of ``plan`` from which there is no safe way back, and why."""
     for step, then in foretold(plan, facts):
-        back = prepare(then, from_originals(before, then, plan.desired.slow_node))
+        back = prepare(then, from_originals(before, then, plan.desired.tiers))
         if back.verdict != "ready":
             return step, back.findings[0]
     return None

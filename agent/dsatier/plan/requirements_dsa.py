@@ -289,10 +289,10 @@ def _when_starting(facts: Facts, desired: Desired) -> Facts:
     changing = changing_devices(facts, desired)
     for device in changing:
         if device.state == "enabled":
-            then = project(then, StopDevice(device.id))
+            then = project(then, StopDevice(device.id), desired.tiers)
     for config in desired.queues:
         if any(device.id == config.id for device in changing):
-            then = project(then, LoadDevice(config))
+            then = project(then, LoadDevice(config), desired.tiers)
     if not on(facts, "dsa_state"):
         return then
     # what the engine holds now it gives back first

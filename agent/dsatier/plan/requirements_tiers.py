@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dsatier.facts.model import Facts, NumaNode, Swap
-from dsatier.facts.readings import live, node
+from dsatier.facts.readings import live
+from dsatier.facts.tiers import USUAL
 from dsatier.plan.model import Desired, Finding
 from dsatier.plan.outlook import GIB, frees_dsa, with_cpus, with_swaps
 from dsatier.plan.planner import descent
@@ -16,12 +17,12 @@ def tiers_exist(facts: Facts, desired: Desired) -> Iterator[Finding]:
     """Both tiers must be there, the fast one with CPUs, the slow one with memory."""
     if not (desired.cpuless or _turns_tiering_on(desired)):
         return
-    fast, slow = node(facts, desired.fast_node), node(facts, desired.slow_node)
+    fast, slow = desired.tiers.fast_of(facts), desired.tiers.slow_of(facts)
     if fast is None or not fast.cpus:
         yield Finding(
             "blocker",
             "tiers-exist",
-            f"node {desired.fast_node}",
+            f"node {desired.tiers.fast}",
             "a node with CPUs",
             "no such node" if fast is None else "no CPU online",
             "name tiers.fast_node, or look at the BIOS's NUMA settings",
@@ -30,19 +31,19 @@ def tiers_exist(facts: Facts, desired: Desired) -> Iterator[Finding]:
         yield Finding(
             "blocker",
             "tiers-exist",
-            f"node {desired.slow_node}",
+            f"node {desired.tiers.slow}",
             "a node with memory",
             "no such node" if slow is None else "no memory",
             "expose the CXL memory as a node (BIOS: CXL, or daxctl reconfigure-device "
             "--mode=system-ram), or name tiers.slow_node",
         )
-    if facts.kernel.family == "seed" and (desired.fast_node, desired.slow_node) != (0, 1):
+    if facts.kernel.family == "seed" and desired.tiers != USUAL:
         yield Finding(
             "blocker",
             "tiers-exist",
             "tiers",
             "fast node 0 and slow node 1, which a seed kernel has built in",
-            f"fast node {desired.fast_node} and slow node {desired.slow_node}",
+            f"fast node {desired.tiers.fast} and slow node {desired.tiers.slow}",
             "boot dsatier's kernel",
         )
 
@@ -54,16 +55,16 @@ def tiers_apart(facts: Facts, desired: Desired) -> Iterator[Finding]:
     """
     if not _turns_tiering_on(desired):
         return
-    fast, slow = node(facts, desired.fast_node), node(facts, desired.slow_node)
+    fast, slow = desired.tiers.fast_of(facts), desired.tiers.slow_of(facts)
     if fast is None or slow is None or None in (fast.tier, slow.tier):
         return
     if (slow.tier or 0) <= (fast.tier or 0):
         yield Finding(
             "blocker",
             "tiers-apart",
-            f"node {desired.slow_node}",
-            f"a memory tier below that of node {desired.fast_node}, or nothing is demoted",
-            f"tier {slow.tier} for it, and {fast.tier} for node {desired.fast_node}",
+            f"node {desired.tiers.slow}",
+            f"a memory tier below that of node {desired.tiers.fast}, or nothing is demoted",
+            f"tier {slow.tier} for it, and {fast.tier} for node {desired.tiers.fast}",
             "boot with the slow node's CPUs off (`maxcpus=N`, where they are the last) on a host "
             "whose firmware has an HMAT: a node that boots with CPUs is a fast one for good",
         )
@@ -77,12 +78,12 @@ def tiering_conditions(facts: Facts, desired: Desired) -> Iterator[Finding]:
     """Tiering needs a slow node without CPUs and a host without swap."""
     if not _turns_tiering_on(desired):
         return
-    slow = node(with_cpus(facts, desired), desired.slow_node)
+    slow = desired.tiers.slow_of(with_cpus(facts, desired))
     if slow is not None and slow.cpus:
         yield Finding(
             "blocker",
             "tiering-conditions",
-            f"node {desired.slow_node}",
+            f"node {desired.tiers.slow}",
             "no CPU online",
             _cpus_found(slow, facts),
             "set `tiers: {cpuless: true}` in the profile",
@@ -130,7 +131,7 @@ def watermark_order(facts: Facts, desired: Desired) -> Iterator[Finding]:
 
 def cpus_can_go(facts: Facts, desired: Desired) -> Iterator[Finding]:
     """Every CPU of the slow node must be able to go offline."""
-    slow = node(facts, desired.slow_node)
+    slow = desired.tiers.slow_of(facts)
     if not desired.cpuless or slow is None:
         return
     stuck = tuple(c for c in slow.cpus if c in facts.pinned_cpus or c == 0)
@@ -138,7 +139,7 @@ def cpus_can_go(facts: Facts, desired: Desired) -> Iterator[Finding]:
         yield Finding(
             "blocker",
             "cpus-can-go",
-            f"node {desired.slow_node}",
+            f"node {desired.tiers.slow}",
             "CPUs that can go offline",
             f"cpu {stuck[0]} cannot",
             "name another tiers.slow_node, or boot with cpu0_hotplug where the kernel has it",
@@ -169,13 +170,13 @@ def quiet_can_be_had(facts: Facts, desired: Desired) -> Iterator[Finding]:
     comes_back = any(area not in facts.swaps for area in swaps)
     if not resumes or not (comes_back or frees_dsa(facts, desired) or descent(facts, desired)):
         return
-    slow = node(with_cpus(facts, desired), desired.slow_node)
+    slow = desired.tiers.slow_of(with_cpus(facts, desired))
     if slow is not None and slow.cpus:
         yield Finding(
             "blocker",
             "quiet-can-be-had",
             ", ".join(resumes),
-            f"a slow node {desired.slow_node} without CPUs, so that tiering can resume",
+            f"a slow node {desired.tiers.slow} without CPUs, so that tiering can resume",
             _cpus_found(slow, facts),
             "set `tiers: {cpuless: true}` in the profile, or turn tiering off in it",
         )

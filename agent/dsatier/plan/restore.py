@@ -7,6 +7,7 @@ from dsatier.base.frozen import replace
 from dsatier.facts.knobs import ENGINES
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import live, on, value_refusal
+from dsatier.facts.tiers import Tiers
 from dsatier.plan.model import Desired
 from dsatier.plan.originals import Originals
 from dsatier.plan.projection import switched
@@ -21,32 +22,32 @@ TIERING: dict[str, dict[int, int]] = {
 NEEDED_TO_TIER = (tiers_exist, tiering_conditions, kernel_configured)
 
 
-def cpu_only(facts: Facts, slow_node: int = 1) -> Desired:
+def cpu_only(facts: Facts, tiers: Tiers) -> Desired:
     """Return the state that a crash guard brings up: CPU copies, and nothing else touched.
 
     But for ``not_resumed``.
     """
     knobs = {name: 0 for name in ENGINES["cpu"] if name in facts.knobs}
-    return Desired(slow_node=slow_node, knobs=knobs | _paused(facts, slow_node)[0])
+    return Desired(tiers=tiers, knobs=knobs | _paused(facts, tiers)[0])
 
 
-def not_resumed(facts: Facts, slow_node: int = 1) -> tuple[str, ...]:
+def not_resumed(facts: Facts, tiers: Tiers) -> tuple[str, ...]:
     """Return what ``cpu_only`` cannot leave as it is, with the reason."""
-    return _paused(facts, slow_node)[1]
+    return _paused(facts, tiers)[1]
 
 
-def _paused(facts: Facts, slow_node: int) -> tuple[dict[str, int], tuple[str, ...]]:
+def _paused(facts: Facts, tiers: Tiers) -> tuple[dict[str, int], tuple[str, ...]]:
     """Return tiering's knobs off, and why, where the DSA must be freed and they cannot go on."""
     if not on(facts, "dsa_state"):
         return {}, ()
-    return _untiered({name: live(facts, name) for name in TIERING}, facts, slow_node)
+    return _untiered({name: live(facts, name) for name in TIERING}, facts, tiers)
 
 
-def from_originals(before: Originals, facts: Facts, slow_node: int = 1) -> Desired:
+def from_originals(before: Originals, facts: Facts, tiers: Tiers) -> Desired:
     """Return the state that ``rollback`` goes to: as found, but for what ``not_restored`` names."""
     return Desired(
-        slow_node=slow_node,
-        knobs=_restored(before, facts, slow_node)[0],
+        tiers=tiers,
+        knobs=_restored(before, facts, tiers)[0],
         cpus_online=before.online_cpus,
         queues=before.devices,
         stopped=before.idle_devices,
@@ -54,13 +55,13 @@ def from_originals(before: Originals, facts: Facts, slow_node: int = 1) -> Desir
     )
 
 
-def not_restored(before: Originals, facts: Facts, slow_node: int = 1) -> tuple[str, ...]:
+def not_restored(before: Originals, facts: Facts, tiers: Tiers) -> tuple[str, ...]:
     """Return what ``from_originals`` does not bring back from here, each with its reason."""
-    return _restored(before, facts, slow_node)[1]
+    return _restored(before, facts, tiers)[1]
 
 
 def _restored(
-    before: Originals, facts: Facts, slow_node: int
+    before: Originals, facts: Facts, tiers: Tiers
 ) -> tuple[dict[str, int], tuple[str, ...]]:
     """Return the knobs that are to be as they were found, and in words what cannot be.
 
@@ -68,9 +69,9 @@ def _restored(
     tiering, where the host will not be fit for it once its CPUs and its swap are back.
     """
     knobs = {name: value for name, value in before.knobs.items() if name in facts.knobs}
-    then = _with_swaps(switched(facts, online=before.online_cpus, slow_node=slow_node), before)
+    then = _with_swaps(switched(facts, online=before.online_cpus, tiers=tiers), before)
     tiering = {name: knobs.get(name, live(facts, name)) for name in TIERING}
-    off, lost = _untiered(tiering, then, slow_node)
+    off, lost = _untiered(tiering, then, tiers)
     knobs |= off
     if 2 not in (knobs.get("numa_balancing"), live(facts, "numa_balancing")):
         knobs.pop("demote_scale_factor", None)  # it has no effect and cannot be written
@@ -94,11 +95,11 @@ def _with_swaps(facts: Facts, before: Originals) -> Facts:
 
 
 def _untiered(
-    tiering: dict[str, int | None], facts: Facts, slow_node: int
+    tiering: dict[str, int | None], facts: Facts, tiers: Tiers
 ) -> tuple[dict[str, int], tuple[str, ...]]:
     """Return tiering's knobs without tiering, and why, where they tier and ``facts`` are unfit."""
     on_now = {n: value for n, value in tiering.items() if value in TIERING[n]}
-    unfit = _unfit_to_tier(facts, slow_node)
+    unfit = _unfit_to_tier(facts, tiers)
     if not on_now or unfit is None:
         return {}, ()
     words = ", ".join(f"{name} was {value}" for name, value in on_now.items())
@@ -106,22 +107,22 @@ def _untiered(
     return off, (f"tiering is left off ({words}): {unfit}",)
 
 
-def _unfit_to_tier(facts: Facts, slow_node: int) -> str | None:
+def _unfit_to_tier(facts: Facts, tiers: Tiers) -> str | None:
     """Return why tiering must not be on, None where it may."""
-    wish = Desired(slow_node=slow_node, knobs={"numa_balancing": 2})
+    wish = Desired(tiers=tiers, knobs={"numa_balancing": 2})
     for finding in findings(facts, wish, NEEDED_TO_TIER):
         if finding.level == "blocker":
             return f"{finding.where}: expected {finding.expected}, found {finding.found}"
     return None
 
 
-def released(before: Originals | None, facts: Facts, slow_node: int = 1) -> Desired:
+def released(before: Originals | None, facts: Facts, tiers: Tiers) -> Desired:
     """Return the state that ``release`` goes to: as found, but with every engine off.
 
     Without originals only the engines go off: nothing else is known to be dsatier's.
     """
     engines = {name: 0 for name in ENGINES["cpu"] if name in facts.knobs}
     if before is None:
-        return Desired(slow_node=slow_node, knobs=engines)
-    back = from_originals(before, facts, slow_node)
+        return Desired(tiers=tiers, knobs=engines)
+    back = from_originals(before, facts, tiers)
     return replace(back, knobs={**(back.knobs or {}), **engines})

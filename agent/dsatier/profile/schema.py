@@ -56,6 +56,8 @@ _SCALARS = frozenset(("int", "float", "bool", "str", "literal"))
 
 _UNKNOWN = frozenset(("unexpected_keyword_argument", "extra_forbidden"))
 """The types of pydantic's errors about a key that there is not."""
+_VALUE = "value"
+"""Marks one of our values, which is a default: no kind of pydantic's."""
 
 _frozen: dict[str, Any] = {}
 _validators: dict[tuple[str, bool], Any] = {}
@@ -219,6 +221,8 @@ def _plain(part: Any) -> Any:
         return [_plain(value) for value in part]
     if isinstance(part, type):
         return f"{part.__module__}:{part.__qualname__}"
+    if hasattr(part, "__dataclass_fields__"):  # a default
+        return {"type": _VALUE, "cls": _plain(type(part)), "fields": dump(part)}
     if part is None or isinstance(part, (str, int, float)):
         return part
     raise TypeError(f"{part!r} cannot be frozen: use plain types and annotated_types")
@@ -244,6 +248,8 @@ def _thaw(part: Any, classes: bool) -> Any:
     if not isinstance(part, dict):
         return part
     kind = part.get("type")
+    if kind == _VALUE:
+        return _class(part["cls"])(**part["fields"]) if classes else part["fields"]
     if kind == "dataclass" and not classes:
         fields = {
             field["name"]: {

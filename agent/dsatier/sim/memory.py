@@ -31,8 +31,8 @@ def set_watermarks(k: Kernel) -> None:
     for node in range(len(k.spec.nodes)):
         managed = _managed(k, node)
         mark = 0
-        # only the top tier demotes, and the seed takes a node with CPUs for the top tier
-        if k.knob("numa_balancing") == 2 and (node == 0 or k.online(node)):
+        # only the top tier demotes: a node with CPUs
+        if k.knob("numa_balancing") == 2 and k.online(node):
             mark = min(max(managed * factor // 10000, 2 * _high(managed)), managed)
         marks.append(mark)
     k.state.watermarks = tuple(marks)

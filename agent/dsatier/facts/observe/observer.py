@@ -28,9 +28,9 @@ _ZONES = "/proc/zoneinfo"
 _TAINTED = "/proc/sys/kernel/tainted"
 
 
-def observe(host: Host, fast_node: int = 0) -> Facts:
+def observe(host: Host) -> Facts:
     """Return the facts of a host now. Raises HostError."""
-    return Observer(host, fast_node).look()
+    return Observer(host).look()
 
 
 class Observer:
@@ -42,9 +42,8 @@ class Observer:
     from where the look before ended.
     """
 
-    def __init__(self, host: Host, fast_node: int = 0) -> None:
+    def __init__(self, host: Host) -> None:
         self._host = host
-        self._fast_node = fast_node
         self._boot: _Boot | None = None
 
     def look(self) -> Facts:
@@ -84,12 +83,11 @@ class Observer:
             cpu_model=boot.cpu_model,
             kernel=boot.kernel,
             scalable_mode=boot.scalable_mode,
-            nodes=topology.nodes(host),
+            nodes=topology.nodes(host, boot.watermarks()),
             offline_cpus=topology.offline(host),
             pinned_cpus=boot.pinned,
             knobs=_knobs(host),
             timer={} if timer is None else parse.timer(timer, TIMER),
-            demotion_watermark=boot.watermark(self._fast_node),
             swaps=() if swaps is None else parse.swaps(swaps, _SWAPS),
             dsa_released=boot.released(),
             boot_taint=_number(host, _TAINTED),
@@ -110,7 +108,7 @@ class _Boot:
         self._had_devices = False
         self.eyes = DsaEyes(host)
         self._groups: dict[str, str] = {}
-        self._shows_watermark = True
+        self._shows_watermarks = True
         self._released: bool | None = False
         self._mark = 0
 
@@ -129,13 +127,13 @@ class _Boot:
         self._had_devices = devices
         return self._accel_config if devices else None
 
-    def watermark(self, node: int) -> int | None:
-        """Return the demotion watermark. A long file: it is read where it has shown one."""
-        if not self._shows_watermark:
-            return None
-        pages = parse.demote_mark(optional(self._host, _ZONES) or "", node)
-        self._shows_watermark = pages is not None
-        return pages
+    def watermarks(self) -> dict[int, int]:
+        """Return the nodes' demotion watermarks. A long file: it is read where it has shown one."""
+        if not self._shows_watermarks:
+            return {}
+        found = parse.demotion_watermarks(optional(self._host, _ZONES) or "")
+        self._shows_watermarks = bool(found)
+        return found
 
     def released(self) -> bool | None:
         """Tell whether the log says that a seed kernel has released its channels."""

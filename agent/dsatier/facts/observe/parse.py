@@ -16,6 +16,9 @@ from dsatier.host.port import HostError
 MOST_CPUS = 1 << 16
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _TIMER = re.compile(r"(\w+) = (-?\d+)(?:ms|ns)?(?=\s|$)")
+_WATERMARK = re.compile(
+    r"^Node (\d+), zone +Normal$(?:\n(?!Node ).*)*?\n +demote +(\d+)$", re.MULTILINE
+)
 _PCI = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _OPTION = re.compile(r"(CONFIG_\w+)=(.*)|# (CONFIG_\w+) is not set")
 
@@ -99,15 +102,9 @@ def timer(text: str, path: str) -> dict[str, int]:
     return found
 
 
-def demote_mark(text: str, node: int) -> int | None:
-    """Return the pages of a node's ``demote`` watermark in /proc/zoneinfo, of its Normal zone."""
-    start = re.search(rf"^Node {node}, zone +Normal$", text, re.MULTILINE)
-    if start is None:
-        return None
-    end = text.find("\nNode ", start.end())
-    zone = text[start.end() : end if end >= 0 else len(text)]
-    match = re.search(r"^ +demote +(\d+)$", zone, re.MULTILINE)
-    return int(match[1]) if match else None
+def demotion_watermarks(text: str) -> dict[int, int]:
+    """Return each node's ``demote`` watermark in /proc/zoneinfo, in pages, of its Normal zone."""
+    return {int(found[1]): int(found[2]) for found in _WATERMARK.finditer(text)}
 
 
 def cpu_model(text: str) -> str:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from dsatier.facts.model import NumaNode
 from dsatier.facts.observe import parse
 from dsatier.facts.observe.read import optional
@@ -13,17 +15,17 @@ CPUS = "/sys/devices/system/cpu"
 TIERS = "/sys/devices/virtual/memory_tiering"
 
 
-def nodes(host: Host) -> tuple[NumaNode, ...]:
-    """Return the nodes by number; () on a kernel without NUMA."""
+def nodes(host: Host, watermarks: Mapping[int, int]) -> tuple[NumaNode, ...]:
+    """Return the nodes by number, with their demotion watermarks; () on a kernel without NUMA."""
     names = (name.removeprefix("node") for name in host.entries(NODES) if name.startswith("node"))
     numbers = sorted(int(name) for name in names if name.isdecimal())
     level = tiers(host)
-    found = [node(host, number, level.get(number)) for number in numbers]
+    found = [node(host, number, level.get(number), watermarks.get(number)) for number in numbers]
     return tuple(node for node in found if node is not None)
 
 
-def node(host: Host, number: int, tier: int | None = None) -> NumaNode | None:
-    """Return a node of that tier, None where it went away meanwhile."""
+def node(host: Host, number: int, tier: int | None, watermark: int | None) -> NumaNode | None:
+    """Return a node of that tier and watermark, None where it went away meanwhile."""
     folder = f"{NODES}/node{number}"
     try:
         memory = host.read(f"{folder}/meminfo")
@@ -34,6 +36,7 @@ def node(host: Host, number: int, tier: int | None = None) -> NumaNode | None:
             mem_total=parse.kilobytes(memory, "MemTotal", f"{folder}/meminfo"),
             mem_free=parse.kilobytes(memory, "MemFree", f"{folder}/meminfo"),
             tier=tier,
+            demotion_watermark=watermark,
         )
     except Missing:
         return None
