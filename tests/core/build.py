@@ -106,8 +106,12 @@ def queued(host: Facts, devices: int = 8) -> Facts:
 def live(host: Facts, chans: int = 8) -> Facts:
     """The host with the usual queues, and the DSA copying."""
     host = queued(host)
-    for knob, value in (("limit_chans", chans), ("dsa_state", 1), ("use_dsa_copy_pages", 1)):
-        host = project(host, SetKnob(knob, value), USUAL)
+    for request in (
+        SetKnob("limit_chans", chans),
+        SetKnob("dsa_state", 1),
+        SetKnob("use_dsa_copy_pages", 1),
+    ):
+        host = project(host, request, USUAL)
     return host
 
 

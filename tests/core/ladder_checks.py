@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from dsatier.facts.knobs import ENGINES
+from dsatier.facts.knobs import ENGINES, KNOBS, KnobName
 from dsatier.facts.model import Facts
 from dsatier.plan.evidence import CleanLog, Held
 from dsatier.plan.ladder import DESCENTS, LADDER, Rung
@@ -30,14 +31,20 @@ class Change:
     rung: str | None
 
 
+def named(values: Mapping[str, int]) -> dict[KnobName, int]:
+    """Return values of knobs as what they are: a misspelt one is an error here."""
+    assert set() == set(values) - set(KNOBS)
+    return {name: values[name] for name in KNOBS if name in values}
+
+
 def wants(**values: int) -> Desired:
     """A desired state of knobs."""
-    return Desired(knobs=values)
+    return Desired(knobs=named(values))
 
 
 def dsa(**values: int) -> Desired:
     """A desired state with the DSA live."""
-    return Desired(knobs={**ENGINES["dsa"], **values})
+    return Desired(knobs={**ENGINES["dsa"], **named(values)})
 
 
 def threaded(family: str) -> Facts:
@@ -146,7 +153,7 @@ def rungs(way: Plan) -> tuple[str, ...]:
     return tuple(dict.fromkeys(step.rung for step in way.steps))
 
 
-def place(way: Plan, knob: str, value: int) -> int:
+def place(way: Plan, knob: KnobName, value: int) -> int:
     """Return the number of the step that writes a knob, 0 where none does."""
     request = SetKnob(knob, value)
     return next((step.number for step in way.steps if request in step.requests), 0)

@@ -140,7 +140,6 @@ def _scenarios() -> tuple[Scenario, ...]:
     found = [
         row("known-kernel", build.facts("unknown"), threshold, OURS),
         row("knob-present", build.facts("none"), threshold, SetKnob("numa_balancing", 1)),
-        row("knob-present", OURS, SetKnob("nonsense", 1), threshold),
         row("value-in-range", OURS, SetKnob("limit_chans", 9), SetKnob("limit_chans", 7)),
         row("value-in-range", OURS, SetKnob("limit_mt_num", 33), SetKnob("limit_mt_num", 7)),
         row("value-in-range", OURS, SetKnob("dsa_copy_threshold", 0), threshold),

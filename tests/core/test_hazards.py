@@ -21,7 +21,7 @@ from dsatier.apply.faults import fault
 from dsatier.apply.journal import MOTION, RECORD
 from dsatier.apply.records import Record
 from dsatier.base.problem import Invalid
-from dsatier.facts.knobs import ENGINES
+from dsatier.facts.knobs import ENGINES, KnobName
 from dsatier.facts.model import Facts, OtherWriter, Swap
 from dsatier.facts.tiers import USUAL
 from dsatier.host.port import LogTail
@@ -62,6 +62,7 @@ from dsatier.sim.faults import (
 from dsatier.sim.host import SimHost
 from tests.core import build, scenarios
 from tests.core.build import GIB
+from tests.core.ladder_checks import named
 from tests.core.scenarios import LIVE, OURS, QUEUED, SEED, cpuless, initialised, knobs
 from tests.crash.scene import BALANCING, apply, engine_on, look, reconcile, record, small, wanted
 
@@ -252,7 +253,7 @@ def kinds(step: Step) -> set[type[Evidence]]:
 def usual(host: Facts, **more: int) -> Desired:
     """The DSA engine on the usual queues."""
     queues = expand(QueueShape(8), host.devices, driver_names=True)
-    return Desired(knobs={**ENGINES["dsa"], "limit_chans": 8, **more}, queues=queues)
+    return Desired(knobs={**ENGINES["dsa"], "limit_chans": 8, **named(more)}, queues=queues)
 
 
 def order(plan: Plan, *wanted_order: Request) -> bool:
@@ -317,7 +318,7 @@ def test_channels_change_below(family: str) -> None:
 
 
 @pytest.mark.parametrize(("knob", "bad", "good"), [("limit_chans", 3, 4), ("limit_mt_num", 6, 8)])
-def test_counts_that_a_seed_kernel_cannot_divide_by(knob: str, bad: int, good: int) -> None:
+def test_counts_that_a_seed_kernel_cannot_divide_by(knob: KnobName, bad: int, good: int) -> None:
     assert {"value-in-range"} == refused(SetKnob(knob, bad), SEED)
     plan = prepare(SEED, Desired(knobs={knob: bad}))
     assert ("refused", {"values-in-range"}) == (plan.verdict, names(plan))

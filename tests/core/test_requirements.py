@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dsatier.facts.knobs import ENGINES
+from dsatier.facts.knobs import ENGINES, KnobName
 from dsatier.facts.model import Facts, OtherWriter, Swap
 from dsatier.facts.tiers import Tiers
 from dsatier.plan.model import Desired
@@ -18,6 +18,7 @@ from dsatier.profile.model import QueueShape
 from dsatier.queues.config import DeviceConfig, QueueConfig
 from tests.core import build, scenarios
 from tests.core.build import GIB
+from tests.core.ladder_checks import named
 from tests.core.scenarios import FOREIGN, LIVE, OURS, QUEUED, SEED, cpuless, initialised, knobs
 
 SWAP = Swap("/dev/sda3", 8 * GIB, 4 * GIB, -2)
@@ -41,14 +42,14 @@ class Row:
         return f"{self.name}: {self.level}: {self.found}"
 
 
-def wish(wanted: dict[str, int] | None = None, **kw: Any) -> Desired:
+def wish(wanted: dict[KnobName, int] | None = None, **kw: Any) -> Desired:
     """A desired state."""
     return Desired(knobs=wanted, **kw)
 
 
 def dsa(*configs: DeviceConfig, stopped: tuple[str, ...] = (), **more: int) -> Desired:
     """The DSA engine."""
-    return Desired(knobs={**ENGINES["dsa"], **more}, queues=configs, stopped=stopped)
+    return Desired(knobs={**ENGINES["dsa"], **named(more)}, queues=configs, stopped=stopped)
 
 
 def shape(host: Facts, devices: int = 8, **kw: Any) -> tuple[DeviceConfig, ...]:

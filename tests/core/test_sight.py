@@ -64,7 +64,7 @@ def hosts() -> list[SimHost]:
 def requests(facts: Facts) -> list[Request]:
     """Return requests of every kind, sound and unsound ones."""
     return [
-        *(SetKnob(name, value) for name in (*KNOBS, "none") for value in (-1, 0, 1, 2, 4, 8)),
+        *(SetKnob(name, value) for name in KNOBS for value in (-1, 0, 1, 2, 4, 8)),
         *(SetCpu(cpu, online) for cpu in (0, 3, 4, 99) for online in (False, True)),
         *(LoadDevice(captured(device)) for device in facts.devices),
         *(StopDevice(name) for name in ("dsa0", "dsa1", "dsa9")),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dsatier.facts.knobs import KNOBS
+from dsatier.facts.knobs import KNOBS, KnobName
 
 MANIFEST = Path(__file__).parents[2] / "kernel-src/abi/abi.json"
 SHIPPED = json.loads(MANIFEST.read_text(encoding="utf-8"))
@@ -26,7 +26,7 @@ def test_every_knob_of_the_agent_is_in_the_manifest() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(KNOBS.keys() & KNOWN.keys()))
-def test_agent_and_kernel_mean_the_same(name: str) -> None:
+def test_agent_and_kernel_mean_the_same(name: KnobName) -> None:
     """Place, range and default are what the agent has in its table."""
     knob, told = KNOBS[name], KNOWN[name]
     assert (knob.path, knob.low, knob.high, knob.default) == (

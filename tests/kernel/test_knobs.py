@@ -76,7 +76,9 @@ def test_the_manifest_tells_the_truth(vm: Guest) -> None:
 
 
 def test_the_agent_knows_them(vm: Guest) -> None:
-    for name in TABLE.keys() & KNOBS.keys():
+    for name in KNOBS:
+        if name not in TABLE:
+            continue
         known = KNOBS[name]
         assert TABLE[name][:3] == (known.low, known.high, known.default), name
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
-from dsatier.facts.knobs import ENGINES
+from dsatier.facts.knobs import ENGINES, KnobName
 from dsatier.facts.model import Facts, Swap
 from dsatier.facts.tiers import USUAL
 from dsatier.plan.ladder import DESCENTS, LADDER, Rung
@@ -22,7 +22,11 @@ from tests.core.build import GIB
 from tests.proof.explore import strayed, unmet
 
 Descents = tuple[tuple[str, str, str], ...]
-TIERING = {"numa_balancing": 2, "demote_scale_factor": 300, "demotion_enabled": 1}
+TIERING: dict[KnobName, int] = {
+    "numa_balancing": 2,
+    "demote_scale_factor": 300,
+    "demotion_enabled": 1,
+}
 
 
 def _goals(host: Facts) -> dict[str, Desired]:
@@ -30,9 +34,9 @@ def _goals(host: Facts) -> dict[str, Desired]:
     usual = expand(QueueShape(8), host.devices, driver_names=True)
     small = expand(QueueShape(8, size=64), host.devices, driver_names=True)
     tiered = Desired(cpuless=True, swap_off=True)
-    dsa = {**ENGINES["dsa"], "limit_chans": 8, "dsa_copy_threshold": 12}
-    lists = {"use_concur_to_compact": 1, "use_concur_to_demote": 1}
-    four = {"limit_chans": 4, "use_concur_to_compact": 0, "use_concur_to_demote": 0}
+    dsa: dict[KnobName, int] = {**ENGINES["dsa"], "limit_chans": 8, "dsa_copy_threshold": 12}
+    lists: dict[KnobName, int] = {"use_concur_to_compact": 1, "use_concur_to_demote": 1}
+    four: dict[KnobName, int] = dict.fromkeys(lists, 0) | {"limit_chans": 4}
     return {
         "all": replace(tiered, knobs={**dsa, **lists, **TIERING}, queues=usual),
         "other queues": Desired(knobs={**dsa, **four}, queues=small[:4], stopped=("dsa7",)),

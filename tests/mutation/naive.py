@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dsatier.apply.gate import Gate, Refused
-from dsatier.facts.knobs import SEED_SETTLE
+from dsatier.facts.knobs import SEED_SETTLE, KnobName
 from dsatier.facts.model import Swap
 from dsatier.facts.observe.observer import Observer
 from dsatier.host.port import HostDown, HostError
@@ -55,7 +55,7 @@ def puts(*values: tuple[str, int]) -> Act:
     return act
 
 
-def knob(name: str, value: int) -> Callable[[SimHost], Request]:
+def knob(name: KnobName, value: int) -> Callable[[SimHost], Request]:
     """Return the request for a knob."""
     return lambda host: SetKnob(name, value)
 

@@ -58,6 +58,7 @@ FACTS: dict[str, Any] = {
             "mem_total": 1 << 36,
             "mem_free": 1 << 35,
             "tier": None,
+            "demotion_watermark": None,
         },
         {
             "id": 1,
@@ -66,6 +67,7 @@ FACTS: dict[str, Any] = {
             "mem_total": 1 << 36,
             "mem_free": 1 << 35,
             "tier": None,
+            "demotion_watermark": None,
         },
     ],
     "offline_cpus": [],

@@ -173,6 +173,8 @@ def nodes(part: Any) -> list[Any]:
     """Every schema that is in a frozen one."""
     found = []
     if isinstance(part, dict):
+        if part.get("type") == "value":
+            return []  # one of ours, which is a default
         if part.get("type") not in (None, "dataclass-args", "dataclass-field", "definitions"):
             found.append(part)
         for value in part.values():

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dsatier.apply.gate import Gate, Refused
-from dsatier.facts.knobs import SEED_SETTLE
+from dsatier.facts.knobs import KNOBS, SEED_SETTLE
 from dsatier.facts.model import Facts
 from dsatier.facts.observe.observer import RELEASED, Observer
 from dsatier.facts.partial import narrowed
@@ -457,14 +457,18 @@ def unlike(before: Originals, facts: Facts, told: tuple[str, ...]) -> str:
     return "; ".join(wrong)
 
 
+def _cpus(facts: Facts) -> list[tuple[int, tuple[int, ...]]]:
+    return [(node.id, node.cpus) for node in facts.nodes]
+
+
 def strayed(desired: Desired, before: Facts, after: Facts) -> str:
     """Return what changed though ``desired`` does not name it."""
     wrong = [
         f"{name} went from {live(before, name)} to {live(after, name)}"
-        for name in before.knobs
+        for name in KNOBS
         if desired.wants(name) is None and live(before, name) != live(after, name)
     ]
-    if not desired.cpuless and not desired.cpus_online and before.nodes != after.nodes:
+    if not desired.cpuless and not desired.cpus_online and _cpus(before) != _cpus(after):
         wrong += [
             f"node {old.id} went from cpus {old.cpus} to {new.cpus}"
             for old, new in zip(before.nodes, after.nodes, strict=True)
@@ -499,8 +503,8 @@ def engine_lies(host: SimHost, facts: Facts) -> bool:
 def unforetold(foretold: Facts, found: Facts) -> str:
     """Return where the projection was wrong in what plans depend on."""
     wrong = [
-        f"{name} is {found.knobs[name]}, not {value}"
-        for name, value in foretold.knobs.items()
+        f"{name} is {live(found, name)}, not {live(foretold, name)}"
+        for name in KNOBS
         if live(foretold, name) != live(found, name)
     ]
     if {d.id: unheld(d) for d in foretold.devices} != {d.id: unheld(d) for d in found.devices}:

@@ -94,7 +94,7 @@ def _form(mapping: dict[str, Any], of: int) -> str:
 
 def _field(path: str, value: dict[str, Any], *, required: bool) -> Field:
     name = path.rpartition(".")[2]
-    knob = KNOBS.get(name)
+    knob = next((one for one in KNOBS.values() if one.name == name), None)
     nothing = ANYTHING if path.startswith("match.") else UNNAMED
     default = value.get("default")
     if required:

@@ -133,7 +133,9 @@ def _change(field: str, name: str, facts: Facts) -> str:
 
 def _probe(name: str, facts: Facts) -> Desired | None:
     """Return a desired state that changes just this field, where one number can stand for it."""
-    found = live(facts, name) if name in KNOBS else None
+    if name not in KNOBS:
+        return None
+    found = live(facts, name)
     if found is None:
         return None
     other = 4 if found != 4 else 8

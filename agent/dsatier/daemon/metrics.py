@@ -13,6 +13,7 @@ from dsatier.apply.counters import Duration
 from dsatier.apply.lifecycle import STATES
 from dsatier.apply.records import UNKNOWN, Record, told
 from dsatier.base.frozen import dataclass
+from dsatier.facts.knobs import KNOBS
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import live
 from dsatier.plan.ladder import LADDER
@@ -239,7 +240,7 @@ def _kernel(facts: Facts) -> Iterator[_Family]:
         "counter",
         {name: facts.timer[name] / unit for name, unit in _TIMES.items() if name in facts.timer},
     )
-    knobs = {name: live(facts, name) for name in facts.knobs}
+    knobs = {name: live(facts, name) for name in KNOBS}
     yield _by(
         "dsatier_knob",
         "gauge",

@@ -3,16 +3,35 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from dsatier.base.frozen import dataclass
 
 INT_MAX = 2147483647
+
+KnobName = Literal[
+    "limit_mt_num",
+    "limit_chans",
+    "dsa_copy_threshold",
+    "use_concur_to_compact",
+    "use_concur_to_demote",
+    "dsa_state",
+    "use_dsa_copy_pages",
+    "cpu_multi_copy_pages",
+    "dsa_async_mode",
+    "dsa_sync_mode",
+    "demote_scale_factor",
+    "numa_balancing",
+    "demotion_enabled",
+]
+"""The names of all knobs: a type, so that a misspelt one in a guard does not make it pass."""
 
 
 @dataclass(frozen=True, slots=True)
 class Knob:
     """A kernel file that holds one number."""
 
-    name: str
+    name: KnobName
     path: str
     low: int
     high: int
@@ -23,11 +42,11 @@ class Knob:
     """Debian's stock kernel has it too."""
 
 
-def _vm(name: str, low: int, high: int, default: int, text: str) -> Knob:
+def _vm(name: KnobName, low: int, high: int, default: int, text: str) -> Knob:
     return Knob(name, f"/proc/sys/vm/{name}", low, high, default, text)
 
 
-KNOBS: dict[str, Knob] = {
+KNOBS: dict[KnobName, Knob] = {
     knob.name: knob
     for knob in (
         _vm("limit_mt_num", 1, 32, 4, "threads of the multithread engine"),
@@ -71,7 +90,7 @@ SEED_SETTLE = 10.0
 """Seconds of quiet before a seed kernel's descriptors are freed: twice its longest poll."""
 
 
-ENGINES: dict[str, dict[str, int]] = {
+ENGINES: dict[str, dict[KnobName, int]] = {
     "cpu": {"cpu_multi_copy_pages": 0, "use_dsa_copy_pages": 0, "dsa_state": 0},
     "multithread": {"cpu_multi_copy_pages": 1, "use_dsa_copy_pages": 0, "dsa_state": 0},
     "dsa": {"cpu_multi_copy_pages": 0, "dsa_state": 1, "use_dsa_copy_pages": 1},

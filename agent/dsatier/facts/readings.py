@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dsatier.facts.knobs import KNOBS, SEED_CHANS
+from dsatier.facts.knobs import KNOBS, SEED_CHANS, KnobName
 from dsatier.facts.model import Channel, DsaDevice, Facts, NumaNode, WorkQueue
 
 TYPE_CHECKING = False
@@ -29,7 +29,7 @@ def device(facts: Facts, name: str) -> DsaDevice | None:
     return next((device for device in facts.devices if device.id == name), None)
 
 
-def on(facts: Facts, knob: str) -> bool:
+def on(facts: Facts, knob: KnobName) -> bool:
     """Tell whether a knob is there and not 0."""
     return bool(live(facts, knob))
 
@@ -168,7 +168,7 @@ def number(text: str) -> int | None:
     return int(text) if digits.isdecimal() and digits.isascii() else None
 
 
-def live(facts: Facts, name: str) -> int | None:
+def live(facts: Facts, name: KnobName) -> int | None:
     """Return a knob's live value, None where this kernel has no such knob or it reads nonsense."""
     text = facts.knobs.get(name)
     return None if text is None else number(text)
@@ -189,7 +189,7 @@ def _both_modes(facts: Facts) -> bool:
     return facts.kernel.family == "seed" and "demote_scale_factor" in facts.knobs
 
 
-def value_refusal(name: str, value: int, facts: Facts) -> str | None:
+def value_refusal(name: KnobName, value: int, facts: Facts) -> str | None:
     """Return why this kernel cannot take ``value``, None where it can."""
     knob = KNOBS[name]
     if name == "numa_balancing" and value == 3 and _both_modes(facts):

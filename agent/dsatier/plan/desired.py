@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dsatier.base.frozen import replace
-from dsatier.facts.knobs import ENGINES
+from dsatier.facts.knobs import ENGINES, KnobName
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import effective_threads_broken
 from dsatier.facts.tiers import USUAL, Tiers
@@ -21,8 +21,8 @@ from dsatier.profile.model import (
 )
 from dsatier.queues.config import DeviceConfig
 
-TIERING_OFF = {"demotion_enabled": 0, "numa_balancing": 0}
-NO_ENGINE = {"use_dsa_copy_pages": 0}
+TIERING_OFF: dict[KnobName, int] = {"demotion_enabled": 0, "numa_balancing": 0}
+NO_ENGINE: dict[KnobName, int] = {"use_dsa_copy_pages": 0}
 """What the breaker does at once; channels stay held, for their state is in doubt."""
 
 
@@ -49,7 +49,7 @@ def from_profile(
     tells which CPUs and swap areas are to come back.
     """
     section = profile.tiers
-    knobs: dict[str, int] = {}
+    knobs: dict[KnobName, int] = {}
     if profile.concurrency:
         _named(knobs, profile.concurrency, "use_concur_to_compact", "use_concur_to_demote")
     if profile.engine is not None:
@@ -70,14 +70,14 @@ def from_profile(
     )
 
 
-def _named(knobs: dict[str, int], section: object, *names: str) -> None:
+def _named(knobs: dict[KnobName, int], section: object, *names: KnobName) -> None:
     for name in names:
         value = getattr(section, name)
         if value is not None:
             knobs[name] = int(value)
 
 
-def _engine(engine: Engine, facts: Facts) -> dict[str, int]:
+def _engine(engine: Engine, facts: Facts) -> dict[KnobName, int]:
     """Return the engine's knobs. A kernel without a knob has it at 0 already."""
     wanted = {
         name: value for name, value in ENGINES[engine.kind].items() if value or name in facts.knobs
@@ -112,7 +112,7 @@ def with_cpu_engine(desired: Desired, facts: Facts, *, stop_tiering: bool = Fals
         for name, value in (desired.knobs or {}).items()
         if name not in ("dsa_state", "use_dsa_copy_pages", "limit_chans")
     }
-    engines = ("cpu_multi_copy_pages", "use_dsa_copy_pages")
+    engines: tuple[KnobName, ...] = ("cpu_multi_copy_pages", "use_dsa_copy_pages")
     knobs |= {name: 0 for name in engines if name in facts.knobs}
     if stop_tiering:
         knobs |= {name: 0 for name in TIERING_OFF if name in facts.knobs}

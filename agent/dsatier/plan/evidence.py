@@ -14,6 +14,7 @@ from dsatier.base.fields import STRICT, Tagged
 from dsatier.base.frozen import dataclass
 from dsatier.base.text import ranges
 from dsatier.facts.kernel_complaints import complaints
+from dsatier.facts.knobs import KnobName
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import device, failed_copies, held, live, migration_quiet
 from dsatier.facts.tiers import Tiers, watermark
@@ -27,7 +28,7 @@ class Reads:
 
     __pydantic_config__ = STRICT
 
-    knob: str
+    knob: KnobName
     value: int
     kind: Literal["reads"] = "reads"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dsatier.base.frozen import dataclass
-from dsatier.facts.knobs import KNOBS, SEED_BATCH_CHANS, SEED_SETTLE
+from dsatier.facts.knobs import KNOBS, SEED_BATCH_CHANS, SEED_SETTLE, KnobName
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import (
     device,
@@ -95,7 +95,7 @@ def settled(facts: Facts, quiet: float) -> bool:
     return migration_quiet(facts) and quiet >= SEED_SETTLE
 
 
-def _sets(request: Request, knob: str, *values: int) -> bool:
+def _sets(request: Request, knob: KnobName, *values: int) -> bool:
     """Tell whether the request writes one of ``values`` (any where none is given) to ``knob``."""
     return (
         isinstance(request, SetKnob)

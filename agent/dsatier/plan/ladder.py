@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Literal
 
 from dsatier.base.frozen import dataclass
+from dsatier.facts.knobs import KnobName
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Put:
     the watermark is computed only while memory tiering is on.
     """
 
-    knob: str
+    knob: KnobName
     value: int | None = None
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from dsatier.base.fields import STRICT
 from dsatier.base.frozen import dataclass
+from dsatier.facts.knobs import KnobName
 from dsatier.facts.model import Swap
 from dsatier.facts.tiers import USUAL, Tiers
 from dsatier.plan.evidence import Evidence
@@ -25,7 +26,7 @@ class Desired:
     """The slow node's CPUs are to be offline."""
     cpus_online: tuple[int, ...] = ()
     """CPUs that are to come back."""
-    knobs: dict[str, int] | None = None
+    knobs: dict[KnobName, int] | None = None
     """Knobs by name; those of the engine are among them."""
     queues: tuple[DeviceConfig, ...] = ()
     """Devices that are to be configured and enabled like this."""
@@ -36,7 +37,7 @@ class Desired:
     swap_on: tuple[Swap, ...] = ()
     """Swap areas that are to come back."""
 
-    def wants(self, knob: str) -> int | None:
+    def wants(self, knob: KnobName) -> int | None:
         """Return the value that a knob is to have, None where it is left alone."""
         return (self.knobs or {}).get(knob)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dsatier.base.fields import STRICT
 from dsatier.base.frozen import dataclass, replace
-from dsatier.facts.knobs import KNOBS
+from dsatier.facts.knobs import KNOBS, KnobName
 from dsatier.facts.model import DsaDevice, Facts, Swap
 from dsatier.facts.readings import live
 from dsatier.facts.tiers import Tiers
@@ -22,7 +22,7 @@ class Originals:
     boot_id: str
     taken_at: float
     """Seconds since the epoch; for people."""
-    knobs: dict[str, int]
+    knobs: dict[KnobName, int]
     online_cpus: tuple[int, ...]
     """CPUs of the slow node that were online."""
     swaps: tuple[Swap, ...]

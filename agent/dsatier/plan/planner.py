@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from dsatier.base.text import ranges
-from dsatier.facts.knobs import KNOBS, SEED_SETTLE
+from dsatier.facts.knobs import KNOBS, SEED_SETTLE, KnobName
 from dsatier.facts.model import DsaDevice, Facts
 from dsatier.facts.readings import held, initialised, live, on, tiering_on
 from dsatier.facts.tiers import watermark
@@ -280,7 +280,7 @@ def _write(
     way: _Way,
     rung: Rung,
     direction: str,
-    knob: str,
+    knob: KnobName,
     value: int,
     reason: str,
     *,

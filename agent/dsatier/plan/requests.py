@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from dsatier.base.fields import STRICT, Tagged
 from dsatier.base.frozen import dataclass
+from dsatier.facts.knobs import KnobName
 from dsatier.facts.model import Swap
 from dsatier.queues.config import DeviceConfig
 
@@ -21,7 +22,7 @@ class SetKnob:
 
     __pydantic_config__ = STRICT
 
-    knob: str
+    knob: KnobName
     value: int
     kind: Literal["knob"] = "knob"
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dsatier.base.frozen import replace
-from dsatier.facts.knobs import SEED_BATCH_CHANS
+from dsatier.facts.knobs import SEED_BATCH_CHANS, KnobName
 from dsatier.facts.model import DsaDevice, Facts
 from dsatier.facts.readings import (
     SEED_BATCH,
@@ -305,7 +305,7 @@ def concurrency_fits(facts: Facts, desired: Desired) -> Iterator[Finding]:
     if facts.kernel.family != "seed" or not wants_dsa(desired):
         return
 
-    def after(knob: str) -> int | None:
+    def after(knob: KnobName) -> int | None:
         wanted = desired.wants(knob)
         return live(facts, knob) if wanted is None else wanted
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from dsatier.facts.knobs import KnobName
 from dsatier.facts.model import Facts, NumaNode, Swap
 from dsatier.facts.readings import live
 from dsatier.facts.tiers import USUAL
@@ -156,6 +157,10 @@ def cpus_can_go(facts: Facts, desired: Desired) -> Iterator[Finding]:
             )
 
 
+_TIERING: dict[KnobName, tuple[int, ...]] = {"numa_balancing": (2, 3), "demotion_enabled": (1,)}
+"""The values with which the kernel tiers."""
+
+
 def quiet_can_be_had(facts: Facts, desired: Desired) -> Iterator[Finding]:
     """What pauses tiering for the way down must be able to bring it back.
 
@@ -163,7 +168,7 @@ def quiet_can_be_had(facts: Facts, desired: Desired) -> Iterator[Finding]:
     """
     resumes = [
         knob
-        for knob, values in (("numa_balancing", (2, 3)), ("demotion_enabled", (1,)))
+        for knob, values in _TIERING.items()
         if desired.wants(knob) is None and live(facts, knob) in values
     ]
     swaps = with_swaps(facts, desired)

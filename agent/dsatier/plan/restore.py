@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dsatier.base.frozen import replace
-from dsatier.facts.knobs import ENGINES
+from dsatier.facts.knobs import ENGINES, KnobName
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import live, on, value_refusal
 from dsatier.facts.tiers import Tiers
@@ -14,7 +14,7 @@ from dsatier.plan.projection import switched
 from dsatier.plan.requirements import findings, kernel_configured
 from dsatier.plan.requirements_tiers import tiering_conditions, tiers_exist
 
-TIERING: dict[str, dict[int, int]] = {
+TIERING: dict[KnobName, dict[int, int]] = {
     "numa_balancing": {2: 0, 3: 1},
     "demotion_enabled": {1: 0},
 }
@@ -36,7 +36,7 @@ def not_resumed(facts: Facts, tiers: Tiers) -> tuple[str, ...]:
     return _paused(facts, tiers)[1]
 
 
-def _paused(facts: Facts, tiers: Tiers) -> tuple[dict[str, int], tuple[str, ...]]:
+def _paused(facts: Facts, tiers: Tiers) -> tuple[dict[KnobName, int], tuple[str, ...]]:
     """Return tiering's knobs off, and why, where the DSA must be freed and they cannot go on."""
     if not on(facts, "dsa_state"):
         return {}, ()
@@ -62,7 +62,7 @@ def not_restored(before: Originals, facts: Facts, tiers: Tiers) -> tuple[str, ..
 
 def _restored(
     before: Originals, facts: Facts, tiers: Tiers
-) -> tuple[dict[str, int], tuple[str, ...]]:
+) -> tuple[dict[KnobName, int], tuple[str, ...]]:
     """Return the knobs that are to be as they were found, and in words what cannot be.
 
     What this kernel cannot hold safely is not brought back, whoever wrote it before. Nor is
@@ -95,8 +95,8 @@ def _with_swaps(facts: Facts, before: Originals) -> Facts:
 
 
 def _untiered(
-    tiering: dict[str, int | None], facts: Facts, tiers: Tiers
-) -> tuple[dict[str, int], tuple[str, ...]]:
+    tiering: dict[KnobName, int | None], facts: Facts, tiers: Tiers
+) -> tuple[dict[KnobName, int], tuple[str, ...]]:
     """Return tiering's knobs without tiering, and why, where they tier and ``facts`` are unfit."""
     on_now = {n: value for n, value in tiering.items() if value in TIERING[n]}
     unfit = _unfit_to_tier(facts, tiers)
