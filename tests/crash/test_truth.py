@@ -171,3 +171,17 @@ def test_a_fault_is_told_though_no_profile_applies() -> None:
     host.advance(5.0)
     assert Driver(host).watch().result == "degraded"
     assert document(host)["state"] == "degraded"
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [("reboot-required", "reboot"), ("rollback-failed", "`dsatier rollback` again")],
+)
+@pytest.mark.parametrize("profile", ["Accepted", "Pending", "Invalid", "Refused", "Failed"])
+def test_where_only_one_thing_leads_on_that_is_the_remedy(
+    state: str, words: str, profile: str
+) -> None:
+    kept = Record(state=state, profile_status=profile)  # type: ignore[arg-type]
+    remedy = status(with_conditions(kept, 10.0), "host", 10.0)["remedy"]
+    assert words in remedy
+    assert "reload" not in remedy

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -12,11 +13,12 @@ import pytest
 from dsatier.apply import wanted as intent
 from dsatier.apply.journal import Journal
 from dsatier.apply.wanted import AtStart
+from dsatier.control.protocol import SOCKET
 from dsatier.daemon.log import logger
 from dsatier.daemon.supervisor import Keeper
 from dsatier.facts.observe.observer import observe
 from dsatier.sim.host import SimHost
-from tests.daemon.running import Running, daemon
+from tests.daemon.running import PATIENCE, Running, daemon
 from tests.daemon.test_daemon import BOTH, COMPACT, ONE, WRONG
 
 HEALTHY = "dsatier_healthy"
@@ -145,6 +147,25 @@ def test_the_files_below_a_simulated_daemon_are_no_host(running: Running, verb: 
     assert (ran.code, ran.out) == (64, "")
     assert "keeps a simulated host (sim:dsa2)" in ran.err
     assert running.run("cat-config").code == 0
+
+
+def test_a_folder_among_the_drop_ins_is_a_wrong_profile(running: Running) -> None:
+    (running.root / "etc/dsatier.d/60-more.yaml").mkdir()
+    ran = running.reload()
+    assert (ran.code, "/etc/dsatier.d/60-more.yaml" in ran.err) == (65, True)
+    assert running.state() == "converged"
+
+
+@pytest.mark.parametrize("seconds", ["9" * 4000, "-1", "NaN", "Infinity", '"soon"', "true"])
+def test_a_time_out_that_is_none_ends_no_daemon(running: Running, seconds: str) -> None:
+    peer = socket.socket(socket.AF_UNIX)
+    with peer:
+        peer.settimeout(PATIENCE)
+        peer.connect(str(running.root / "run/dsatier" / SOCKET))
+        peer.sendall(f'{{"command": "reload", "timeout": {seconds}}}\n'.encode())
+        answer = peer.makefile().read()
+    assert '"result"' in answer
+    assert check(running, 0)
 
 
 @pytest.mark.parametrize("kind", ["crash", "disk", "clock-jump"])

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from dsatier.daemon.kernel_events import Uevents
     from dsatier.daemon.log import Logger
 
+LONGEST_WAIT = 7 * 86400
+"""Seconds that a reload may be given."""
 _TROUBLE = (HostError, NotNow, Malformed, Invalid)
 """What a look may raise: it is told, and the next look may go well."""
 
@@ -340,9 +342,9 @@ class Daemon:
     def _given(self) -> float:
         """Return the seconds that those who wait give a reload: those of the most patient."""
         given = (order.asked.get("timeout") for order in self._waiting)
-        return max(
-            (float(s) for s in given if isinstance(s, int | float)), default=schedule.RELOADING
-        )
+        # a number of any size may come over the socket, and one that is none (NaN)
+        fit = (float(s) for s in given if isinstance(s, int | float) and 0 <= s <= LONGEST_WAIT)
+        return max(fit, default=schedule.RELOADING)
 
     def _rest(self, outcome: Outcome) -> None:
         """Publish how things stand, and settle when to look next."""

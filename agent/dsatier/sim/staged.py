@@ -7,14 +7,16 @@ simulated, and their time passes as it does outside.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from dsatier.host.port import HostDown, LogTail, Missing, Ran
+from dsatier.host.port import HostDown, LogTail, Missing, Ran, Rejected
 from dsatier.host.rooted import Tree
 from dsatier.host.state_files import OwnFiles
 from dsatier.sim import spec
@@ -165,6 +167,9 @@ class StagedHost(SimHost):
             descriptor = self._tree.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         except OSError as error:
             raise Missing(path, "is not there") from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise Rejected(path, errno.EINVAL, "cannot be read: not a regular file")
         with open(descriptor, errors="backslashreplace", encoding="utf-8") as stream:
             return stream.read(_LARGEST)
 
