@@ -11,7 +11,7 @@ from dsatier.facts.model import Facts
 from dsatier.facts.readings import migration_quiet
 from dsatier.facts.tiers import Tiers
 from dsatier.host.port import Host, HostDown, HostError, Hung
-from dsatier.plan.evidence import Configured, Evidence, Stopped
+from dsatier.plan.evidence import FINAL, Configured, Evidence, Stopped
 from dsatier.plan.model import Plan, Step
 
 POLL = 0.05
@@ -108,17 +108,17 @@ def _await_evidence(host: Host, gate: Gate, step: Step, complaint: str | None, m
     pause = POLL
     devices = {name for e in step.evidence if (name := _device_of(e)) is not None}
 
-    def lacks(facts: Facts) -> list[str]:
+    def lacks(facts: Facts) -> list[tuple[Evidence, str]]:
         log = host.log_since(mark)  # later than what it is to explain
-        return [m for e in step.evidence if (m := e.missing(facts, log)) is not None]
+        return [(e, m) for e in step.evidence if (m := e.missing(facts, log)) is not None]
 
     while True:
         missing = gate.answer(lacks, devices)
         if not missing:
             return
-        final = any(m.startswith(("kernel log", "dsa_copy_fail")) for m in missing)
+        final = any(isinstance(e, FINAL) for e, _ in missing)
         if final or host.monotonic() >= until:
-            words = "; ".join(filter(None, (*missing, complaint)))
+            words = "; ".join(filter(None, (*(words for _, words in missing), complaint)))
             raise StepFailed(step, f"no evidence: {words}")
         host.sleep(pause)
         pause = min(2 * pause, 1.0)

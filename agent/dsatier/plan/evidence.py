@@ -224,3 +224,6 @@ Evidence = Annotated[
     | Quiet,
     Tagged("kind"),
 ]
+
+FINAL = (CleanLog, NoFailures)
+"""Evidence of what must not happen: where it has, waiting is of no use."""
