@@ -277,3 +277,16 @@ def test_where_no_profile_applies_nothing_is_said_to_be_right(
     code, out, err = run(*words)
     assert (code, out) == (5, "")
     assert err.startswith("dsatier: no profile applies to this host")
+
+
+def test_explain_names_defaults_and_descents(run: Run) -> None:
+    out = run("explain", "drift.interval", "-p", DSA)[1]
+    assert "  effective       60.0\n  from            dsatier's default\n" in out
+    out = run("explain", "engine.work_queues.devices", "-p", DSA)[1]
+    assert "the host comes down to rung 'queues'" in out
+    out = run("explain", "tiers.cpuless", "-p", str(PROFILES / "tpp-dsa.yaml"))[1]
+    assert "  effective       true\n" in out
+    out = run("explain", "engine", "-p", DSA)[1]
+    assert '  effective       {"kind": "dsa", ' in out
+    out = run("explain", "tiering.swap", "-p", DSA)[1]
+    assert "not named, so not touched" in out

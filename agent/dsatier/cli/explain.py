@@ -46,12 +46,16 @@ class Explanation:
     change: str
 
     def __str__(self) -> str:
-        named = self.origin is not None
+        effective, source = spelt(self.effective), "-"
+        if self.origin is None and self.effective is None:
+            effective = "not named, so not touched"
+        elif self.origin is None and not isinstance(self.effective, dict):
+            source = "dsatier's default"
         return "\n".join(
             (
                 f"{self.field}: {self.text}",
-                f"  effective       {self.effective if named else 'not named, so not touched'}",
-                f"  from            {self.origin or '-'}",
+                f"  effective       {effective}",
+                f"  from            {self.origin or source}",
                 f"  kernel default  {'-' if self.default is None else self.default}",
                 f"  live            {'-' if self.live is None else self.live}",
                 f"  to change it    {self.change}",
@@ -64,6 +68,25 @@ def fields() -> dict[str, str]:
     """Return every field of a profile with what it is, from the shipped JSON Schema."""
     whole = json.loads((Path(FOLDER) / "profile.schema.json").read_text(encoding="utf-8"))
     return dict(_walk(whole, whole, ""))
+
+
+@cache
+def defaults() -> dict[str, Any]:
+    """Return the value of every field that has one where no file names it."""
+    whole = json.loads((Path(FOLDER) / "profile.schema.json").read_text(encoding="utf-8"))
+    return {
+        f"drift.{name}": inner["default"]
+        for name, inner in whole["$defs"]["DriftPolicy"]["properties"].items()
+    }
+
+
+def spelt(value: Any) -> str:
+    """Return a value as a profile spells it.
+
+    >>> spelt(True), spelt("off"), spelt(60.0)
+    ('true', 'off', '60.0')
+    """
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _walk(part: dict[str, Any], whole: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
@@ -81,11 +104,11 @@ def explain(field: str, loaded: Loaded, facts: Facts) -> Explanation:
     """Explain a field of the profile, as in ``engine.limit_chans``. Raises KeyError."""
     text = fields()[field]
     name = field.rpartition(".")[2]
-    origin = loaded.origins.get(field)
+    origin, value = loaded.origins.get(field), _value(loaded.data, field)
     return Explanation(
         field=field,
         text=text,
-        effective=_value(loaded.data, field),
+        effective=defaults().get(field) if value is None else value,
         origin=f"{origin.file}:{origin.line}" if origin else None,
         default=KNOBS[name].default if name in KNOBS else None,
         live=_live(field, name, facts, tiers_of(loaded.profile)),
@@ -116,7 +139,9 @@ def _live(field: str, name: str, facts: Facts, tiers: Tiers) -> int | str | None
 
 
 def _change(field: str, name: str, facts: Facts) -> str:
-    row = next((r for r in DESCENTS if r[0] == HOW_FAR.get(field)), None)
+    whole = "engine.work_queues"
+    named = whole if field.startswith(f"{whole}.") else field
+    row = next((r for r in DESCENTS if r[0] == HOW_FAR.get(named)), None)
     if row is None:
         if name in KNOBS:
             return "any time: the host need not come down"
