@@ -161,8 +161,8 @@ class FullDisk:
     keeps: Times = 0
     """How many still succeed."""
     times: Times = 0
-    folder: Literal["/var/", "/run/"] = "/var/"
-    """/run is in memory: it fills up by itself."""
+    folder: Literal["/", "/run/"] = "/"
+    """What is full: the root, or /run, which is a file system of its own in memory."""
 
 
 @dataclass(frozen=True, slots=True)

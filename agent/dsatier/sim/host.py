@@ -331,7 +331,8 @@ class SimHost:
         state = self.kernel.state
         for i, armed in enumerate(state.faults):
             fault = armed.fault
-            if not isinstance(fault, FullDisk) or not path.startswith(fault.folder):
+            in_memory = path.startswith("/run/")
+            if not isinstance(fault, FullDisk) or in_memory != (fault.folder == "/run/"):
                 continue
             if not needed and fault.errno == "ENOSPC":
                 continue
