@@ -49,6 +49,7 @@ def test_what_a_program_or_another_device_causes_is_no_complaint(line: str) -> N
         "Failed to initialize DSA.",
         "idxd_desc[0][3] failed with status 0x14, poll_retry 12.",
         "dsatier: dma0chan0: no completion in 5000 ms: copying by CPU, use_dsa_copy_pages reads 0",
+        "dsatier: wq2.0: no completion in 500 ms, queue aborted: out of use, channels left: 7",
         "dsatier: 3 of 8 DMA channels, 0 queues are in use, 5 are shared: DSA not initialised",
         "BUG: kernel NULL pointer dereference, address: 0000000000000008",
         "BUG: unable to handle page fault for address: ffffc90000000000",

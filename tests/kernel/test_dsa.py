@@ -11,9 +11,11 @@ import pytest
 
 from tests.kernel.engine import (
     EVERYBODY,
+    FACTOR,
     FAILED,
     LONG,
     LONG_ONLY,
+    OUT,
     PARAMETERS,
     TIMEOUT,
     booted,
@@ -23,14 +25,36 @@ from tests.kernel.engine import (
     up,
     value,
 )
-from tests.kernel.ours import ANY_MTHP, TRACING, counters, knob, run_pages, since, traced
+from tests.kernel.ours import (
+    ANY_MTHP,
+    BUILD,
+    CGROUP,
+    TRACING,
+    counters,
+    knob,
+    module,
+    run_pages,
+    since,
+    traced,
+)
 from tests.vm.guest import Guest
-from tests.vm.idxd import PCI, address, configuration, in_use, load, moved, moved_since, names
+from tests.vm.idxd import (
+    PCI,
+    address,
+    configuration,
+    in_use,
+    load,
+    moved,
+    moved_since,
+    names,
+    reset,
+)
 from tests.vm.idxd import counters as device_counters
 
 pytestmark = pytest.mark.system
 DSA = "/sys/bus/dsa/devices"
 HUGE = 1 << 21
+RESERVES = BUILD.parents[1] / "selftests/reserves.c"
 
 
 # -- who copies --------------------------------------------------------------------
@@ -135,25 +159,30 @@ def pair() -> Iterator[Guest]:
         yield vm
 
 
+PAGES_LEFT = "its pages are left to the CPU"
+CHANNEL_OUT = "out of use, channels left: 3"
 QUICK_FAULTS = (
-    ("error:in=batch:nth=40", "descriptor failed with status 0x20"),
-    ("never:nth=3", "no completion in 1000 ms, queue aborted"),
-    ("stuck:in=batch:nth=3", "no completion in 1000 ms, queue aborted"),
+    ("error:in=batch:nth=40", f"descriptor failed with status 0x20: {PAGES_LEFT}"),
+    ("never:nth=3", f"no completion in 1000 ms, queue aborted: {CHANNEL_OUT}"),
+    ("stuck:in=batch:nth=3", f"no completion in 1000 ms, queue aborted: {CHANNEL_OUT}"),
 )
 FAULTS = (
     *QUICK_FAULTS,
-    ("error:nth=3:status=0x1f", "descriptor failed with status 0x1f"),
+    ("error:nth=3:status=0x1f", f"descriptor failed with status 0x1f: {PAGES_LEFT}"),
     # a batch has no part of its own
     ("partial:op=3:nth=5:bytes=100", "descriptor failed with status"),
-    ("never:in=batch:nth=9", "no completion in 1000 ms, queue aborted"),
-    ("late:nth=4:ms=60000", "no completion in 1000 ms, queue aborted"),
-    ("stuck:nth=3", "no completion in 1000 ms, queue aborted"),
+    ("never:in=batch:nth=9", f"no completion in 1000 ms, queue aborted: {CHANNEL_OUT}"),
+    ("late:nth=4:ms=60000", f"no completion in 1000 ms, queue aborted: {CHANNEL_OUT}"),
+    ("stuck:nth=3", f"no completion in 1000 ms, queue aborted: {CHANNEL_OUT}"),
 )
 
 
 @pytest.mark.parametrize(("rule", "told"), FAULTS if LONG else QUICK_FAULTS)
 def test_a_fault(pair: Guest, rule: str, told: str) -> None:
-    """The CPU copies what the device did not, the engine is off, and one line says why."""
+    """The CPU copies what the device did not, one line says why, and the others go on.
+
+    A descriptor that failed costs its pages, one that did not complete the channel.
+    """
     vm = pair
     up(vm, 4)
     vm.write(TIMEOUT, "1000")
@@ -166,10 +195,9 @@ def test_a_fault(pair: Guest, rule: str, told: str) -> None:
     lines = [line for line in vm.lines(mark) if "dsatier: " in line]
     assert 1 == len(lines), lines
     assert told in lines[0]
-    assert FAILED in lines[0]
     assert "dsatier: wq0." in lines[0]
-    assert ("0", "1") == (value(vm, "use_dsa_copy_pages"), value(vm, "dsa_state"))
-    assert found["fault"] > 0
+    assert ("1", "1") == (value(vm, "use_dsa_copy_pages"), value(vm, "dsa_state"))
+    assert found["fault"] == 1
     assert found["failed"] > 0
     # one of them did not spoil the rest of its list
     assert found["dsa"] > 0
@@ -178,10 +206,115 @@ def test_a_fault(pair: Guest, rule: str, told: str) -> None:
     knob(vm, "use_dsa_copy_pages", 1)
     before, at = counters(vm), moved(vm)
     run_pages(vm, "mixed", "move_pages", "8", "0")
+    shares = moved_since(vm, at)
     down(vm)
     found = since(vm, before)
     assert 0 == found["failed"] == found["fault"]
-    assert found["dsa"] * 4096 == sum(moved_since(vm, at))
+    assert found["dsa"] * 4096 == sum(shares)
+    assert min(shares) > 0
+
+
+def test_a_device_that_copies_nothing(pair: Guest) -> None:
+    """Some descriptors of a channel that fail in a row, and it is out of use: others copy."""
+    vm = pair
+    up(vm, 4)
+    mark, before, at = vm.mark(), counters(vm), moved(vm)
+    vm.set_device("dsa0", "faults", "error:in=queue")
+    run_pages(vm, "base", "move_pages", "32", "0")
+    vm.set_device("dsa0", "faults", "")
+    found, shares = since(vm, before), moved_since(vm, at)
+    for queue, left in (("0.[01]", 3), ("0.[01]", 2)):
+        vm.wait_for_log(
+            f"dsatier: wq{queue}: 8 descriptors in a row failed, .* 0x20: "
+            f"out of use, channels left: {left}",
+            mark,
+        )
+    assert "1" == value(vm, "use_dsa_copy_pages")
+    down(vm)
+    assert 0 == shares[0]
+    assert shares[1] > 0
+    # each of the two channels: eight that failed, what else of its list did, and that it is out
+    assert 2 * 9 <= found["fault"] < 100
+
+
+def test_the_last_channel_takes_the_engine_along(pair: Guest) -> None:
+    """With none left use_dsa_copy_pages reads 0; written again, channels that are whole copy."""
+    vm = pair
+    up(vm, 1)
+    vm.write(TIMEOUT, "1000")
+    mark = vm.mark()
+    vm.set_device("dsa0", "faults", "never:nth=3")
+    run_pages(vm, "mixed", "move_pages", "8", "0")
+    vm.set_device("dsa0", "faults", "")
+    vm.write(TIMEOUT, "30000")
+    vm.wait_for_log(f"dsatier: wq0.0: no completion in 1000 ms, queue aborted: {FAILED}", mark)
+    assert ("0", "1") == (value(vm, "use_dsa_copy_pages"), value(vm, "dsa_state"))
+    knob(vm, "use_dsa_copy_pages", 1)
+    before = counters(vm)
+    run_pages(vm, "mixed", "move_pages", "8", "0")
+    down(vm)
+    found = since(vm, before)
+    assert found["dsa"] > 0
+    assert 0 == found["failed"] == found["fault"]
+
+
+def test_a_time_out_goes_by_what_is_expected(pair: Guest) -> None:
+    """What takes much longer than lists of that size do is lost, long before the longest time."""
+    vm = pair
+    up(vm, 1)
+    vm.write(TIMEOUT, "60000")
+    run_pages(vm, "base", "move_pages", "16", "0")
+    vm.write(FACTOR, "1000")
+    mark = vm.mark()
+    vm.set_device("dsa0", "faults", "never:nth=2")
+    run_pages(vm, "base", "move_pages", "4", "0")
+    vm.set_device("dsa0", "faults", "")
+    vm.write(FACTOR, "0")
+    vm.write(TIMEOUT, "30000")
+    down(vm)
+    (told,) = [line for line in vm.lines(mark) if "no completion in" in line]
+    found = re.search(r"no completion in (\d+) ms", told)
+    assert found
+    assert 500 <= int(found[1]) < 60000
+
+
+BATCH = "migrate_copy/migrate_copy_batch"
+
+
+def times(lines: list[str]) -> list[float]:
+    """Return how long the engine had each list, in seconds, from the trace."""
+    found = re.findall(r"migrate_copy_batch: engine=dsa .* ns=(\d+)", "\n".join(lines))
+    return sorted(int(ns) / 1e9 for ns in found)
+
+
+def test_an_abort_ends_all_lists_of_a_queue(pair: Guest) -> None:
+    """Another list whose descriptors it ended does not wait for a time-out of its own.
+
+    All engines of a device hang, so all lists wait; the first times out and has the queue aborted.
+    """
+    vm = pair
+    up(vm, 1)
+    vm.write(TIMEOUT, "6000")
+    before = counters(vm)
+    vm.set_device("dsa0", "faults", "stuck:in=queue:times=4")
+    with traced(vm, BATCH) as lines:
+        first = vm.start("pages", "base", "move_pages", "4", "0")
+        until = time.monotonic() + 60
+        while vm.device("dsa0", "fault-hits") != "4":
+            assert time.monotonic() < until, "engines do not hang"
+            time.sleep(0.1)
+        vm.sh("sleep 3")
+        second = vm.start("pages", "base", "move_pages", "4", "0")
+        for run in (first, second):
+            assert 0 == run.wait(120).code, run.err
+    vm.set_device("dsa0", "faults", "")
+    vm.set_device("dsa0", "release", True)
+    vm.write(TIMEOUT, "30000")
+    down(vm)
+    took = times(lines)
+    assert 6 <= took[-1] < 8
+    assert took[-2] < 5
+    assert 1 == since(vm, before)["fault"]
 
 
 NO_FAULTS = ("late:every=7:ms=100", "reorder:every=3:ms=100", "lost-interrupt")
@@ -207,7 +340,7 @@ def test_a_wrong_byte_is_seen_where_it_is_looked_for(pair: Guest) -> None:
     up(vm, 4)
     mark = vm.mark()
     vm.allow("WARNING: .*mm/migrate_copy.c", "the device was told to write a wrong byte")
-    vm.set_device("dsa0", "faults", "corrupt:nth=5")
+    vm.set_device("dsa0", "faults", "corrupt:op=3:nth=5")
     run_pages(vm, "mixed", "move_pages", "8", "0")
     vm.set_device("dsa0", "faults", "")
     down(vm)
@@ -272,7 +405,7 @@ def test_a_handle_that_is_revoked() -> None:
 def test_where_the_data_go_next(pair: Guest) -> None:
     """What comes to the CPUs is written to their cache, if it is short; all else to memory."""
     vm = pair
-    vm.write(f"{TRACING}/kprobe_events", "p:given idxd_submit_desc flags=+4(+0(%si)):x32")
+    vm.write(f"{TRACING}/kprobe_events", "p:given idxd_migrate:dsa_lane_submit flags=%si:x32")
     vm.write(f"{TRACING}/events/kprobes/given/enable", "1")
     up(vm, 4)
     found = []
@@ -289,7 +422,7 @@ def test_where_the_data_go_next(pair: Guest) -> None:
     assert len(short) >= 8
     assert not any(word & TO_CACHE for word in short[:half])
     assert all(word & TO_CACHE for word in short[half:])
-    assert len(long) > len(short)
+    assert len(long) >= len(short)
     assert not any(word & TO_CACHE for word in long)
 
 
@@ -337,9 +470,9 @@ def test_a_halt(fresh: Guest) -> None:
     mark = vm.mark()
     run = busy(vm, 6)
     vm.set_device(names(vm)["dsa0"], "halt", "flr")
-    vm.wait_for_log(f"dsatier: wq0.0: .*{FAILED}", mark)
+    vm.wait_for_log(f"dsatier: wq0.0: .*{OUT}", mark)
     assert 0 == run.wait(120).code, run.err
-    assert "0" == value(vm, "use_dsa_copy_pages")
+    assert "1" == value(vm, "use_dsa_copy_pages")
     down(vm)
     assert 0 == in_use(vm)
     place = address(vm, "dsa0")
@@ -372,11 +505,10 @@ def test_a_queue_goes_under_load(pair: Guest, going: str) -> None:
     mark = vm.mark()
     run = busy(vm, 4)
     vm.sh(GOING[going].format(pci=PCI, place=address(vm, "dsa0")), timeout=60)
-    vm.wait_for_log(f"dsatier: wq0.[01]: its queue is being disabled: {FAILED}", mark)
+    vm.wait_for_log(f"dsatier: wq0.[01]: its queue is being disabled: {OUT}", mark)
     assert 0 == run.wait(120).code, run.err
-    assert ("0", "1") == (value(vm, "use_dsa_copy_pages"), value(vm, "dsa_state"))
     # those that are left go on
-    knob(vm, "use_dsa_copy_pages", 1)
+    assert ("1", "1") == (value(vm, "use_dsa_copy_pages"), value(vm, "dsa_state"))
     before, at = counters(vm), moved(vm)
     run_pages(vm, "thp", "move_pages", "8", "0")
     found = since(vm, before)
@@ -410,16 +542,21 @@ def test_the_module_goes_and_comes(pair: Guest) -> None:
 
 @LONG_ONLY
 def test_a_device_that_vanishes(fresh: Guest) -> None:
-    """It is gone from the bus without a word: all its registers read ones."""
+    """It is gone from the bus without a word: all its registers read ones, which shows nothing.
+
+    Where it was at pages then, its channel stays taken until the bus is told that it is gone.
+    """
     vm = fresh
     up(vm, 2)
     vm.write(TIMEOUT, "1000")
+    place = address(vm, "dsa0")
     mark = vm.mark()
     run = busy(vm, 6)
     vm.set_device(names(vm)["dsa0"], "removed", True)
-    vm.wait_for_log(f"dsatier: wq0.0: .*{FAILED}", mark)
+    vm.wait_for_log(f"dsatier: wq0.0: .*{OUT}", mark)
     assert 0 == run.wait(120).code, run.err
     down(vm)
+    vm.sh(f"echo 1 >{PCI}/devices/{place}/remove", timeout=60)
     assert 0 == in_use(vm)
 
 
@@ -440,7 +577,7 @@ def test_queues_of_its_own_driver(fresh: Guest) -> None:
     run = busy(vm, 3)
     mark = vm.mark()
     vm.sh(f"echo wq1.1 >{DSA}/wq1.1/driver/unbind")
-    vm.wait_for_log(f"dsatier: wq1.1: its queue is being disabled: {FAILED}", mark)
+    vm.wait_for_log(f"dsatier: wq1.1: its queue is being disabled: {OUT}", mark)
     assert 0 == run.wait(120).code, run.err
     down(vm)
     for name in ("dsa0", "dsa1"):
@@ -456,7 +593,7 @@ def test_a_device_that_answers_nothing(fresh: Guest) -> None:
     mark = vm.mark()
     vm.set_device(device, "faults", "stuck:nth=3:hard")
     run = busy(vm, 4)
-    vm.wait_for_log(f"dsatier: wq0.0: .*pages quarantined until a reset: {FAILED}", mark)
+    vm.wait_for_log(f"dsatier: wq0.0: .*pages quarantined until a reset: {OUT}", mark)
     assert 0 == run.wait(120).code, run.err
     vm.set_device(device, "faults", "")
     knob(vm, "use_dsa_copy_pages", 0)
@@ -469,6 +606,64 @@ def test_a_device_that_answers_nothing(fresh: Guest) -> None:
     while in_use(vm):
         assert time.monotonic() < until, "the queue was not given back"
         time.sleep(1)
+
+
+def dead(vm: Guest) -> str:
+    """Have a device hang so that no abort ends it, in the middle of a copy. Return its place."""
+    up(vm, 2)
+    vm.write(TIMEOUT, "1000")
+    mark = vm.mark()
+    vm.set_device(names(vm)["dsa0"], "faults", "stuck:nth=3:hard")
+    run_pages(vm, "mixed", "move_pages", "8", "0")
+    vm.wait_for_log(f"dsatier: wq0.0: .*pages quarantined until a reset: {OUT}", mark)
+    return address(vm, "dsa0")
+
+
+def timed(vm: Guest, script: str) -> float:
+    """Run a script, and return the seconds that it took."""
+    begin = time.monotonic()
+    vm.sh(script, timeout=60)
+    return time.monotonic() - begin
+
+
+def test_a_dead_device_holds_nobody_up(fresh: Guest) -> None:
+    """Who unbinds its queue waits for it; no knob does, and a reset ends all of that."""
+    vm = fresh
+    place = dead(vm)
+    mark = vm.mark()
+    unbind = vm.start("sh", "-c", f"echo wq0.0 >{DSA}/wq0.0/driver/unbind")
+    vm.sh("sleep 2")  # the copies under way end, and it asks the device
+    for name, to in (("use_dsa_copy_pages", 0), ("dsa_state", 0), ("migrate_batch_usecs", 0)):
+        assert timed(vm, f"echo {to} >/proc/sys/vm/{name}") < 10
+    assert not unbind.ended
+    # the other one can be had meanwhile
+    up(vm, 1)
+    before = counters(vm)
+    run_pages(vm, "mixed", "move_pages", "8", "0")
+    assert since(vm, before)["dsa"] > 0
+    down(vm)
+    vm.sh(f"echo 1 >{PCI}/devices/{place}/reset", timeout=60)
+    assert 0 == unbind.wait(10).code
+    vm.wait_for_log("dsatier: wq0.0: the device is done, .* are back in use", mark, timeout=60)
+
+
+def test_a_dead_device_is_unbound(fresh: Guest) -> None:
+    """Nothing waits for it for ever: it is kept from memory, and after a reset it copies again."""
+    vm = fresh
+    place = dead(vm)
+    mark = vm.mark()
+    vm.sh(f"echo {place} >{PCI}/drivers/idxd/unbind", timeout=90)
+    vm.wait_for_log("no answer to command .* kept from memory until it is reset", mark)
+    vm.wait_for_log("dsatier: wq0.0: the device is done, .* are back in use", mark)
+    down(vm)
+    vm.set_device("dsa0", "faults", "")
+    reset(vm, place)
+    load(vm, configuration(1))
+    up(vm, 2)
+    at = moved(vm)
+    run_pages(vm, "thp", "move_pages", "8", "0")
+    assert min(moved_since(vm, at)) > 0
+    down(vm)
 
 
 def test_late_writes(fresh: Guest) -> None:
@@ -484,7 +679,7 @@ def test_late_writes(fresh: Guest) -> None:
         vm.set_device(device, "faults", "late:every=1:ms=4000;command-stuck:op=9")
     mark, at = vm.mark(), moved(vm)
     run = vm.start("pages", "mixed", "node1", "16", "10", "write")
-    vm.wait_for_log(f"dsatier: wq.*pages quarantined until a reset: {FAILED}", mark)
+    vm.wait_for_log(f"dsatier: wq.*pages quarantined until a reset: {OUT}", mark)
     # nothing is written yet
     assert 0 == sum(moved_since(vm, at))
     takers = [vm.start("pages", "base", "node1", "48", "8") for _ in range(4)]
@@ -497,6 +692,42 @@ def test_late_writes(fresh: Guest) -> None:
     vm.wait_for_log("dsatier: wq.*: the device is done, .* are back in use", mark, timeout=60)
     down(vm)
     assert 0 == in_use(vm)
+
+
+def test_what_would_be_bounced() -> None:
+    """Where the CPU would have to copy all that a device is to copy, no channel is taken."""
+    with booted(1, append=("swiotlb=force",)) as vm:
+        load(vm, configuration(1))
+        knob(vm, "limit_chans", 1)
+        mark = vm.mark()
+        assert "No such device" in error(vm, "/proc/sys/vm/dsa_state", "1")
+        vm.wait_for_log("dsatier: 0 of 1 DMA channels, .* 1 bounce: DSA not initialised", mark)
+
+
+def test_all_devices_hang_at_once(eight: Guest) -> None:
+    """Aborts that nobody answers are waited for together: a list is held no longer than one."""
+    vm = eight
+    up(vm, 8)
+    vm.write(TIMEOUT, "1000")
+    devices = names(vm).values()
+    for device in devices:
+        vm.set_device(device, "faults", "never:in=queue;command-stuck:op=9")
+    mark, before = vm.mark(), counters(vm)
+    with traced(vm, BATCH) as lines:
+        run_pages(vm, "thp", "move_pages", "2", "0")
+    for device in devices:
+        vm.set_device(device, "faults", "")
+        vm.set_device(device, "release", True)
+    vm.write(TIMEOUT, "30000")
+    vm.wait_for_log("dsatier: wq.*: the device is done, .* are back in use", mark, timeout=60)
+    found = since(vm, before)
+    until = time.monotonic() + 60
+    down(vm)
+    while in_use(vm):
+        assert time.monotonic() < until, "a queue was not given back"
+        time.sleep(1)
+    assert 8 == found["fault"]
+    assert times(lines)[-1] < 4
 
 
 # -- behind an IOMMU ---------------------------------------------------------------
@@ -594,3 +825,30 @@ def test_a_fault_behind_an_iommu(behind: Guest) -> None:
     assert found["fault"] > 0
     assert found["failed"] > 16
     assert found["dsa"] > 0
+
+
+@TRANSLATED
+def test_reserves_are_not_for_mappings(behind: Guest) -> None:
+    """Reclaim may use up all memory; tables of an IOMMU are made without that right."""
+    vm = behind
+    vm.put("/reserves.ko", module(RESERVES, vm.kernel).read_bytes())
+    vm.sh("insmod /reserves.ko")
+    vm.write("/sys/kernel/mm/numa/demotion_enabled", "1")
+    up(vm, 2)
+    before = counters(vm)
+    script = 'echo $$ >"$1/tests/cgroup.procs"; exec pages mixed none 24 6'
+    run = vm.start("sh", "-euc", script, "sh", CGROUP)
+    run.wait_for("^ready$", 60)
+    while not run.ended:
+        vm.run("sh", "-c", 'echo 8M >"$1/tests/memory.reclaim"', "sh", CGROUP)
+    assert 0 == run.wait().code, run.err
+    found = since(vm, before)
+    down(vm)
+    vm.write("/sys/kernel/mm/numa/demotion_enabled", "0")
+    mapped, reserved = (
+        int(vm.read(f"/sys/module/reserves/parameters/{name}")) for name in ("mapped", "reserved")
+    )
+    vm.sh("rmmod reserves")
+    assert found["dsa"] > 0
+    assert mapped > 0
+    assert 0 == reserved

@@ -30,9 +30,9 @@ TABLE = {
     "limit_mt_num": (1, 32, 4, ""),
     "cpu_multi_copy_threshold": (1, INT_MAX, 256, ""),
     "migrate_copy_calibrate": (0, 1, 0, ""),
-    "dsa_state": (0, 1, 0, "ENODEV"),
+    "dsa_state": (0, 1, 0, "ENODEV,EBUSY"),
     "use_dsa_copy_pages": (0, 1, 0, "EINVAL"),
-    "limit_chans": (1, 8, 8, ""),
+    "limit_chans": (1, 8, 8, "EBUSY"),
     "dsa_copy_threshold": (1, INT_MAX, 16, ""),
 }
 """Least, greatest, at boot, and the errors without a device."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kernel.engine import FAILED, booted, busy, down, error, up, value
+from tests.kernel.engine import OUT, booted, busy, down, error, up, value
 from tests.kernel.ours import counters, knob, run_pages, since, traced
 from tests.kernel.test_dsa_kinds import DAMON, damos
 from tests.vm.guest import PATIENCE, Command, Guest
@@ -92,7 +92,7 @@ def test_devices_rest(vm: Guest) -> None:
     assert {"-16"} == set(re.findall(r"engine=dsa reason=damon .* error=(-?\d+)", asleep))
     assert since(vm, before)["fault"] == 2
     assert "0" == value(vm, "use_dsa_copy_pages")
-    vm.wait_for_log(f"dsatier: wq0.0: its device is not enabled after a sleep: {FAILED}", mark)
+    vm.wait_for_log(f"dsatier: wq0.0: its device is not enabled after a sleep: {OUT}", mark)
     woken(vm)
 
 
@@ -107,7 +107,7 @@ def test_a_device_without_power(vm: Guest) -> None:
     for device in devices:
         vm.set_device(device, "power-cycle", True)
     assert 0 == slept.wait().code
-    vm.wait_for_log(f"dsatier: wq0.0: its device is not enabled after a sleep: {FAILED}", mark)
+    vm.wait_for_log(f"dsatier: wq0.0: its device is not enabled after a sleep: {OUT}", mark)
     assert 0 == run.wait(180).code, run.err
     found = since(vm, before)
     assert found["cpu"] > 0
