@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from dsatier.apply.driver import Driver
-from dsatier.apply.journal import STATUS
+from dsatier.apply.journal import STATUS, Journal
 from dsatier.apply.records import Record, told, with_conditions
 from dsatier.apply.status_document import status
 from dsatier.cli.status import NOT_COMPLIANT, NOT_RUNNING, OK
 from dsatier.cli.status import told as shown
 from dsatier.daemon import metrics
+from dsatier.profile.model import Concurrency, Profile
 from dsatier.sim.faults import FullDisk, SelfClear
 from dsatier.sim.host import SimHost
 from dsatier.sim.state import SwapArea
@@ -185,3 +186,18 @@ def test_where_only_one_thing_leads_on_that_is_the_remedy(
     remedy = status(with_conditions(kept, 10.0), "host", 10.0)["remedy"]
     assert words in remedy
     assert "reload" not in remedy
+
+
+def test_rollback_where_nothing_was_written_takes_hands_off_all_the_same() -> None:
+    """The host was as its profile says; what others change from now on is theirs."""
+    host = small()
+    host.poke(VM + "use_concur_to_demote", "1\n")
+    profile = Profile(1, concurrency=Concurrency(use_concur_to_demote=True))
+    assert apply(host, profile).result == "unchanged"
+    assert Journal(host).originals() is None
+    assert Driver(host).rollback().result == "unchanged"
+    assert (document(host)["state"], document(host)["reason"]) == ("unmanaged", "Withdrawn")
+    host.poke(VM + "use_concur_to_demote", "0\n")
+    assert reconcile(host, profile).result == "unchanged"
+    assert host.read(VM + "use_concur_to_demote") == "0\n"
+    assert apply(host, profile).result == "changed"

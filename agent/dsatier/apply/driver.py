@@ -297,10 +297,12 @@ class Driver:
 
     def rollback(self) -> Outcome:
         """Return the host to what it was before dsatier first wrote to it."""
-        before = self.journal.originals()
-        if before is None:
+        before, record = self.journal.originals(), self.journal.record()
+        tiers = record.tiers
+        if before is None and not record.profile_digest:
             return Outcome("unchanged", "there is nothing to roll back: dsatier wrote nothing")
-        tiers = self.journal.record().tiers
+        if before is None:  # the host was as its profile says: only what comes is called off
+            return self._withdraw(None, lambda facts: Desired(tiers=tiers))
         return self._withdraw(before, lambda facts: from_originals(before, facts, tiers))
 
     def release(self) -> Outcome:
