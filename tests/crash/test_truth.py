@@ -13,7 +13,7 @@ from dsatier.apply.driver import Driver
 from dsatier.apply.journal import STATUS, Journal
 from dsatier.apply.records import Record, told, with_conditions
 from dsatier.apply.status_document import status
-from dsatier.cli.status import NOT_COMPLIANT, NOT_RUNNING, OK
+from dsatier.base.exits import NOT_COMPLIANT, NOT_RUNNING, OK
 from dsatier.cli.status import told as shown
 from dsatier.daemon import metrics
 from dsatier.profile.model import Concurrency, Profile

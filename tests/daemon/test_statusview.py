@@ -20,17 +20,8 @@ import pytest
 
 from dsatier.apply.records import Record, with_conditions
 from dsatier.apply.status_document import status
-from dsatier.cli.status import (
-    CLEAR,
-    FAILED,
-    GRACE,
-    NOT_COMPLIANT,
-    NOT_RUNNING,
-    OK,
-    POLL,
-    screen,
-    told,
-)
+from dsatier.base.exits import FAILED, NOT_COMPLIANT, NOT_RUNNING, OK
+from dsatier.cli.status import CLEAR, GRACE, POLL, screen, told
 
 Document = dict[str, Any]
 NOW = 1_000_000.0
@@ -429,6 +420,15 @@ def test_status_loads_next_to_nothing(tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=LONG, check=True
     )
-    names = ("", ".cli", ".cli.main", ".cli.status", ".host", ".host.output")
+    names = (
+        "",
+        ".base",
+        ".base.exits",
+        ".cli",
+        ".cli.main",
+        ".cli.status",
+        ".host",
+        ".host.output",
+    )
     expected = f"0 {['_json', *(f'dsatier{name}' for name in names)]}"
     assert expected == ran.stdout.splitlines()[-1]

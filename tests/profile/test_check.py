@@ -258,7 +258,7 @@ def test_an_endless_file_is_read_only_so_far() -> None:
 
 
 CHECKING = (
-    *("base", "base.problem", "profile"),
+    *("base", "base.exits", "base.problem", "profile"),
     *("profile.check", "profile.rules", "profile.schema", "profile.yaml"),
 )
 """The modules that a check needs."""

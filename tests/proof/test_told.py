@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dsatier.apply.driver import Driver
 from dsatier.apply.journal import STATUS
 from dsatier.apply.lifecycle import NotNow
-from dsatier.cli.status import OK
+from dsatier.base.exits import OK
 from dsatier.cli.status import told as shown
 from dsatier.daemon.metrics import Running, render
 from dsatier.host.port import HostDown

@@ -2,7 +2,7 @@
 """Exit codes, which are frozen, and how an outcome becomes one."""
 
 OK, FAILED, PENDING, NOT_RUNNING, NOT_COMPLIANT, NO_PROFILE = 0, 1, 2, 3, 4, 5
-LOCKED, USAGE, BAD_PROFILE, CONFIGURATION = 11, 64, 65, 78
+LOCKED, USAGE, BAD_PROFILE, CONFIGURATION, INTERRUPTED = 11, 64, 65, 78, 128 + 2
 
 RESULTS = {
     "unchanged": OK,
@@ -16,4 +16,4 @@ RESULTS = {
     "rollback-failed": FAILED,
     "reboot-required": FAILED,
 }
-"""Exit code by ``drive.Outcome.result``."""
+"""Exit code by ``apply.outcome.Result``."""

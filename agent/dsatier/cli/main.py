@@ -7,10 +7,8 @@ little; everything else goes through ``dsatier.cli.commands``.
 
 import sys
 
+from dsatier.base.exits import FAILED, INTERRUPTED
 from dsatier.host import output
-
-FAILED = 1
-INTERRUPTED = 128 + 2
 
 
 def main(argv: "list[str] | None" = None) -> int:

@@ -6,9 +6,8 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
+from dsatier.base.exits import USAGE
 from dsatier.base.frozen import dataclass
-
-USAGE = 64
 
 
 @dataclass(frozen=True, slots=True)

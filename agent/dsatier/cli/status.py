@@ -5,8 +5,9 @@ import os
 import sys
 from time import localtime, sleep, strftime, time
 
+from dsatier.base.exits import FAILED, INTERRUPTED, NOT_COMPLIANT, NOT_RUNNING, OK
+
 PATH = "/run/dsatier/status.json"
-OK, FAILED, NOT_RUNNING, NOT_COMPLIANT, INTERRUPTED = 0, 1, 3, 4, 130
 TAKEN = ("Accepted", "NoProfile")
 """What becomes of a profile that nobody has to mend."""
 WITHOUT_DAEMON = 3600

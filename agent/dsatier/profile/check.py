@@ -11,16 +11,13 @@ from __future__ import annotations
 import json
 import sys
 
+from dsatier.base.exits import BAD_PROFILE, OK, USAGE
 from dsatier.base.problem import Problem
 from dsatier.profile import rules, schema, yaml
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-OK = 0
-USAGE = 64
-BAD_PROFILE = 65
 
 
 def check_text(source: str | bytes, file: str, *, whole: bool = True) -> list[Problem]:
