@@ -14,20 +14,21 @@ _dsatier() {
         if [[ -n $skip ]]; then skip=; continue; fi
         [[ $word == -- ]] && rest=1
         case $word in
-            -p|--profile|--facts|--root|--host|--sim-state|--plan|--log-level|--timeout) skip=1 ;;
+            -p|--profile|--facts|--root|--host|--sim-state|--plan|--since|--log-level|--timeout) skip=1 ;;
             -*) ;;
             *) [[ -z $command ]] && command=$word ;;
         esac
     done
     local options= takes=
     case $command in
-        "") options="--help --version"; takes="words:check plan apply reconcile verify status daemon reload wait nudge simulate rollback release clear facts doctor explain cat-config measure demo" ;;
+        "") options="--help --version"; takes="words:check plan apply reconcile verify status history daemon reload wait nudge simulate rollback release clear facts doctor explain cat-config measure demo" ;;
         check) options="--json -h --help"; takes=files ;;
         plan) options="-p --profile --facts --json --detailed-exitcode --root --host --sim-state -h --help" ;;
         apply) options="-p --profile --plan --json -q --quiet --root --host --sim-state -h --help" ;;
         reconcile) options="-p --profile --json -q --quiet --root --host --sim-state -h --help" ;;
         verify) options="-p --profile --json --root --host --sim-state -h --help" ;;
         status) options="--json --check --watch --root --host --sim-state -h --help" ;;
+        history) options="--since --json --root --host --sim-state -h --help" ;;
         daemon) options="--log-level --root --host --sim-state -h --help" ;;
         reload) options="--timeout --json -q --quiet --root -h --help" ;;
         wait) options="--timeout --root -h --help" ;;
@@ -58,6 +59,7 @@ _dsatier() {
         --host) takes=hosts options= ;;
         --sim-state) takes=files options= ;;
         --plan) takes=files options= ;;
+        --since) takes="words:today yesterday 1h 12h 7d" options= ;;
         --log-level) takes="words:debug info notice warning error" options= ;;
         --timeout) takes="words:" options= ;;
     esac

@@ -247,6 +247,10 @@ def test_only_its_owner_may_connect(listener: Listener, where: str) -> None:
         (["reload"], "dsatier: reload: only root may give orders to the daemon\n"),
         (["nudge"], "dsatier: nudge: only root may give orders to the daemon\n"),
         (["clear"], "Permission denied"),
+        (
+            ["history"],
+            "dsatier: /var/lib/dsatier/history: cannot be read: permission denied (EACCES)\n",
+        ),
     ],
 )
 def test_nobody_may_give_orders(words: list[str], said: str) -> None:

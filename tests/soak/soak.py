@@ -41,7 +41,9 @@ SAMPLING = 5.0
 TELLING = 30.0
 ASKING = 240.0
 """Seconds that a command may take: more than the daemon gives it."""
-KEPT = frozenset({"record.json", "originals.json", "accepted.json", "tally.json", "step"})
+KEPT = frozenset(
+    {"record.json", "originals.json", "accepted.json", "tally.json", "history", "step"}
+)
 """What may be in /var/lib/dsatier while the host is at rest."""
 Clock = Callable[[], float]
 

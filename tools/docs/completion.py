@@ -118,6 +118,7 @@ _WORDS = {
     "LEVEL": "debug info notice warning error",
     "WORD": "poke inject heal reboot harm",
     "SECONDS": "",
+    "WHEN": "today yesterday 1h 12h 7d",
 }
 _TAKES = {
     "FILE": "files",

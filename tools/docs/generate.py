@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from dsatier.apply.history import EVENTS
 from dsatier.apply.lifecycle import IN_MOTION, MEANING, STATES, TABLE, TRANSITIONS
 from dsatier.apply.status_document import MOVING, REMEDIES
 from dsatier.base.exits import RESULTS
@@ -153,6 +154,11 @@ def states() -> str:
         ("state", "what it means", "what to do"),
         ((code(s), MEANING[s], MOVING if s in IN_MOTION else REMEDIES[s]) for s in STATES),
     )
+
+
+def events() -> str:
+    """Return what can stand in a history."""
+    return table(("event", "what happened"), ((code(name), text) for name, text in EVENTS.items()))
 
 
 def results() -> str:
@@ -371,6 +377,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "lifecycle": lifecycle,
     "transitions": transitions,
     "states": states,
+    "events": events,
     "results": results,
     "evidence": evidence,
     "knobs": knobs,

@@ -385,8 +385,16 @@ class Driver:
         return target.desired
 
     def _go(
-        self, record: Record, target: Target, plan: Plan, facts: Facts, *, accepts: bool = False
+        self,
+        record: Record,
+        target: Target,
+        plan: Plan,
+        facts: Facts,
+        *,
+        accepts: bool = False,
+        repairs: tuple[str, ...] = (),
     ) -> Outcome:
+        """Carry out a plan to ``target``. ``repairs`` are what it repairs, if it is for drift."""
         record = replace(record, boot_id=facts.kernel.boot_id, tiers=target.desired.tiers)
         force = replace(
             record,
@@ -422,12 +430,10 @@ class Driver:
             return Outcome("refused", str(error), plan, record)
         except StepFailed as failed:
             return self._revert(moving, undo, failed, plan)
-        return self._end(
-            replace(force, state=moving.state, since=moving.since, conditions=moving.conditions),
-            "proven",
-            *_reached(record),
-            plan,
-        )
+        done = replace(force, state=moving.state, since=moving.since, conditions=moving.conditions)
+        if repairs and moving.state == "converging":  # told with the state, not after it
+            done = noted(done, repairs, self.host.monotonic(), target.drift.window)
+        return self._end(done, "proven", *_reached(record), plan)
 
     def _revert(self, record: Record, undo: Originals, failed: StepFailed, plan: Plan) -> Outcome:
         """Undo a change that failed, by planning back from what is there now."""
@@ -513,16 +519,13 @@ class Driver:
             return self._report_drift(record, plan, "Contested", str(fight))
         if target.drift.policy == "report":
             return self._report_drift(record, plan, "Drift", _words(plan))
-        outcome = self._go(record, target, plan, facts)
+        outcome = self._go(record, target, plan, facts, repairs=items)
         if outcome.result == "refused":
             words = f"{outcome.message}; not repaired: {_words(plan)}"
             return self._report_drift(record, plan, "Unrepaired", words)
-        if outcome.result != "changed" or outcome.record is None:
+        if outcome.result != "changed":
             return outcome
-        kept = noted(outcome.record, items, self.host.monotonic(), target.drift.window)
-        with suppress(Rejected):  # the repair is done and proven
-            self._keep(kept)
-        return replace(outcome, message=f"drift repaired: {', '.join(items)}", record=kept)
+        return replace(outcome, message=f"drift repaired: {', '.join(items)}")
 
     def _report_drift(self, record: Record, plan: Plan, reason: str, words: str) -> Outcome:
         drifted = self._after(record, "drift", reason, words)

@@ -3,7 +3,8 @@
 
 ``motion.json`` is there while the host is in motion, ``step`` notes how far, ``originals.json`` has
 what was found before the first write, ``accepted.json`` the profile that came into force
-last, ``tally.json`` what is counted for the metrics, ``record.json`` the rest.
+last, ``tally.json`` what is counted for the metrics, ``history`` what happened,
+``record.json`` the rest.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
+from dsatier.apply import history, lifecycle
 from dsatier.apply.records import Motion, Record
 from dsatier.base.frozen import asdict
 from dsatier.base.problem import Invalid
@@ -32,6 +34,7 @@ ORIGINALS = f"{FOLDER}/originals.json"
 RECORD = f"{FOLDER}/record.json"
 ACCEPTED = f"{FOLDER}/accepted.json"
 TALLY = f"{FOLDER}/tally.json"
+HISTORY = f"{FOLDER}/history"
 STATUS = "/run/dsatier/status.json"
 METRICS = "/run/dsatier/dsatier.prom"
 LATE = "/run/dsatier/late.json"
@@ -48,6 +51,9 @@ class Spoilt(Exception):
             f"host, then remove the file: the host's originals may be lost with it"
         )
 
+
+UNTOLD = 100
+"""Entries of the history that are kept in memory while no disk takes them, the newest."""
 
 Known = dict[str, tuple[str, object]]
 """Text and value of files, by path."""
@@ -67,6 +73,14 @@ class Journal:
         self._known: Known = {}
         self._opened: Motion | None = None
         """The motion that ``MOTION`` tells of, as far as this journal has opened it."""
+        self._rested: Record | None = None
+        """The record from before the motion that is going on."""
+        self._moved = ""
+        """The state in motion that was kept last, since the host was at rest."""
+        self._untold: tuple[history.Entry, ...] = ()
+        """What happened and is not in the history yet."""
+        self.untold = ""
+        """Why what happened last is not in the history, empty where it is."""
 
     def record(self) -> Record:
         """Return the record, also one that the disk would not take. Raises Spoilt."""
@@ -105,14 +119,18 @@ class Journal:
         self._known.update(known)
 
     def keep_record(self, record: Record) -> None:
-        """Keep the record and tell the world of it."""
+        """Keep the record, and in the history what it tells of."""
+        before = self._before()
         self._keep(RECORD, record)
+        self._chronicle(before, record)
 
     def keep_late(self, record: Record) -> None:
         """Keep in memory the record that the disk would not take, in the place of that on it."""
+        before = self._before()
         text = f"{self._text(RECORD).rstrip()}\n{json.dumps(asdict(record))}\n"
         self._host.keep(LATE, text)
         self._known[LATE] = text, record
+        self._chronicle(before, record)
 
     def forget_late(self) -> None:
         """Forget it: the disk has the record, or a newer one."""
@@ -170,6 +188,38 @@ class Journal:
     def publish(self, status: dict[str, Any]) -> None:
         """Write the status file that everybody may read."""
         self._host.keep(STATUS, json.dumps(status, indent=2) + "\n", 0o644)
+
+    def _before(self) -> Record | None:
+        with suppress(Spoilt, Rejected):
+            return self.record()
+        return None  # then nobody can tell what is new
+
+    def _chronicle(self, before: Record | None, record: Record) -> None:
+        """Keep in the history what happened, once the host is at rest. Nothing waits for it.
+
+        What cannot be kept now is kept with what happens next, as long as this journal lives.
+        """
+        if record.state in lifecycle.IN_MOTION:
+            self._rested = self._rested or before
+            self._moved = record.state
+            return
+        before, moved = self._rested or before, self._moved
+        self._rested, self._moved = None, ""
+        if before is not None:
+            fresh = history.happened(before, record, moved, self._host.wall())
+            self._untold = (*self._untold, *fresh)[-UNTOLD:]
+        self.tell_history()
+
+    def tell_history(self) -> None:
+        """Keep in the history what happened and is not in it yet; ``untold`` says why not."""
+        if not self._untold:
+            return
+        try:
+            self._host.keep(HISTORY, history.appended(self._text(HISTORY), self._untold))
+        except Rejected as error:
+            self.untold = str(error)
+        else:
+            self._untold, self.untold = (), ""
 
     def _step(self, motion: Motion) -> Motion | None:
         """Return the step of a motion that was noted last, None where it cannot be told."""

@@ -18,7 +18,8 @@ from typing import Any
 from dsatier import __version__
 from dsatier.apply.driver import Driver
 from dsatier.apply.execute import Progress
-from dsatier.apply.journal import LOCK, STATUS, Journal, Spoilt
+from dsatier.apply.history import entries
+from dsatier.apply.journal import HISTORY, LOCK, STATUS, Journal, Spoilt
 from dsatier.apply.lifecycle import NotNow
 from dsatier.apply.outcome import Outcome
 from dsatier.apply.target import Target, target
@@ -35,7 +36,7 @@ from dsatier.base.exits import (
     USAGE,
 )
 from dsatier.base.problem import Invalid
-from dsatier.cli import cat_config, orders, render, status
+from dsatier.cli import cat_config, history, orders, render, status
 from dsatier.cli.explain import explain
 from dsatier.cli.measure import measure
 from dsatier.cli.options import parser
@@ -233,7 +234,7 @@ def _driving(options: Namespace) -> Iterator[tuple[Driver, Target]]:
             holder=_holder(options),
             progress=_progress(options),
         )
-        with _interruptible(driver):
+        with _interruptible(driver), _chronicled(driver):
             yield driver, target(host.read, loaded, facts, driver.journal.originals())
 
 
@@ -261,6 +262,16 @@ def _interruptible(driver: Driver) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _chronicled(driver: Driver) -> Iterator[None]:
+    """Say at the end why the history lacks what happened, if it does."""
+    try:
+        yield
+    finally:
+        if why := driver.journal.untold:
+            output.tell(f"dsatier: not in the history: {why}")
 
 
 # -- verbs -----------------------------------------------------------------------
@@ -363,6 +374,30 @@ def _status(options: Namespace) -> int:
         )
 
 
+def _history(options: Namespace) -> int:
+    with _open(options) as host:
+        try:
+            since = None if options.since is None else history.since(options.since, host.wall())
+        except ValueError as error:
+            raise WrongUsage(f"--since: {error}") from error
+        try:
+            text = host.read(HISTORY)
+        except Missing:
+            text = ""
+        name = host.hostname()
+    found, odd = entries(text)
+    if since is not None:
+        found = tuple(entry for entry in found if entry.at >= since)
+    if odd:
+        lines = "line was" if odd == 1 else "lines were"
+        output.tell(f"dsatier: {HISTORY}: {odd} {lines} not what dsatier wrote: left out")
+    if options.json:
+        _json(history.document(found, name, odd))
+    else:
+        print(history.screen(found, since))
+    return OK
+
+
 def _withdraw(verb: Callable[[Driver], Outcome]) -> Callable[[Namespace], int]:
     def command(options: Namespace) -> int:
         if options.host is None:
@@ -384,7 +419,8 @@ def _withdraw(verb: Callable[[Driver], Outcome]) -> Callable[[Namespace], int]:
                 holder=_holder(options),
                 progress=_progress(options),
             )
-            with _interruptible(driver):  # going back is finished, whatever comes
+            # going back is finished, whatever comes
+            with _interruptible(driver), _chronicled(driver):
                 return _ended(options, verb(driver))
 
     return command
@@ -567,6 +603,7 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "reconcile": _reconcile,
     "verify": _verify,
     "status": _status,
+    "history": _history,
     "daemon": _daemon,
     "reload": _reload,
     "wait": _wait,

@@ -155,6 +155,25 @@ COMMANDS: tuple[Command, ...] = (
         ),
     ),
     Command(
+        "history",
+        "what happened on this host, newest first",
+        "Changes, repairs, faults, latches, boots, and what became of profiles: each with its "
+        "time and the state that it led to. Kept in /var/lib/dsatier/history, which only root may "
+        "read, whatever becomes of the journal; when it is full the oldest entries go. Exit code "
+        "1 when it cannot be read.",
+        (
+            Option(
+                ("--since",),
+                "only what happened from then on: a date and time as 2026-11-30 or "
+                "'2026-11-30 18:00', 18:00, today, yesterday, an age as 90min, 12h or 7d, or "
+                "@SECONDS since the epoch",
+                "WHEN",
+            ),
+            JSON,
+        ),
+        (("dsatier history --since yesterday", "what happened last night"),),
+    ),
+    Command(
         "daemon",
         "keep this host as its profile says",
         "Looks at the host when the kernel tells of a change, and by itself from every second to "

@@ -115,6 +115,8 @@ class Daemon:
         """Result and message of the look before."""
         self._unwritten = ""
         """Why the status could not be written at the look before."""
+        self._untold = ""
+        """Why the history lacked what happened, at the look before."""
         self._said = ""
         self._waiting: list[Order] = []
         """Those who are told of progress now."""
@@ -390,6 +392,8 @@ class Daemon:
                 self._unwritten = str(error)
                 self._log.warning("status not written", message=self._unwritten)
             return
+        finally:
+            self._tell_of_history()
         self._unwritten = ""
         if self._around.events is not None:
             self._around.events.drain()  # what the pass itself did
@@ -398,6 +402,14 @@ class Daemon:
         if record.profile_status != "Accepted":
             words += f"; profile {record.profile_status}: {record.profile_message}"
         self._say(words)
+
+    def _tell_of_history(self) -> None:
+        """Warn where the history lacks what happened; what stays as it is is told once."""
+        self._journal.tell_history()
+        if self._journal.untold != self._untold:
+            self._untold = self._journal.untold
+            if self._untold:
+                self._log.warning("history not kept", message=self._untold)
 
     def _in_trouble(self, trouble: Exception) -> Outcome:
         self._healthy = False
