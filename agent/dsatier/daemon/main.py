@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-from dsatier.base.exits import CONFIGURATION, FAILED, LOCKED, USAGE
+from dsatier.base.exits import BAD_PROFILE, CONFIGURATION, FAILED, LOCKED, USAGE
 from dsatier.control.protocol import folder
 from dsatier.daemon import schedule
 from dsatier.daemon.schedule import ORDERING, POLL
@@ -42,6 +42,7 @@ def daemon(root: str | None = None, host: str | None = None, log_level: str = "i
     from sdnotify import SystemdNotifier  # type: ignore[import-untyped]
 
     from dsatier.apply.journal import Spoilt
+    from dsatier.base.problem import Invalid
     from dsatier.daemon import log
     from dsatier.host import children
     from dsatier.host.port import HostError, Locked
@@ -51,8 +52,16 @@ def daemon(root: str | None = None, host: str | None = None, log_level: str = "i
     except ValueError as error:
         return say(f"--log-level: {error}", USAGE)
     notify: Callable[[str], None] = SystemdNotifier().notify
+    ours = os.getpid()
+
+    def waiting() -> None:
+        if os.getpid() == ours:  # systemd hears the daemon alone, not the children that read
+            notify("WATCHDOG=1")
+
     try:
-        the_host, simulate = _host(root, host, lambda: notify("WATCHDOG=1"))
+        the_host, simulate = _host(root, host, waiting)
+    except Invalid as invalid:
+        return say(str(invalid), BAD_PROFILE)
     except (OSError, ValueError) as error:
         return say(f"{host or root}: {error}", USAGE)
     try:
@@ -62,7 +71,9 @@ def daemon(root: str | None = None, host: str | None = None, log_level: str = "i
             own = children.Begun(
                 "dsatier's own files", lambda: _own_files(the_host), schedule.READING
             )
+            stack.callback(own.end)
             reading = children.Begun("the profile", lambda: _at_start(the_host), schedule.READING)
+            stack.callback(reading.end)
             from dsatier.control.listener import Listener
             from dsatier.daemon.kernel_events import Uevents
             from dsatier.daemon.loop import Daemon, Surroundings
@@ -156,7 +167,7 @@ def _host(
     if name is None:
         from dsatier.host.files import FileHost
 
-        return FileHost(root or "/", waiting=waiting), None
+        return FileHost("/" if root is None else root, waiting=waiting), None
     kind, _, which = name.partition(":")
     if kind != "sim" or not which:
         raise ValueError("expected sim:NAME or sim:FILE.yaml")

@@ -173,9 +173,10 @@ class Begun(Generic[T]):
             os.close(its)
             raise _no_process(what, error) from error
         if self._child == 0:
-            _call_and_exit(its, function)
+            _call_and_exit(its, function, deadline)
         os.close(its)
         self._pipe = ours
+        self._asked = False
 
     @property
     def overdue(self) -> bool:
@@ -186,6 +187,14 @@ class Begun(Generic[T]):
         """Return a descriptor that can be read when the result is there, or the child is gone."""
         return self._pipe
 
+    def end(self) -> None:
+        """End the child of which nobody asked the result: it has the parent's lock open."""
+        if not self._asked:
+            self._asked = True
+            os.kill(self._child, signal.SIGKILL)
+            os.close(self._pipe)
+            os.waitpid(self._child, 0)
+
     def result(self) -> T:
         """Return what the function does; to be asked once.
 
@@ -194,6 +203,7 @@ class Begun(Generic[T]):
         import pickle
 
         data = bytearray()
+        self._asked = True
         try:
             while (part := _read_within(self._pipe, self._end - time.monotonic())) != b"":
                 if part is None:
@@ -223,14 +233,19 @@ def _no_process(what: str, error: OSError) -> Rejected:
     return Rejected(what, code, f"there is no process to be had for it: {reason(code)}")
 
 
-def _call_and_exit(report: int, function: Callable[[], object]) -> NoReturn:
-    """Be the child: call, tell what came of it, and go without the parent's clean-up."""
+def _call_and_exit(report: int, function: Callable[[], object], deadline: float) -> NoReturn:
+    """Be the child: call, tell what came of it, and go without the parent's clean-up.
+
+    It ends at its deadline also where the parent is gone.
+    """
     import pickle
 
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, deadline + _LAST_BREATH)
         try:
             data = pickle.dumps((True, function()))
         except Exception as error:  # noqa: BLE001  the parent decides
