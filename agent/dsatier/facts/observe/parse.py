@@ -15,6 +15,7 @@ from dsatier.host.port import HostError
 
 MOST_CPUS = 1 << 16
 _OCTAL = re.compile(r"\\([0-7]{3})")
+_TIMER_UNIT = re.compile(r"(\w+) = -?\d+(ms|ns)(?=\s|$)")
 _TIMER = re.compile(r"(\w+) = (-?\d+)(?:ms|ns)?(?=\s|$)")
 _WATERMARK = re.compile(
     r"^Node (\d+), zone +Normal$(?:\n(?!Node ).*)*?\n +demote +(\d+)$", re.MULTILINE
@@ -100,6 +101,11 @@ def timer(text: str, path: str) -> dict[str, int]:
     if "timer_state" not in found:
         raise Malformed(path, "a line of name = value", line)
     return found
+
+
+def timer_units(text: str) -> dict[str, str]:
+    """Return the unit of each number of /proc/timer's first line that has one."""
+    return dict(_TIMER_UNIT.findall(text.partition("\n")[0]))
 
 
 def demotion_watermarks(text: str) -> dict[int, int]:
