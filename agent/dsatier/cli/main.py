@@ -22,6 +22,11 @@ def main(argv: "list[str] | None" = None) -> int:
         # the reader went away; there is nobody left to tell
         output.discard(sys.stdout)
         return FAILED
+    except OSError as error:
+        # whoever reads or writes a file of a name has told by now: what is left are the streams
+        output.discard(sys.stdout)
+        output.tell(f"dsatier: {error.filename or 'standard output'}: {error.strerror}")
+        return FAILED
     except KeyboardInterrupt:
         output.tell("interrupted")
         return INTERRUPTED

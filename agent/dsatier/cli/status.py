@@ -6,6 +6,7 @@ import sys
 from time import localtime, sleep, strftime, time
 
 from dsatier.base.exits import FAILED, INTERRUPTED, NOT_COMPLIANT, NOT_RUNNING, OK
+from dsatier.host import output
 
 PATH = "/run/dsatier/status.json"
 TAKEN = ("Accepted", "NoProfile")
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 def status_main(argv: "list[str]") -> "int | None":
     """Print the status. Returns None where the words need the whole command line."""
-    root, as_json, follow, one_line, words = "", False, False, False, list(argv)
+    root, as_json, follow, one_line, words = "/", False, False, False, list(argv)
     while words:
         word = words.pop(0)
         if word == "--json":
@@ -43,6 +44,8 @@ def status_main(argv: "list[str]") -> "int | None":
             root = word.partition("=")[2]
         else:
             return None
+    if not os.path.isdir(root):
+        return None  # the whole command line tells
     path = root.rstrip("/") + PATH
     if follow:
         return watch(path, as_json=as_json)
@@ -102,7 +105,7 @@ def _watch(path: str, *, as_json: bool) -> "NoReturn":
         if terminal:
             screenful = words or complaint
             if screenful != drawn:  # the document or an age
-                print(f"{CLEAR}{screenful}", flush=True)
+                output.draw(screenful, before=CLEAR)
             drawn = screenful
         elif printed != (seen, code):
             if complaint:

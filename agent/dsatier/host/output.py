@@ -11,7 +11,8 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TextIO
+    from collections.abc import Iterable
+    from typing import Any, TextIO
 
 STREAMS = ("stdin", "stdout", "stderr")
 """By file descriptor."""
@@ -32,15 +33,62 @@ def prepare() -> None:
             mode = "w" if number else "r"
             stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - it stays
             setattr(sys, name, stream)
-    for stream in (sys.stdout, sys.stderr):
+    for name in STREAMS[1:]:
+        stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a locale without some character
+        if not isinstance(stream, Harmless):
+            setattr(sys, name, Harmless(stream))
+
+
+_LAYOUT = "\n\t"
+_HARMFUL = (
+    *(c for c in range(0x20) if chr(c) not in _LAYOUT),
+    *range(0x7F, 0xA0),
+    *(0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF),
+)
+"""Control characters, those that turn the direction of text, and odd ends of lines."""
+ESCAPES = {code: f"\\u{code:04x}" for code in _HARMFUL}
+"""What is written instead: JSON takes it, too."""
+
+
+class Harmless:
+    """A stream through which nothing goes that a terminal would obey.
+
+    Names, messages and facts come from files and kernels of others. Whoever means to move the
+    cursor takes the stream beneath.
+    """
+
+    __slots__ = ("beneath",)
+
+    def __init__(self, beneath: "TextIO") -> None:
+        self.beneath = beneath
+
+    def write(self, text: str) -> int:
+        """Write text, with escapes in place of what a terminal would obey."""
+        return self.beneath.write(text.translate(ESCAPES))
+
+    def writelines(self, lines: "Iterable[str]") -> None:
+        """Write texts."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> "Any":
+        """Everything else is the stream's own."""
+        return getattr(self.beneath, name)
+
+
+def draw(words: str, before: str = "", end: str = "\n", *, error: bool = False) -> None:
+    """Write a line between two texts that the terminal is to obey. May raise OSError."""
+    stream = sys.stderr if error else sys.stdout
+    beneath = stream.beneath if isinstance(stream, Harmless) else stream
+    print(f"{before}{words.translate(ESCAPES)}", end=end, file=beneath, flush=True)
 
 
 def tell(words: str, end: str = "\n") -> None:
     """Write a line to standard error. A line that cannot be written is dropped."""
     try:  # noqa: SIM105 - contextlib costs more than `status` may take
-        print(words, end=end, file=sys.stderr, flush=True)
+        draw(words, end=end, error=True)
     except (OSError, ValueError):
         pass
 
