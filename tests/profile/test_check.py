@@ -251,14 +251,38 @@ def test_standard_input() -> None:
     )
 
 
-def test_an_endless_file_is_read_only_so_far() -> None:
+def test_a_device_is_not_opened() -> None:
     ran = run("/dev/zero")
+    assert ran.returncode == 65
+    assert "neither a regular file nor a pipe" in ran.stderr.decode()
+
+
+def test_an_endless_pipe_is_read_only_so_far() -> None:
+    ran = subprocess.run(
+        ["bash", "-c", f"exec {sys.executable} -c '{CHECK}' <(yes)"],
+        capture_output=True,
+        check=False,
+    )
     assert ran.returncode == 65
     assert f"at most {yaml.MAX_BYTES} bytes" in ran.stderr.decode()
 
 
+def test_an_empty_file_is_a_mask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It disables its name as a drop-in, so configuration managers may write it."""
+    file = tmp_path / "50-off.yaml"
+    file.write_text("\n")
+    assert check_main([str(file)]) == 0
+    assert "disables its name" in capsys.readouterr().err
+    assert run("-", given=b"").returncode == 65
+
+
+@pytest.mark.parametrize("version", ["1.0", "true", "1e0", "'1'"])
+def test_the_version_is_a_whole_number(version: str) -> None:
+    assert [p.field for p in check_text(f"version: {version}\n", "f")] == ["version"]
+
+
 CHECKING = (
-    *("base", "base.exits", "base.problem", "profile"),
+    *("base", "base.exits", "base.problem", "host", "host.given", "profile"),
     *("profile.check", "profile.rules", "profile.schema", "profile.yaml"),
 )
 """The modules that a check needs."""

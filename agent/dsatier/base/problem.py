@@ -7,6 +7,8 @@ A plain class, because ``check`` has no time to load dataclasses.
 from __future__ import annotations
 
 LONGEST = 60
+MOST_TOLD = 20
+"""Problems of which the text of one Invalid tells."""
 
 
 def show(text: str, longest: int = LONGEST) -> str:
@@ -104,7 +106,10 @@ class Invalid(Exception):
     """A text is not what it should be. ``problems`` says why, sorted by place."""
 
     def __init__(self, problems: list[Problem]) -> None:
-        super().__init__("\n".join(str(problem) for problem in problems))
+        told = [str(problem) for problem in problems[:MOST_TOLD]]
+        if len(problems) > MOST_TOLD:
+            told.append(f"and {len(problems) - MOST_TOLD} more")
+        super().__init__("\n".join(told))
         self.problems = tuple(problems)
 
     def __reduce__(self) -> tuple[type[Invalid], tuple[list[Problem]]]:

@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import signal
+import stat
 import sys
 import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from dsatier import __version__
 from dsatier.apply.driver import Driver
@@ -35,7 +36,7 @@ from dsatier.base.exits import (
     RESULTS,
     USAGE,
 )
-from dsatier.base.problem import Invalid
+from dsatier.base.problem import Invalid, Problem, show
 from dsatier.cli import cat_config, history, orders, render, status
 from dsatier.cli.explain import explain
 from dsatier.cli.measure import measure
@@ -45,7 +46,7 @@ from dsatier.control.protocol import folder
 from dsatier.daemon import main, schedule
 from dsatier.facts.model import Facts
 from dsatier.facts.observe.observer import Observer
-from dsatier.host import output
+from dsatier.host import given, output
 from dsatier.host.files import FileHost
 from dsatier.host.port import Host, HostDown, HostError, Locked, Missing
 from dsatier.plan.model import Plan
@@ -53,6 +54,10 @@ from dsatier.plan.rehearsal import prepare
 from dsatier.profile import schema
 from dsatier.profile.dropins import find
 from dsatier.profile.load import Loaded, from_texts, load
+from dsatier.profile.yaml import MAX_BYTES
+
+if TYPE_CHECKING:
+    from dsatier.sim.host import SimHost
 
 TURNING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """The signals that turn a change round. SIGHUP: the terminal is gone, as a closed ssh session."""
@@ -77,6 +82,7 @@ def run(argv: list[str]) -> int:
         parser().print_help(sys.stderr)
         return USAGE
     try:
+        _rooted(options)
         if options.command == "measure":
             options.argv += command
         return VERBS[options.command](options)
@@ -99,6 +105,12 @@ def run(argv: list[str]) -> int:
         return _say(error, FAILED)
 
 
+def _rooted(options: Namespace) -> None:
+    root = getattr(options, "root", None)
+    if root is not None and not os.path.isdir(root):
+        raise WrongUsage(f"--root: expected a directory, found '{show(root, 4096)}'")
+
+
 def _say(message: object, code: int) -> int:
     output.report(f"dsatier: {message}", error=True)
     return code
@@ -113,7 +125,7 @@ def _open(options: Namespace) -> Iterator[Host]:
     if options.host is None:
         if options.sim_state is not None:
             raise WrongUsage("--sim-state goes with --host sim:FILE")
-        files = FileHost(options.root or "/")
+        files = FileHost("/" if options.root is None else options.root)
         simulated = _simulated_there(files)
         if simulated is not None and options.command in OF_KERNEL:
             raise WrongUsage(
@@ -151,38 +163,74 @@ def _simulated(name: str, state: str | None) -> Iterator[Host]:
     from dsatier.sim.host import SimHost
 
     try:
-        if state is None:
-            yield SimHost.host_for(name)
-            return
-        with open(state, "a+", encoding="utf-8") as stream:
-            # one command at a time, as the lock of a real host would have it
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            stream.seek(0)
-            text = stream.read()
-            host = SimHost.restore(text) if text else SimHost.host_for(name)
-            try:
-                yield host
-            finally:
-                fresh = Path(f"{state}.new")
-                fresh.write_text(host.state_text(), encoding="utf-8")
-                stream.seek(0)
-                stream.truncate()
-                stream.write(fresh.read_text(encoding="utf-8"))
-                fresh.unlink()
-    except (OSError, ValueError) as error:
+        fresh = SimHost.host_for(name)
+    except ValueError as error:
         raise WrongUsage(f"--host sim:{name}: {error}") from error
+    if state is None:
+        yield fresh
+        return
+    with _kept(state) as stream:
+        host = _restored(state, fresh, name)
+        try:
+            yield host
+        finally:
+            _keep(stream, state, host.state_text())
+
+
+@contextmanager
+def _kept(state: str) -> Iterator[int]:
+    """Yield the open file that keeps a simulated host; one command has it at a time."""
+    try:
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(os.stat(state).st_mode):
+                raise OSError(errno.EINVAL, "Not a regular file")
+        file = os.open(state, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except (OSError, ValueError) as error:
+        raise _wrong(state, "a file that can be written", error) from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as the lock of a real host would have it
+        yield file
+    finally:
+        os.close(file)
+
+
+def _restored(state: str, fresh: SimHost, name: str) -> SimHost:
+    from dsatier.sim.host import SimHost
+
+    text = given.text(state)
+    if not text:
+        return fresh
+    try:
+        host = SimHost.restore(text)
+    except ValueError as error:
+        raise _wrong(state, "what --sim-state has kept", error) from error
+    if host.kernel.spec != fresh.kernel.spec:
+        other = ValueError(f"that of another host ({host.kernel.spec.hostname})")
+        raise _wrong(state, f"the state of sim:{name}", other)
+    return host
+
+
+def _keep(file: int, state: str, text: str) -> None:
+    data = text.encode()
+    try:
+        os.pwrite(file, data, 0)
+        os.ftruncate(file, len(data))
+    except OSError as error:
+        raise _wrong(state, "room for the simulated host's state", error) from error
+
+
+def _wrong(path: str, expected: str, error: OSError | ValueError) -> Invalid:
+    found = (getattr(error, "strerror", None) or str(error)).lower()
+    return Invalid([Problem(path, 0, 0, (), expected, found)])
 
 
 def _sources(options: Namespace, host: Host | None, facts: Facts | None) -> Loaded:
     if options.profile:
-        texts = []
-        for name in options.profile:
-            try:
-                texts.append(
-                    (name, Path(name).read_text(encoding="utf-8", errors="surrogateescape"))
-                )
-            except OSError as error:
-                raise WrongUsage(f"{name}: cannot be read: {error.strerror}") from error
+        # its bytes as they are: whoever reads the YAML tells where one is no UTF-8
+        texts = [
+            (name, given.read(name, MAX_BYTES).decode(errors="surrogateescape"))
+            for name in options.profile
+        ]
         return from_texts(texts, facts)
     if host is None:
         raise WrongUsage("--facts goes with --profile")
@@ -288,7 +336,7 @@ def _plan(options: Namespace) -> int:
     if options.facts is not None:
         facts = _captured(options.facts)
         loaded = _applying(options, None, facts, none)
-        plan = _full_plan(facts, target(_local, loaded, facts, None))
+        plan = _full_plan(facts, target(given.text, loaded, facts, None))
     else:
         with _open(options) as host:
             facts = Observer(host).look()
@@ -409,7 +457,9 @@ def _withdraw(verb: Callable[[Driver], Outcome]) -> Callable[[Namespace], int]:
                 )
             except NoDaemon:
                 pass  # then it is done here
-            except (NoAnswer, PermissionError) as error:
+            except PermissionError:
+                return _say(f"{options.command}: only root may give orders to the daemon", FAILED)
+            except NoAnswer as error:
                 return _say(error, FAILED)
             else:
                 return orders.answered(answer, as_json=options.json)
@@ -436,7 +486,7 @@ def _doctor(options: Namespace) -> int:
     if options.facts is not None:
         facts = _captured(options.facts)
         loaded = _applying(options, None, facts, NO_PROFILE)
-        plan = _full_plan(facts, target(_local, loaded, facts, None))
+        plan = _full_plan(facts, target(given.text, loaded, facts, None))
     else:
         with _open(options) as host:
             facts = Observer(host).look()
@@ -497,7 +547,7 @@ def _measure(options: Namespace) -> int:
         width = max(map(len, measured["timer"]), default=0)
         print(f"exit code {measured['exit_code']}, {measured['seconds']:.3f} s", file=sys.stderr)
         for name, value in measured["timer"].items():
-            print(f"{name:<{width}}  {value}")
+            print(f"{name:<{width}}  {value}{measured['units'].get(name, '')}")
     return int(measured["exit_code"])
 
 
@@ -540,37 +590,23 @@ def _ended(options: Namespace, outcome: Outcome) -> int:
 
 
 def _captured(path: str) -> Facts:
-    return schema.validate("facts", _text(path))  # type: ignore[no-any-return]
+    return schema.validate_file("facts", given.text(path), path)  # type: ignore[no-any-return]
 
 
 def _given(path: str) -> Plan:
-    return schema.validate("plan", _text(path))  # type: ignore[no-any-return]
-
-
-def _text(path: str) -> str:
-    try:
-        if path == "-":
-            return sys.stdin.read()
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        raise WrongUsage(f"{path}: cannot be read: {error}") from error
-
-
-def _local(path: str) -> str:
-    """Return the text of a queue file where we are: of the host, only the facts are here."""
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise Missing(path, str(error.strerror).lower()) from error
+    return schema.validate_file("plan", given.text(path), path)  # type: ignore[no-any-return]
 
 
 def _seconds(text: str | None, default: float) -> float:
     if text is None:
         return default
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
-        raise WrongUsage(f"--timeout: expected seconds, found {text}") from None
+        raise WrongUsage(f"--timeout: expected seconds, found {show(text)}") from None
+    if not 0 <= seconds < float("inf"):
+        raise WrongUsage(f"--timeout: expected seconds, found {show(text)}")
+    return seconds
 
 
 def _daemon(options: Namespace) -> int:

@@ -295,7 +295,9 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "measure",
         "run a command and print who copied pages meanwhile",
-        "Clears and starts /proc/timer, runs the command, stops, and prints the counters.",
+        "Clears and starts /proc/timer, runs the command, stops, and prints the counters. What the "
+        "command writes to standard output goes to standard error: standard output is the "
+        "measurement's. Ctrl-C ends the command, and what was measured until then is printed.",
         (JSON, Option(("argv",), "the command and its arguments, after --", "CMD", None, "*")),
         (("dsatier measure -- numactl -m 0 ./workload", ""),),
     ),
@@ -319,7 +321,7 @@ EXIT_CODES = (
     (5, "no profile applies to this host (verify, doctor, plan --detailed-exitcode)"),
     (11, "another dsatier holds the lock"),
     (64, "wrong command line"),
-    (65, "bad profile, plan or facts"),
+    (65, "a file that is named cannot be read, or is wrong"),
     (78, "configuration: dsatier's own files are spoilt"),
 )
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -43,6 +44,10 @@ def parse(words: list[str], options: Mapping[str, type]) -> dict[str, Any] | Non
             )
         except ValueError:
             return None
+    if not 0 <= found.get("timeout", 0) < float("inf"):
+        return None
+    if "root" in found and not os.path.isdir(found["root"]):
+        return None
     return found
 
 
@@ -189,7 +194,7 @@ def simulate(act: list[str], root: str | None = None) -> int:
         case ["inject", fault]:
             try:
                 meant = {"inject": json.loads(fault)}
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 return say(f"simulate inject: expected a fault as JSON: {error}", USAGE)
         case ["heal", kind]:
             meant = {"heal": kind}

@@ -163,7 +163,7 @@ def queues_enough(facts: Facts, desired: Desired) -> Iterator[Finding]:
         why += reasons
     taken = 0 if on(facts, "dsa_state") else len(held(facts))
     if fit - taken < chans:
-        detail = f" ({'; '.join(why[:3])})" if why else ""
+        detail = f" ({'; '.join(tuple(dict.fromkeys(why))[:3])})" if why else ""
         yield Finding(
             "blocker",
             "queues-enough",

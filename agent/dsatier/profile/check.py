@@ -9,10 +9,12 @@ typing or argparse.
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 from dsatier.base.exits import BAD_PROFILE, OK, USAGE
-from dsatier.base.problem import Problem
+from dsatier.base.problem import Invalid, Problem, show
+from dsatier.host import given
 from dsatier.profile import rules, schema, yaml
 
 TYPE_CHECKING = False
@@ -59,15 +61,13 @@ def _without(data: Any, paths: list[tuple[str | int, ...]]) -> Any:
 def check_file(file: str) -> list[Problem]:
     """Return everything that is wrong with a file, ``-`` for standard input."""
     try:
-        if file == "-":
-            source = sys.stdin.buffer.read(yaml.MAX_BYTES + 1)
-            return check_text(source, "<stdin>")
-        with open(file, "rb") as stream:
-            source = stream.read(yaml.MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
-        return [Problem(file, 0, 0, (), "a readable file", reason)]
-    return check_text(source, file)
+        source = given.read(file, yaml.MAX_BYTES)
+    except Invalid as invalid:
+        return list(invalid.problems)
+    if not source.strip() and os.path.isfile(file):
+        print(f"{show(file)}: empty: as a drop-in it disables its name", file=sys.stderr)
+        return []
+    return check_text(source, "<stdin>" if file == "-" else file)
 
 
 def check_main(argv: list[str]) -> int | None:

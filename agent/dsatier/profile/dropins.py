@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dsatier.base.frozen import dataclass
 from dsatier.base.problem import Invalid, Problem
-from dsatier.host.port import Host, HostError
+from dsatier.host.port import Host, HostError, Missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,13 +58,16 @@ def counts(name: str) -> bool:
 def find(host: Host, folders: Iterable[str] = FOLDERS) -> Found:
     """Read the drop-ins of a host. Raises Invalid where a file cannot be read."""
     holders: dict[str, list[str]] = {}
-    for folder in folders:
-        for name in host.entries(folder):
-            if counts(name):
-                holders.setdefault(name, []).insert(0, posixpath.join(folder, name))
     sources: list[Source] = []
     masked: list[Unused] = []
     problems: list[Problem] = []
+    for folder in folders:
+        names = host.entries(folder)
+        if not names and (found := _instead(host, folder)):
+            problems.append(Problem(folder, 0, 0, (), "a folder", found))
+        for name in names:
+            if counts(name):
+                holders.setdefault(name, []).insert(0, posixpath.join(folder, name))
     for _, paths in sorted(holders.items()):
         path, *lower = paths
         target = host.link(path)
@@ -84,6 +87,18 @@ def find(host: Host, folders: Iterable[str] = FOLDERS) -> Found:
     if problems:
         raise Invalid(problems)
     return Found(tuple(sources), tuple(masked))
+
+
+def _instead(host: Host, folder: str) -> str:
+    """Return what is there in place of a folder, "" where it is one or there is nothing."""
+    try:
+        host.read(folder)
+    except Missing:
+        target = host.link(folder)
+        return "" if target is None else f"a link to {target}, which is not there"
+    except HostError:
+        return ""  # it is not to be read as a file
+    return "a file"
 
 
 def _is_null(path: str, target: str) -> bool:

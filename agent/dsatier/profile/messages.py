@@ -137,6 +137,8 @@ class _Wording:
                 told.append(self.absent(node, part, path))
             elif kind in UNKNOWN:
                 told.append(self.unknown(node, part, data, path, len(told) < MAX_PROBLEMS))
+            elif node["type"] == "dict" and inner[0][0] == ("[key]",):
+                told.append(self.value(node["keys_schema"], part, (*path, part)))
             else:
                 child = self.child(node, part)
                 value = data[part] if isinstance(data, (dict, list)) else None

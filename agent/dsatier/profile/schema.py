@@ -98,6 +98,11 @@ def check(name: str, data: Any, locate: Locate | None = None) -> list[Problem]:
     return _problems(name, _validator(name, classes=False), data, locate)
 
 
+def validate_file(name: str, text: str, file: str) -> Any:
+    """Return a file's JSON as a frozen value of type ``name``. Raises Invalid, which names it."""
+    return validate(name, text, lambda path, key: (file, 0, 0))
+
+
 def validate(name: str, source: Any, locate: Locate | None = None) -> Any:
     """Return ``source`` as a frozen value of type ``name``.
 
@@ -107,7 +112,8 @@ def validate(name: str, source: Any, locate: Locate | None = None) -> Any:
         try:
             source = core().from_json(source, allow_inf_nan=False)
         except ValueError as error:
-            problem = Problem("", 0, 0, (), "JSON", str(error), wording=f"not JSON: {error}")
+            file = locate((), False)[0] if locate else ""
+            problem = Problem(file, 0, 0, (), "JSON", str(error), wording=f"not JSON: {error}")
             raise Invalid([problem]) from None
     validator = _validator(name, classes=True)
     try:
@@ -264,6 +270,9 @@ def _thaw(part: Any, classes: bool) -> Any:
     thawed = {key: _thaw(value, classes) for key, value in part.items()}
     if kind == "dataclass":
         thawed["cls"] = _class(part["cls"])
+    elif kind == "literal" and all(type(one) is int for one in part["expected"]):
+        whole = {"type": "int", "strict": True}  # to the core 1.0 and true are 1, too
+        thawed = {"type": "chain", "steps": [whole, thawed]}
     elif kind == "union":  # number the choices, so that errors name them by it
         thawed["choices"] = [(choice, str(i)) for i, choice in enumerate(thawed["choices"])]
     elif kind == "default":

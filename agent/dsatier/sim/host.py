@@ -9,10 +9,11 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
-from dsatier.host import step_log
+from dsatier.base.problem import Invalid, Problem
+from dsatier.host import given, step_log
 from dsatier.host.port import Host, Hung, Locked, LogTail, Missing, Ran, Rejected
 from dsatier.sim import accel, events, machine, memory, spec
 from dsatier.sim.faults import (
@@ -61,11 +62,18 @@ class SimHost:
     def host_for(cls, name_or_path: str) -> SimHost:
         """Return a host by the name of a shipped description or by a file's path.
 
-        Raises OSError, ValueError.
+        Raises Invalid where that file is wrong, ValueError where there is no such name.
         """
         if name_or_path in spec.shipped():
             return cls.load(spec.shipped_text(name_or_path))
-        return cls.load(Path(name_or_path).read_text(encoding="utf-8"))
+        if "/" not in name_or_path and not os.path.exists(name_or_path):
+            raise ValueError(f"expected a file, or one of {', '.join(spec.shipped())}")
+        text = given.text(name_or_path, spec.LARGEST)
+        try:
+            return cls.load(text)
+        except ValueError as error:
+            problem = Problem(name_or_path, 0, 0, (), "", "", wording=str(error))
+            raise Invalid([problem]) from None
 
     def copy(self) -> SimHost:
         """Return a host that goes its own way from here."""
@@ -87,14 +95,22 @@ class SimHost:
     @classmethod
     def restore(cls, text: str) -> SimHost:
         """Return the host whose state was kept as text. Raises ValueError."""
-        whole = json.loads(text)
+        try:
+            whole = json.loads(text)
+        except RecursionError:
+            raise ValueError("host state: nested too deeply") from None
         if not isinstance(whole, dict) or whole.get("version") != STATE_VERSION:
             raise ValueError(f"host state: expected version {STATE_VERSION}")
+        if set(whole) != {"version", "host", "state"}:
+            raise ValueError(f"host state: expected version, host and state, found {set(whole)}")
         description = spec.parse(json.dumps(whole["host"]))
         state = State.from_json(whole["state"])
         # whoever held the lock was another process
         state.holder = ""
-        return cls(Kernel(description, Layout(description), state))
+        booted = cls.of(description)
+        if state.shape() != booted.kernel.state.shape():
+            raise ValueError("host state: it is not of the host that it describes")
+        return cls(Kernel(description, booted.kernel.layout, state))
 
     # the simulation's own side
 
@@ -235,7 +251,7 @@ class SimHost:
         return self._mutate(lambda: self._run(argv, deadline))
 
     def _run(self, argv: tuple[str, ...], deadline: float) -> Ran:
-        kernel, name = self.kernel, Path(argv[0]).name
+        kernel, name = self.kernel, PurePosixPath(argv[0]).name
         tools: dict[str, Callable[[Kernel, tuple[str, ...]], Ran]] = {}
         if kernel.spec.accel_config is not None:
             tools["accel-config"] = accel.run

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -17,6 +18,11 @@ from dsatier.sim.parse import cpu_list
 Count = Annotated[int, Ge(0)]
 Kind = Literal["ours", "tpp", "memtis", "stock"]
 Load = Literal["thp", "lists"]
+
+LARGEST = 1 << 20
+"""Bytes of a description."""
+DEEPEST = 32
+MOST_MISTAKES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +183,41 @@ def parse(text: str) -> HostSpec:
     import yaml
 
     try:
-        loaded = yaml.safe_load(text)
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        _bound(yaml.parse(text, loader))
+        loaded = yaml.load(text, loader)  # noqa: S506  both are safe ones
         # JSON mode: lists stand for tuples, all else stays strict.
-        spec: HostSpec = _adapter().validate_json(json.dumps(loaded))
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        raise ValueError(f"host description: {error}") from error
+        spec: HostSpec = _adapter().validate_json(json.dumps(loaded, allow_nan=False))
+    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(f"host description: {mistakes(error)}") from None
     check(spec)
     return spec
+
+
+def _bound(events: Iterable[Any]) -> None:
+    """Raise ValueError where a text would become much more than is written."""
+    depth = 0
+    for event in events:
+        kind = type(event).__name__
+        if kind == "AliasEvent":
+            raise ValueError("expected values, found an alias: write them out")
+        depth += kind.endswith("StartEvent")
+        depth -= kind.endswith("EndEvent")
+        if depth > DEEPEST:
+            raise ValueError(f"expected at most {DEEPEST} levels, found more")
+
+
+def mistakes(error: Exception) -> str:
+    """Return what is wrong with a text by pydantic, or by whoever else read it, in short."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    ask: Any = getattr(error, "errors", None)
+    if ask is None:
+        return str(error)
+    found = ask(include_url=False, include_input=False, include_context=False)
+    told = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found[:MOST_MISTAKES]]
+    more = [f"and {len(found) - MOST_MISTAKES} more"] if len(found) > MOST_MISTAKES else []
+    return "; ".join(one.removeprefix(": ") for one in told + more)
 
 
 def check(spec: HostSpec) -> None:

@@ -6,10 +6,13 @@ Everything in it is immutable but a few flat dicts and lists, so a copy is shall
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import json
+from functools import cache
+from typing import Any, NamedTuple, get_type_hints
 
 from dsatier.base.frozen import asdict
-from dsatier.sim.faults import KINDS, AnyFault
+from dsatier.sim.faults import Fault
+from dsatier.sim.spec import mistakes
 
 GONE = "gone"
 """A channel that the engine still points to, though its queue went away."""
@@ -135,7 +138,7 @@ class Harm(NamedTuple):
 class Armed(NamedTuple):
     """A fault that waits: for a time (``due``) or for seconds of live engine (``spent``)."""
 
-    fault: AnyFault
+    fault: Fault
     due: float = 0.0
     spent: float = 0.0
     uses: int = 0
@@ -253,46 +256,30 @@ class State:
     @staticmethod
     def from_json(data: dict[str, Any]) -> State:
         """Return the state that ``to_json`` gave. Raises ValueError."""
-        if set(data) != set(_FIELDS):
-            raise ValueError(f"host state: expected {sorted(_FIELDS)}, found {sorted(data)}")
+        if not isinstance(data, dict) or set(data) != set(_FIELDS):
+            raise ValueError(f"host state: expected the fields {', '.join(sorted(_FIELDS))}")
         new = State()
-        try:
-            for name, kind in _FIELDS.items():
-                setattr(new, name, _DECODE.get(name, kind)(data[name]))
-        except (TypeError, KeyError, IndexError) as error:
-            raise ValueError(f"host state: {error}") from error
+        for name, adapter in _adapters().items():
+            try:
+                # JSON mode: lists stand for tuples, all else stays strict
+                setattr(new, name, adapter.validate_json(json.dumps(data[name]), strict=True))
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"host state: {name}: {mistakes(error)}") from None
         return new
 
-
-def _device(row: list[Any]) -> Device:
-    device = Device(*row)
-    return device._replace(
-        engines=tuple(device.engines),
-        groups=tuple(Group(*g) for g in device.groups),
-        queues=tuple(Queue(*q) for q in device.queues),
-    )
-
-
-def _dma(row: list[Any]) -> Dma:
-    dma = Dma(*row)
-    return dma._replace(chans=tuple(Chan(*c) for c in dma.chans))
+    def shape(self) -> tuple[Any, ...]:
+        """Return what a state shares with every other one of its host: what there is to change."""
+        return (
+            sorted(self.knobs),
+            [(len(d.engines), len(d.groups), len(d.queues)) for d in self.devices],
+            len(self.free),
+            len(self.watermarks),
+        )
 
 
-def _engine(row: list[Any]) -> Engine:
-    engine = Engine(*row)
-    return engine._replace(chans=tuple(engine.chans))
+@cache
+def _adapters() -> dict[str, Any]:
+    """Return what reads each field."""
+    from pydantic import TypeAdapter
 
-
-def _armed(row: list[Any]) -> Armed:
-    return Armed(KINDS[row[0]["kind"]](**row[0]), *row[1:])
-
-
-_DECODE: dict[str, Any] = {
-    "devices": lambda rows: tuple(map(_device, rows)),
-    "dma": lambda rows: tuple(map(_dma, rows)),
-    "engine": _engine,
-    "swaps": lambda rows: tuple(SwapArea(*r) for r in rows),
-    "timer": lambda row: Timer(*row),
-    "harm": lambda rows: [Harm(*r) for r in rows],
-    "faults": lambda rows: tuple(map(_armed, rows)),
-}
+    return {name: TypeAdapter(kind) for name, kind in get_type_hints(State).items()}
