@@ -19,7 +19,7 @@ _ENGINE = re.compile(
     r"|Failed to allocate page for (?:idxd_desc|dsa_)"
     r"|idxd_desc\[\d+\]\[\d+\] failed with status"
     r"|chan reference count 0 != 1"
-    r"|dsatier: .*(?:copying by CPU|out of use|DSA not initialised)",
+    r"|dsatier: .*(?:copying by CPU|left to the CPU|out of use|DSA not initialised)",
     re.DOTALL,
 )
 """What the copy engines of either family say."""
