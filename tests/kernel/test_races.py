@@ -101,7 +101,12 @@ def test_functions_of_a_patch(tmp_path: Path) -> None:
 
 def test_our_series_has_what_it_is_known_to_touch() -> None:
     found = touched(sorted((BUILD.parents[1] / "patches").glob("*/*.patch")))
-    assert {"__migrate_copy_ahead", "threads_copy", "migrate_copy_offer", "wait_lane"} <= found.new
+    assert {
+        "__migrate_copy_ahead",
+        "threads_copy",
+        "migrate_copy_offer",
+        "dsa_chan_retire",
+    } <= found.new
     assert {"__migrate_folio", "get_page_from_freelist", "kswapd"} <= found.changed
 
 

@@ -259,7 +259,7 @@ def test_a_device_is_not_opened() -> None:
 
 def test_an_endless_pipe_is_read_only_so_far() -> None:
     ran = subprocess.run(
-        ["bash", "-c", f"exec {sys.executable} -c '{CHECK}' <(yes)"],
+        ["bash", "-c", 'exec "$0" -c "$1" <(yes)', sys.executable, CHECK],
         capture_output=True,
         check=False,
     )
