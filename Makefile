@@ -36,7 +36,7 @@ test-system: $(STAMP) ## (root) containers, packages, guests with emulated DSA d
 
 test-long: $(STAMP) ## (root) hours of faults, drift and hostile guests, on kernels that look for their own errors
 	$(BIN)/python -m tests.soak --minutes 60 --report soak-report
-	emulator=$$(tests/emulator/build --sanitize) && $(BIN)/python -m tests.emulator.fuzz \
+	emulator=$$(emulator/build --sanitize) && $(BIN)/python -m tests.emulator.fuzz \
 	  "$$emulator" --minutes 40 --seed $$RANDOM --findings fuzz-findings && \
 	  $(BIN)/python -m tests.emulator.fuzz "$$emulator" --guest --minutes 20 --seed $$RANDOM
 	$(BIN)/python -m tests.kernel --minutes 60 --seed $$RANDOM --layer debug --layer kasan --dsa 2
@@ -51,10 +51,10 @@ test-long: $(STAMP) ## (root) hours of faults, drift and hostile guests, on kern
 	$(BIN)/python -m tests.kernel.suites --report suites-report
 
 vm: $(STAMP) ## (root) a shell in a guest with two tiers and eight emulated DSA devices
-	@$(BIN)/python -m tests.vm
+	@$(BIN)/python -m vm
 
 lab: $(STAMP) ## (root) a whole host to play with: that, our kernel, systemd and dsatier's package
-	@$(BIN)/python -m tests.kernel.lab
+	@$(BIN)/python -m lab
 
 deb: ## the Debian package, in dist/
 	packaging/debian/build
@@ -70,7 +70,7 @@ wheel: $(STAMP) ## the Python wheel, in dist/
 	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 bench: $(STAMP) ## ratios against bare Python and, as root, against TuneD, in one run
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m bench
 
 mutation: $(STAMP) ## break each row of the tables of decisions, and see the tests fail
 	$(BIN)/python -m tests.mutation

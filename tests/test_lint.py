@@ -56,7 +56,7 @@ def test_ruff() -> None:
 
 def test_mypy() -> None:
     """Types fit, strictly, in the agent, the tests and the tools."""
-    assert "" == tool("-m", "mypy", "agent", "tests", "tools")
+    assert "" == tool("-m", "mypy", "agent", "tests", "tools", "emulator", "vm", "lab", "bench")
 
 
 @pytest.mark.system  # needs Debian's package shellcheck
@@ -230,6 +230,19 @@ def test_doubles_are_values_and_back_ends() -> None:
     assert [] == found
 
 
+def test_products_know_no_tests() -> None:
+    """Who uses the emulator, guests or the lab needs no test; benchmarks build the tests' hosts."""
+    found = {
+        (path.relative_to(ROOT).parts[0], name)
+        for folder in ("emulator", "vm", "lab", "bench", "tools")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for name in re.findall(
+            r"^ *(?:from|import) (tests[.\w]*)", path.read_text(encoding="utf-8"), re.MULTILINE
+        )
+    }
+    assert {("bench", "tests.support.container"), ("bench", "tests.support.treehost")} == found
+
+
 def test_every_test_that_needs_root_is_run() -> None:
     """Files with the mark ``system`` are in a group of tests/system/run."""
     script = (ROOT / "tests/system/run").read_text(encoding="utf-8")
@@ -252,7 +265,19 @@ def test_every_source_names_its_licence() -> None:
         *(".service", ".target", ".rules", ".j2"),
     }
     folders = (
-        *("agent", "tests", "tools", "profiles", "docs", "man", "completion"),
+        *(
+            "agent",
+            "tests",
+            "tools",
+            "emulator",
+            "vm",
+            "lab",
+            "bench",
+            "profiles",
+            "docs",
+            "man",
+            "completion",
+        ),
         *("packaging", "systemd", "kernel-src"),
     )
     found = [

@@ -31,8 +31,8 @@ from dsatier.host.port import HostError
 from dsatier.profile import schema
 from dsatier.profile.dropins import find
 from dsatier.sim.host import SimHost
-from tests.contract.treehost import Layout
-from tests.daemon.running import PATIENCE, PROFILES, environment
+from tests.support.running import PATIENCE, PROFILES, environment
+from tests.support.treehost import Layout
 
 DSA = str(PROFILES / "dsa.yaml")
 SOON = 60.0

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from dsatier.sim.host import SimHost
-from tests.contract.treehost import Layout
-from tests.daemon.running import PATIENCE, PROFILES, environment
+from tests.support.running import PATIENCE, PROFILES, environment
+from tests.support.treehost import Layout
 
 CONCURRENCY = "version: 1\nconcurrency: {use_concur_to_compact: true, use_concur_to_demote: true}\n"
 STREAMS = ("2>&1 | head -n 3", "2>/dev/full", "2>&-", ">/dev/full", ">&- 2>&- <&-")

@@ -10,7 +10,7 @@ import pytest
 
 from dsatier.host.port import Host
 from dsatier.sim.host import SimHost
-from tests.contract.treehost import TreeHost
+from tests.support.treehost import TreeHost
 
 Make = Callable[[SimHost], Host]
 

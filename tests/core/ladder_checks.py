@@ -15,8 +15,8 @@ from dsatier.plan.planner import descent, plan
 from dsatier.plan.requests import SetKnob
 from dsatier.plan.short_form import expand
 from dsatier.profile.model import QueueShape
-from tests.core import build
-from tests.core.scenarios import LIVE, OURS, cpuless, knobs
+from tests.support import build
+from tests.support.scenarios import LIVE, OURS, cpuless, knobs
 
 Descents = tuple[tuple[str, str, str], ...]
 

@@ -9,8 +9,8 @@ import pytest
 
 from dsatier.facts.kernel_complaints import complaints
 from dsatier.facts.model import Facts
-from tests.core import build
-from tests.core.scenarios import LIVE
+from tests.support import build
+from tests.support.scenarios import LIVE
 
 OURS = LIVE["ours"].devices[0].pci.removeprefix("0000:")
 """The address of a device whose channels the engine holds."""

@@ -20,10 +20,10 @@ from dsatier.plan.model import Desired
 from dsatier.profile.model import DriftPolicy, DsaEngine, Profile, QueueShape
 from dsatier.queues.config import captured
 from dsatier.sim.faults import VanishedQueue
-from tests.core import build
-from tests.core.scenarios import LIVE, QUEUED, halted, knobs
-from tests.crash.scene import apply, engine_on, look, reconcile, small
-from tests.proof.hosts import put
+from tests.support import build
+from tests.support.hosts import put
+from tests.support.scenarios import LIVE, QUEUED, halted, knobs
+from tests.support.scene import apply, engine_on, look, reconcile, small
 
 RUNNING = Record(state="converged", boot_id="boot-1", engine_live=True, copy_fails=2)
 QUIET_TIMER = {"dsa_copy_fail": 2}

@@ -60,11 +60,11 @@ from dsatier.sim.faults import (
     OtherWriter as Meddler,
 )
 from dsatier.sim.host import SimHost
-from tests.core import build, scenarios
-from tests.core.build import GIB
 from tests.core.ladder_checks import named
-from tests.core.scenarios import LIVE, OURS, QUEUED, SEED, cpuless, initialised, knobs
-from tests.crash.scene import BALANCING, apply, engine_on, look, reconcile, record, small, wanted
+from tests.support import build, scenarios
+from tests.support.build import GIB
+from tests.support.scenarios import LIVE, OURS, QUEUED, SEED, cpuless, initialised, knobs
+from tests.support.scene import BALANCING, apply, engine_on, look, reconcile, record, small, wanted
 
 TESTS = Path(__file__).resolve().parents[1]
 CONTRACT, CRASH = "contract/test_contract.py", "crash/test_crash.py"

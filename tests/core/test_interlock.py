@@ -7,7 +7,7 @@ import pytest
 
 from dsatier.facts.tiers import USUAL
 from dsatier.plan.interlock import GUARDS, Circumstances, refusals
-from tests.core.scenarios import SCENARIOS, Scenario, let_through, mistakes
+from tests.support.scenarios import SCENARIOS, Scenario, let_through, mistakes
 
 
 @pytest.mark.parametrize("one", SCENARIOS, ids=str)

@@ -21,7 +21,6 @@ from dsatier.plan.projection import project
 from dsatier.plan.rehearsal import foretold, prepare, rehearse
 from dsatier.plan.requests import SetCpu, SetKnob, SwapOff, SwapOn
 from dsatier.plan.restore import cpu_only, from_originals
-from tests.core import build
 from tests.core.ladder_checks import (
     CHANGES,
     CPUS,
@@ -35,8 +34,8 @@ from tests.core.ladder_checks import (
     tiered,
     wants,
 )
-from tests.core.scenarios import AREA, LIVE, OURS, SEED, cpuless, knobs
-from tests.proof import profiles
+from tests.support import build, profiles
+from tests.support.scenarios import AREA, LIVE, OURS, SEED, cpuless, knobs
 
 
 def written(way: Plan) -> list[str]:

@@ -16,10 +16,10 @@ from dsatier.plan.requirements import REQUIREMENTS, Requirement, findings
 from dsatier.plan.short_form import expand
 from dsatier.profile.model import QueueShape
 from dsatier.queues.config import DeviceConfig, QueueConfig
-from tests.core import build, scenarios
-from tests.core.build import GIB
 from tests.core.ladder_checks import named
-from tests.core.scenarios import FOREIGN, LIVE, OURS, QUEUED, SEED, cpuless, initialised, knobs
+from tests.support import build, scenarios
+from tests.support.build import GIB
+from tests.support.scenarios import FOREIGN, LIVE, OURS, QUEUED, SEED, cpuless, initialised, knobs
 
 SWAP = Swap("/dev/sda3", 8 * GIB, 4 * GIB, -2)
 SWAPPING = replace(OURS, swaps=(SWAP,))

@@ -19,7 +19,7 @@ from dsatier.plan.requests import LoadDevice, Request, SetCpu, SetKnob, StopDevi
 from dsatier.queues.config import captured
 from dsatier.sim.faults import Halt
 from dsatier.sim.host import SimHost
-from tests.crash.scene import RELEASES, apply, small
+from tests.support.scene import RELEASES, apply, small
 
 QUIET = LogTail((), complete=True)
 HIDDEN = {"devices", "channels", "iommu", "accel_config", "others"}

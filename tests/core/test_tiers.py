@@ -16,8 +16,8 @@ from dsatier.plan.desired import tiers_of
 from dsatier.plan.evidence import Watermark
 from dsatier.profile.load import Loaded, from_texts
 from dsatier.sim.host import SimHost
-from tests.core.build import marked
 from tests.sim.simhosts import host
+from tests.support.build import marked
 
 TURNED = Tiers(fast=1, slow=0)
 NODES = [{"memory": 16, "used": 2}, {"cpus": "0-7", "memory": 16, "used": 1}]

@@ -14,7 +14,7 @@ import pytest
 from dsatier.apply.driver import Driver
 from dsatier.sim.faults import Crash, SimCrash
 from dsatier.sim.host import SimHost
-from tests.crash.scene import (
+from tests.support.scene import (
     Filmed,
     apply,
     at_rest,

@@ -15,7 +15,7 @@ from dsatier.apply.outcome import Outcome
 from dsatier.host.port import Rejected
 from dsatier.sim.faults import ClockJump, FullDisk, Halt
 from dsatier.sim.host import SimHost
-from tests.crash.scene import (
+from tests.support.scene import (
     VM,
     apply,
     at_rest,

@@ -15,7 +15,7 @@ from dsatier.facts.observe.observer import Observer
 from dsatier.plan.requests import SetKnob
 from dsatier.sim.faults import CopyFailures, Halt, HungWrite, SelfClear
 from dsatier.sim.host import SimHost
-from tests.crash.scene import (
+from tests.support.scene import (
     VM,
     apply,
     at_rest,

@@ -23,7 +23,7 @@ from dsatier.sim.faults import (
     VanishedQueue,
 )
 from dsatier.sim.host import SimHost
-from tests.crash.scene import (
+from tests.support.scene import (
     VM,
     apply,
     at_rest,

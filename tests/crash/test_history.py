@@ -19,7 +19,7 @@ from dsatier.apply.lifecycle import IN_MOTION, STATES
 from dsatier.apply.records import WITHDRAWN, Record, Repair
 from dsatier.sim.faults import FullDisk, Halt
 from dsatier.sim.host import SimHost
-from tests.crash.scene import (
+from tests.support.scene import (
     BALANCING,
     apply,
     crashed,

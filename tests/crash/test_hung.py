@@ -11,7 +11,7 @@ from dsatier.facts.knobs import KNOBS
 from dsatier.plan.requests import LoadDevice, Request, SetCpu, SetKnob, SwapOff
 from dsatier.sim.faults import AnyFault, CopyFailures, HungCommand, HungWrite
 from dsatier.sim.host import SimHost
-from tests.crash.scene import (
+from tests.support.scene import (
     apply,
     at_rest,
     crashed,

@@ -17,7 +17,7 @@ from dsatier.apply.records import Motion
 from dsatier.host.port import Rejected
 from dsatier.sim.faults import Crash, FullDisk, SimCrash
 from dsatier.sim.host import SimHost
-from tests.crash.scene import apply, at_rest, crashed, in_motion, operations, record, small
+from tests.support.scene import apply, at_rest, crashed, in_motion, operations, record, small
 
 FIRST = Motion(1, "boot", "converging", 17.0, "me", 1, 3, "the first")
 PROFILE = "tpp-dsa"

@@ -20,7 +20,7 @@ from dsatier.profile.model import Concurrency, Profile
 from dsatier.sim.faults import FullDisk, SelfClear
 from dsatier.sim.host import SimHost
 from dsatier.sim.state import SwapArea
-from tests.crash.scene import VM, apply, reconcile, record, small
+from tests.support.scene import VM, apply, reconcile, record, small
 
 PROFILE = "tpp-dsa"
 KERNELS = pytest.mark.parametrize("kind", ["ours", "tpp"])

@@ -17,7 +17,7 @@ from dsatier.apply.journal import ORIGINALS
 from dsatier.facts.readings import on, tiering_on
 from dsatier.sim.faults import FailedInit
 from dsatier.sim.host import SimHost
-from tests.crash.scene import (
+from tests.support.scene import (
     BALANCING,
     DEMOTION,
     VM,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.running import Running, daemon
+from tests.support.running import Running, daemon
 
 CPU = "version: 1\nengine: {kind: cpu}\n"
 OTHER = "version: 1\nengine: {kind: cpu}\ntiering: {numa_balancing: 2}\n"

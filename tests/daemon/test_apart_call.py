@@ -16,7 +16,7 @@ import pytest
 from dsatier.base.problem import Invalid, Problem
 from dsatier.host import children
 from dsatier.host.port import HostError, Hung, Locked, Missing, Rejected
-from tests.daemon.running import PATIENCE, environment
+from tests.support.running import PATIENCE, environment
 
 
 def refuse(error: Exception) -> Callable[[], object]:

@@ -9,12 +9,12 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from bench import service
+from bench.report import Row, as_json, at_most, beside, picture, table
 from dsatier.apply.target import target
 from dsatier.facts.observe.observer import Observer
 from dsatier.profile.load import from_texts
 from dsatier.sim.host import SimHost
-from tests.bench import service
-from tests.bench.report import Row, as_json, at_most, beside, picture, table
 
 ROWS = [
     beside("resident memory", "bytes", 19.1e6, 28.7e6, 0.8),

@@ -23,7 +23,7 @@ import pytest
 from dsatier.control import listener as control
 from dsatier.control.client import NoAnswer, NoDaemon, ask
 from dsatier.control.listener import Listener, Order
-from tests.daemon.running import PATIENCE, Running, daemon, environment
+from tests.support.running import PATIENCE, Running, daemon, environment
 
 NOBODY = pwd.getpwnam("nobody").pw_uid
 AS_NOBODY = """

@@ -20,8 +20,8 @@ from dsatier.plan.short_form import expand
 from dsatier.profile.model import QueueShape
 from dsatier.queues.accel_config import text
 from dsatier.sim.host import SimHost
-from tests.contract.treehost import Layout
-from tests.daemon.running import Running, daemon, folder
+from tests.support.running import Running, daemon, folder
+from tests.support.treehost import Layout
 
 COMPACT = "/proc/sys/vm/use_concur_to_compact"
 DEMOTE = "/proc/sys/vm/use_concur_to_demote"

@@ -18,8 +18,8 @@ from dsatier.daemon.loop import tidy
 from dsatier.daemon.poll import Glance
 from dsatier.profile.load import from_texts
 from dsatier.sim.host import SimHost
-from tests.contract.treehost import Layout
-from tests.daemon.running import Running, daemon
+from tests.support.running import Running, daemon
+from tests.support.treehost import Layout
 
 TEXT = "version: 1\nconcurrency: {use_concur_to_compact: true}\n"
 PASSES = 200

@@ -19,8 +19,8 @@ from dsatier.apply.target import target
 from dsatier.base.frozen import replace
 from dsatier.profile.load import from_texts
 from dsatier.sim.host import SimHost
-from tests.contract.treehost import Layout
-from tests.daemon.running import PATIENCE, Ran, Running, daemon, environment, folder
+from tests.support.running import PATIENCE, Ran, Running, daemon, environment, folder
+from tests.support.treehost import Layout
 
 COMPACT = "/proc/sys/vm/use_concur_to_compact"
 ONE = "version: 1\nconcurrency: {use_concur_to_compact: true}\n"

@@ -18,8 +18,8 @@ from dsatier.daemon.log import logger
 from dsatier.daemon.supervisor import Keeper
 from dsatier.facts.observe.observer import observe
 from dsatier.sim.host import SimHost
-from tests.daemon.running import PATIENCE, Running, daemon
 from tests.daemon.test_daemon import BOTH, COMPACT, ONE, WRONG
+from tests.support.running import PATIENCE, Running, daemon
 
 HEALTHY = "dsatier_healthy"
 CONVERGED = 'dsatier_condition{type="Converged",status="True"}'

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dsatier.daemon.kernel_events import SUBSYSTEMS, Uevents, subsystem
-from tests.daemon.running import PATIENCE
+from tests.support.running import PATIENCE
 
 KERNEL, NETLINK_KOBJECT_UEVENT = 1, 15
 CPU = Path("/sys/devices/system/cpu/cpu0/uevent")

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from bench import hosts
+from bench.service import HOST, our_profile
 from dsatier.daemon.inotify import Watch
 from dsatier.host.files import FileHost
 from dsatier.sim.host import SimHost
-from tests.bench import hosts
-from tests.bench.service import HOST, our_profile
-from tests.contract.treehost import Layout
-from tests.daemon.running import Running, folder
+from tests.support.running import Running, folder
+from tests.support.treehost import Layout
 
 COMPACT = "/proc/sys/vm/use_concur_to_compact"
 CALM = 3.0

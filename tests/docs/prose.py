@@ -47,7 +47,7 @@ _END = re.compile(r"(?<=[.!?])[\"')*]*\s+|;\s+")
 
 def judged() -> dict[str, str]:
     """Return the text of every page for people, by its path from the repository's root."""
-    others = ("kernel-src", "packaging", "tests/emulator")
+    others = ("kernel-src", "packaging", "emulator")
     found = [
         *pages(),
         *(ROOT / folder / "README.md" for folder in others),

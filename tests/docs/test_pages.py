@@ -172,7 +172,10 @@ def anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize("name", sorted(PAGES))
 def test_a_page_names_files_that_are_there(name: str) -> None:
     """Paths of the repository in code spans exist; kernel-src is announced."""
-    spans = re.findall(r"`((?:agent|tests|profiles|docs|man|completion)/[\w./-]*)`", PAGES[name])
+    spans = re.findall(
+        r"`((?:agent|tests|tools|emulator|vm|lab|bench|profiles|docs|man|completion)/[\w./-]*)`",
+        PAGES[name],
+    )
     assert [] == [span for span in spans if not (ROOT / span).exists()]
 
 

@@ -18,7 +18,7 @@ import pytest
 from tests.emulator.dsa import SLOT, Dsa
 from tests.emulator.qtest import Machine
 
-HERE = Path(__file__).parent
+BUILD = Path(__file__).parents[2] / "emulator/build"
 SLOTS = range(SLOT, 20)
 
 Bench = Callable[..., list[Dsa]]
@@ -34,9 +34,7 @@ def emulator(request: pytest.FixtureRequest) -> str:
     capture = request.config.pluginmanager.getplugin("capturemanager")
     assert capture is not None
     with capture.global_and_fixture_disabled():
-        ran = subprocess.run(
-            [str(HERE / "build"), *words], stdout=subprocess.PIPE, text=True, check=True
-        )
+        ran = subprocess.run([str(BUILD), *words], stdout=subprocess.PIPE, text=True, check=True)
     return ran.stdout.strip()
 
 

@@ -59,6 +59,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         prog="python -m tests.emulator.speed", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("qemu", help="what tests/emulator/build prints")
+    parser.add_argument("qemu", help="what emulator/build prints")
     for line in table(parser.parse_args().qemu):
         print(line, flush=True)

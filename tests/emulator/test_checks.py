@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.system
-PATCHES = Path(__file__).parent / "patches"
+PATCHES = Path(__file__).parents[2] / "emulator/patches"
 
 
 def ran(emulator: str, name: str) -> list[str]:
     """Run one of QEMU's tests, and return the names of its cases, each of which has passed."""
     program = Path(emulator).parents[1] / "checks" / name
     if not program.exists():
-        pytest.skip(f"{program} is not there: {emulator} was not made by tests/emulator/build")
+        pytest.skip(f"{program} is not there: {emulator} was not made by emulator/build")
     done = subprocess.run(
         [program, "--tap"],
         env={**os.environ, "QTEST_QEMU_BINARY": emulator, "ASAN_OPTIONS": "detect_leaks=0"},

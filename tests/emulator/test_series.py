@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.emulator import series
+from emulator import series
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 

@@ -12,7 +12,7 @@ from tests.emulator.conftest import firmware
 from tests.emulator.timing import rows, table
 
 pytestmark = pytest.mark.system
-DOCUMENT = Path(__file__).parent / "docs/device.md"
+DOCUMENT = Path(__file__).parents[2] / "emulator/docs/device.md"
 
 
 def test_the_table_is_current(emulator: str) -> None:

@@ -14,7 +14,7 @@ from dsatier.facts.observe.parse import Malformed
 from dsatier.host.port import Rejected
 from dsatier.sim import spec
 from dsatier.sim.host import SimHost
-from tests.facts.memory import TextHost
+from tests.support.memory import TextHost
 
 ABI = {"/sys/kernel/mm/dsatier/abi": "1\n"}
 SEED = {"/proc/sys/vm/dsa_state": "0\n"}

@@ -7,7 +7,7 @@ import pytest
 
 from dsatier.facts.model import OtherWriter
 from dsatier.facts.observe.other_writers import others, sysctl_items, tuned_profile
-from tests.facts.memory import TextHost
+from tests.support.memory import TextHost
 
 
 @pytest.mark.parametrize(

@@ -24,21 +24,13 @@ from pathlib import Path
 
 from tests.kernel import races
 from tests.kernel.engine import EVERYBODY, TIMEOUT, down, up
-from tests.kernel.ours import (
-    ANY_MTHP,
-    BUILD,
-    CGROUP,
-    booted,
-    control_group,
-    counters,
-    knob,
-    since,
-)
+from tests.kernel.ours import ANY_MTHP, booted
 from tests.kernel.test_knobs import TABLE
-from tests.vm.booting import ACCEL_CONFIG
-from tests.vm.guest import Guest
-from tests.vm.idxd import PCI, address, configuration, load, names, reset
-from tests.vm.machine import Dsa, Machine, Node
+from vm.booting import ACCEL_CONFIG
+from vm.guest import Guest
+from vm.idxd import PCI, address, configuration, load, names, reset
+from vm.machine import Dsa, Machine, Node
+from vm.ours import BUILD, CGROUP, control_group, counters, knob, since
 
 MACHINE = Machine(
     nodes=(Node(cpus=4, memory=1024), Node(memory=1024)),

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.kernel.engine import EVERYBODY
-from tests.kernel.ours import counters, knob, program, run_pages, since
-from tests.vm.booting import ACCEL_CONFIG, guest
-from tests.vm.guest import Guest, GuestError
-from tests.vm.idxd import channels, configuration, dmatest, load
-from tests.vm.kernel import Kernel
-from tests.vm.machine import Dsa, Machine
+from tests.kernel.ours import program, run_pages
+from vm.booting import ACCEL_CONFIG, guest
+from vm.guest import Guest, GuestError
+from vm.idxd import channels, configuration, dmatest, load
+from vm.kernel import Kernel
+from vm.machine import Dsa, Machine
+from vm.ours import counters, knob, since
 
 COPIES = 20
 MIB = 16

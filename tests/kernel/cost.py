@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.kernel.ours import counters, kernel, program
-from tests.vm.booting import guest
-from tests.vm.guest import Guest
-from tests.vm.kernel import Kernel
-from tests.vm.machine import Machine, Node
+from tests.kernel.ours import program
+from vm.booting import guest
+from vm.guest import Guest
+from vm.kernel import Kernel
+from vm.machine import Machine, Node
+from vm.ours import counters, kernel
 
 PAGE = 4096
 THP = "/sys/kernel/mm/transparent_hugepage"

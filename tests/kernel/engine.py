@@ -10,12 +10,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.kernel.ours import PROGRAMS, control_group, kernel, knob, program, since
-from tests.vm.booting import ACCEL_CONFIG, guest
-from tests.vm.guest import BOOT, PATIENCE, Command, Guest
-from tests.vm.idxd import moved_since
-from tests.vm.kernel import Kernel
-from tests.vm.machine import Dsa, Iommu, Machine, Node, Property
+from tests.kernel.ours import PROGRAMS, program
+from vm.booting import ACCEL_CONFIG, guest
+from vm.guest import BOOT, PATIENCE, Command, Guest
+from vm.idxd import moved_since
+from vm.kernel import Kernel
+from vm.machine import Dsa, Iommu, Machine, Node, Property
+from vm.ours import control_group, kernel, knob, since
 
 EVERYBODY = 989
 """All reasons that can batch."""

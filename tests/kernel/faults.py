@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.kernel.engine import PARAMETERS, TIMEOUT, booted, down, up
-from tests.kernel.ours import ANY_MTHP, CGROUP, counters, kernel, since
-from tests.vm.guest import Command, Guest
-from tests.vm.idxd import (
+from tests.kernel.ours import ANY_MTHP
+from vm.guest import Command, Guest
+from vm.idxd import (
     PCI,
     address,
     configuration,
@@ -34,6 +34,7 @@ from tests.vm.idxd import (
     names,
     reset,
 )
+from vm.ours import CGROUP, counters, kernel, since
 
 DEVICES = 4
 QUEUES = 2

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.vm.kernellog import STAMP
+from vm.kernellog import STAMP
 
 DEPTH = 4
 """Frames of an access, the access itself included, that are looked at for files of ours."""

@@ -2,7 +2,7 @@
 """What DSA devices gain, simulated: ``python -m tests.kernel.simulated``.
 
 Guests whose time goes by instructions, a nanosecond each, with eight devices that take the time
-that the emulator's model gives them (fitted to published figures, tests/emulator/docs/device.md).
+that the emulator's model gives them (fitted to published figures, emulator/docs/device.md).
 So a list takes what the kernel's instructions and the devices take, the same on every machine. A
 core of a real host does several instructions in a nanosecond: its part is too long here.
 
@@ -25,12 +25,13 @@ from typing import Any
 from tests.emulator.timing import CPU
 from tests.kernel.cost import COUNTED, LISTS, THP
 from tests.kernel.engine import PARAMETERS, down, up
-from tests.kernel.ours import kernel, knob, knobs, program
-from tests.vm.booting import ACCEL_CONFIG, guest
-from tests.vm.guest import Guest
-from tests.vm.idxd import configuration, counters, load, names
-from tests.vm.kernel import Kernel
-from tests.vm.machine import Dsa, Iommu, Machine, Node
+from tests.kernel.ours import program
+from vm.booting import ACCEL_CONFIG, guest
+from vm.guest import Guest
+from vm.idxd import configuration, counters, load, names
+from vm.kernel import Kernel
+from vm.machine import Dsa, Iommu, Machine, Node
+from vm.ours import kernel, knob, knobs
 
 HERE = Path(__file__).resolve().parent
 RECORD = HERE / "simulated.json"

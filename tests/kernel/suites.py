@@ -26,13 +26,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.kernel.engine import EVERYBODY, TIMEOUT, value
-from tests.kernel.ours import HERE, counters, kernel, knob, program, since
-from tests.vm import images
-from tests.vm.booting import guest
-from tests.vm.guest import Guest, GuestError
-from tests.vm.idxd import configuration, load, moved, moved_since
-from tests.vm.kernel import Kernel
-from tests.vm.machine import Dsa, Machine, Node
+from tests.kernel.ours import HERE, program
+from vm import images
+from vm.booting import guest
+from vm.guest import Guest, GuestError
+from vm.idxd import configuration, load, moved, moved_since
+from vm.kernel import Kernel
+from vm.machine import Dsa, Machine, Node
+from vm.ours import counters, kernel, knob, since
 
 MACHINE = Machine(
     nodes=(Node(cpus=3, memory=1536), Node(memory=1536)),  # with fewer mm's migration skips all

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.hosted import (
+from lab.host import (
     PATIENCE,
     VM,
     in_order,
@@ -31,9 +31,10 @@ from tests.kernel.hosted import (
     struck,
     until,
 )
-from tests.kernel.ours import BENCH, BUILD, counters, program
+from tests.kernel.ours import program
 from tests.system.conftest import PROFILES
-from tests.vm.guest import Command, Guest
+from vm.guest import Command, Guest
+from vm.ours import BENCH, BUILD, counters
 
 pytestmark = pytest.mark.system
 

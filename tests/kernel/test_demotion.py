@@ -10,10 +10,11 @@ from collections.abc import Iterator
 import pytest
 
 from dsatier.facts.observe.parse import demotion_watermarks
-from tests.kernel.ours import CGROUP, control_group, kernel, program
-from tests.vm.booting import guest
-from tests.vm.guest import Command, Guest, GuestError
-from tests.vm.machine import Machine, Node
+from tests.kernel.ours import program
+from vm.booting import guest
+from vm.guest import Command, Guest, GuestError
+from vm.machine import Machine, Node
+from vm.ours import CGROUP, control_group, kernel
 
 pytestmark = pytest.mark.system
 

@@ -25,20 +25,9 @@ from tests.kernel.engine import (
     up,
     value,
 )
-from tests.kernel.ours import (
-    ANY_MTHP,
-    BUILD,
-    CGROUP,
-    TRACING,
-    counters,
-    knob,
-    module,
-    run_pages,
-    since,
-    traced,
-)
-from tests.vm.guest import Guest
-from tests.vm.idxd import (
+from tests.kernel.ours import ANY_MTHP, run_pages
+from vm.guest import Guest
+from vm.idxd import (
     PCI,
     address,
     configuration,
@@ -49,7 +38,8 @@ from tests.vm.idxd import (
     names,
     reset,
 )
-from tests.vm.idxd import counters as device_counters
+from vm.idxd import counters as device_counters
+from vm.ours import BUILD, CGROUP, TRACING, counters, knob, module, since, traced
 
 pytestmark = pytest.mark.system
 DSA = "/sys/bus/dsa/devices"

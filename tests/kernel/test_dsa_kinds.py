@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.kernel.engine import LONG, LONG_ONLY, agreed, booted, down, up
-from tests.kernel.ours import ANY_MTHP, CGROUP, counters, knob, run_pages
-from tests.vm.guest import Command, Guest
-from tests.vm.idxd import configuration, in_use, load, moved
-from tests.vm.machine import Iommu
+from tests.kernel.ours import ANY_MTHP, run_pages
+from vm.guest import Command, Guest
+from vm.idxd import configuration, in_use, load, moved
+from vm.machine import Iommu
+from vm.ours import CGROUP, counters, knob
 
 pytestmark = pytest.mark.system
 DAMON = "/sys/kernel/mm/damon/admin/kdamonds"

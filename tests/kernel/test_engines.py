@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kernel.ours import booted, counters, knob, knobs, run_pages, since, traced
-from tests.vm.guest import PATIENCE, Guest
+from tests.kernel.ours import booted, run_pages
+from vm.guest import PATIENCE, Guest
+from vm.ours import counters, knob, knobs, since, traced
 
 pytestmark = pytest.mark.system
 

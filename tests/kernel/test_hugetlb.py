@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.kernel.ours import BUILD, booted, knobs, module, program
-from tests.vm.guest import Guest
-from tests.vm.machine import Machine, Node
+from tests.kernel.ours import booted, program
+from vm.guest import Guest
+from vm.machine import Machine, Node
+from vm.ours import BUILD, knobs, module
 
 pytestmark = pytest.mark.system
 

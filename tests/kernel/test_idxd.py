@@ -14,11 +14,11 @@ import pytest
 from tests.emulator.descriptors import NO_FLAGS, batch
 from tests.emulator.dsa import Cause, Command
 from tests.emulator.qtest import Lines
-from tests.kernel.ours import BUILD, TRACING, kernel, module
-from tests.vm.booting import ACCEL_CONFIG, guest
-from tests.vm.guest import PATIENCE, Guest
-from tests.vm.idxd import PCI, address, channels, configuration, counters, dmatest, load, state
-from tests.vm.machine import Dsa, Machine
+from vm.booting import ACCEL_CONFIG, guest
+from vm.guest import PATIENCE, Guest
+from vm.idxd import PCI, address, channels, configuration, counters, dmatest, load, state
+from vm.machine import Dsa, Machine
+from vm.ours import BUILD, TRACING, kernel, module
 
 pytestmark = pytest.mark.system
 SVA = BUILD.parents[1] / "selftests/sva.c"

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kernel.ours import CGROUP, booted, control_group, counters, knobs, since
-from tests.vm.guest import Command, Guest
-from tests.vm.machine import Machine, Node
+from tests.kernel.ours import booted
+from vm.guest import Command, Guest
+from vm.machine import Machine, Node
+from vm.ours import CGROUP, control_group, counters, knobs, since
 
 pytestmark = pytest.mark.system
 

@@ -12,9 +12,10 @@ import pytest
 from dsatier.facts.kernel_complaints import may_complain
 from dsatier.facts.knobs import KNOBS
 from dsatier.facts.observe import parse
-from tests.kernel.ours import booted, counters, knob, run_pages, since
-from tests.vm.guest import Guest
-from tests.vm.kernellog import STAMP
+from tests.kernel.ours import booted, run_pages
+from vm.guest import Guest
+from vm.kernellog import STAMP
+from vm.ours import counters, knob, since
 
 pytestmark = pytest.mark.system
 

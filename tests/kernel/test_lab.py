@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.tour import TOUR
-from tests.vm.terminal import terminal
+from lab.tour import TOUR
+from vm.terminal import terminal
 
 pytestmark = pytest.mark.system
 BOOT, STEP = 600.0, 300.0
@@ -22,7 +22,7 @@ def test_the_tour_at_a_terminal(package: Path) -> None:
     """Each step shows what the page says that it shows."""
     environment = {name: value for name, value in os.environ.items() if name != "LAB"}
     words = ("--package", str(package))
-    with terminal("tests.kernel.lab", *words, environment=environment) as lab:
+    with terminal("lab", *words, environment=environment) as lab:
         lab.until("vm: Linux 6.12.*dsatier.*up in", BOOT)
         lab.until(PROMPT, STEP)
         lab.type("tour\n")

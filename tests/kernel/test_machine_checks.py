@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.ours import MACHINE, booted, counters, kernel, knobs, since
-from tests.vm.debugger import RIP, Debugger, debugger, words
-from tests.vm.guest import PATIENCE, Command, Guest
-from tests.vm.machine import Machine
+from tests.kernel.ours import MACHINE, booted
+from vm.debugger import RIP, Debugger, debugger, words
+from vm.guest import PATIENCE, Command, Guest
+from vm.machine import Machine
+from vm.ours import counters, kernel, knobs, since
 
 pytestmark = pytest.mark.system
 

@@ -48,7 +48,7 @@ def release(packages: dict[str, Path]) -> str:
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Path]:
     """A Debian that has a kernel, links to it, and hooks that say when they are called."""
-    lower = run(REPOSITORY / "tests/system/debianroot").strip()
+    lower = run(REPOSITORY / "vm/debianroot").strip()
     with mounted(tmp_path, "-t", "tmpfs", "tmpfs") as layers:
         for name in ("upper", "work"):
             (layers / name).mkdir()

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kernel.ours import ANY_MTHP, booted, counters, knobs, run_pages, since
-from tests.vm.guest import Guest
+from tests.kernel.ours import ANY_MTHP, booted, run_pages
+from vm.guest import Guest
+from vm.ours import counters, knobs, since
 
 pytestmark = pytest.mark.system
 

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kernel.ours import MACHINE, booted, counters, knobs, run_pages, since
-from tests.vm.guest import Command, Guest
-from tests.vm.machine import Machine
+from tests.kernel.ours import MACHINE, booted, run_pages
+from vm.guest import Command, Guest
+from vm.machine import Machine
+from vm.ours import counters, knobs, since
 
 pytestmark = pytest.mark.system
 

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kernel.ours import TRACING, counters, kernel, program
-from tests.vm.booting import guest
-from tests.vm.guest import Command, Guest
-from tests.vm.machine import Machine, Node
+from tests.kernel.ours import program
+from vm.booting import guest
+from vm.guest import Command, Guest
+from vm.machine import Machine, Node
+from vm.ours import TRACING, counters, kernel
 
 pytestmark = pytest.mark.system
 

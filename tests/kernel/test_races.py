@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.kernel.ours import BUILD
 from tests.kernel.races import ALLOWED, Frame, Race, Touched, ours, races, touched
-from tests.vm.kernellog import complaints
+from vm.kernellog import complaints
+from vm.ours import BUILD
 
 RULE = "[   10.000000] " + "=" * 66
 REPORT = """\

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.ours import kernel
-from tests.vm.booting import guest
-from tests.vm.guest import Guest
+from vm.booting import guest
+from vm.guest import Guest
+from vm.ours import kernel
 
 pytestmark = pytest.mark.system
 TESTS = Path(__file__).parents[2] / "kernel-src/selftests"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.emulator import series
+from emulator import series
 
 SOURCE = Path(__file__).parents[2] / "kernel-src"
 PATCHES = SOURCE / "patches"

@@ -14,10 +14,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.kernel.engine import OUT, booted, busy, down, error, up, value
-from tests.kernel.ours import counters, knob, run_pages, since, traced
+from tests.kernel.ours import run_pages
 from tests.kernel.test_dsa_kinds import DAMON, damos
-from tests.vm.guest import PATIENCE, Command, Guest
-from tests.vm.idxd import address, configuration, in_use, load, moved, moved_since, names, reset
+from vm.guest import PATIENCE, Command, Guest
+from vm.idxd import address, configuration, in_use, load, moved, moved_since, names, reset
+from vm.ours import counters, knob, since, traced
 
 pytestmark = pytest.mark.system
 SECONDS = 6

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel import lab
-from tests.kernel.engine import LONG, busy
-from tests.kernel.hosted import (
+from lab import __main__ as lab
+from lab.host import (
     DEVICES,
     PATIENCE,
     VM,
@@ -31,11 +30,12 @@ from tests.kernel.hosted import (
     struck,
     until,
 )
+from tests.kernel.engine import LONG, busy
 from tests.kernel.ours import program
 from tests.system.conftest import PROFILES
-from tests.vm import idxd
-from tests.vm.guest import Guest
-from tests.vm.idxd import in_use, moved, moved_since
+from vm import idxd
+from vm.guest import Guest
+from vm.idxd import in_use, moved, moved_since
 
 pytestmark = pytest.mark.system
 

@@ -17,9 +17,9 @@ from dsatier.plan.requests import SetKnob
 from dsatier.plan.restore import from_originals
 from dsatier.plan.short_form import expand
 from dsatier.profile.model import QueueShape
-from tests.core import build
-from tests.core.build import GIB
 from tests.proof.explore import strayed, unmet
+from tests.support import build
+from tests.support.build import GIB
 
 Descents = tuple[tuple[str, str, str], ...]
 TIERING: dict[KnobName, int] = {

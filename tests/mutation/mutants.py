@@ -11,10 +11,10 @@ from dsatier.apply.lifecycle import STATES, TRANSITIONS
 from dsatier.plan.interlock import GUARDS
 from dsatier.plan.ladder import DESCENTS, LADDER, Act, Put, Rung
 from dsatier.plan.requirements import REQUIREMENTS
-from tests.core import ladder_checks, lifecycle_checks, scenarios, test_requirements
+from tests.core import ladder_checks, lifecycle_checks, test_requirements
 from tests.mutation import naive
-from tests.proof import hosts, profiles
 from tests.proof.explore import Explorer, Tables
+from tests.support import hosts, profiles, scenarios
 
 Descents = tuple[tuple[str, str, str], ...]
 Check = tuple[str, Callable[[], list[str]]]

@@ -21,7 +21,7 @@ from dsatier.plan.requests import LoadDevice, Request, SetCpu, SetKnob, StopDevi
 from dsatier.queues.config import captured
 from dsatier.sim.faults import FailedInit
 from dsatier.sim.host import SimHost
-from tests.proof.hosts import BALANCING, DEMOTION, SWAP, put, queues, small
+from tests.support.hosts import BALANCING, DEMOTION, SWAP, put, queues, small
 
 Act = Callable[[SimHost], None]
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 import pytest
 
 from dsatier.plan.ladder import DESCENTS, LADDER
-from tests.core import ladder_checks, lifecycle_checks, scenarios, test_requirements
+from tests.core import ladder_checks, lifecycle_checks, test_requirements
 from tests.mutation import mutants, naive
 from tests.mutation.__main__ import run, summary, survivors
+from tests.support import scenarios
 
 
 def test_every_mutant_is_caught(tell: list[str]) -> None:

@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
-from tests.proof import hosts, profiles
 from tests.proof.explore import Coverage, Explorer
+from tests.support import hosts, profiles
 
 NEVER = 1_000_000
 

@@ -34,7 +34,7 @@ from dsatier.plan.restore import cpu_only, from_originals, not_restored
 from dsatier.profile.model import Profile
 from dsatier.queues.config import differences
 from dsatier.sim.host import SimHost
-from tests.proof.hosts import Start
+from tests.support.hosts import Start
 
 Key = tuple[Any, ...]
 

@@ -19,9 +19,9 @@ from dsatier.sim.faults import (
     SimCrash,
 )
 from dsatier.sim.host import SimHost
-from tests.proof import profiles
 from tests.proof.drives import Recorder, apply, disagreements, reconcile, record
-from tests.proof.hosts import put, small
+from tests.support import profiles
+from tests.support.hosts import put, small
 
 SHIPPED = profiles.fitted()
 PAIRS = [

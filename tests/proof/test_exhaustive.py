@@ -15,10 +15,11 @@ from dsatier.plan.originals import originals
 from dsatier.plan.rehearsal import prepare
 from dsatier.plan.restore import cpu_only, not_restored
 from dsatier.profile.model import DsaEngine, Profile, QueueShape
-from tests.proof import exhaustive, profiles
+from tests.proof import exhaustive
 from tests.proof.exhaustive import Job
 from tests.proof.explore import Coverage, Explorer, Tables, unlike
-from tests.proof.hosts import (
+from tests.support import profiles
+from tests.support.hosts import (
     BALANCING,
     DEMOTION,
     KINDS,

@@ -20,7 +20,7 @@ from dsatier.host.port import HostDown
 from dsatier.plan.rehearsal import prepare
 from dsatier.sim.faults import AnyFault, CopyFailures, Crash, FullDisk, Halt, SelfClear, SimCrash
 from dsatier.sim.host import SimHost
-from tests.crash.scene import VM, look, record, small, wanted
+from tests.support.scene import VM, look, record, small, wanted
 
 PROFILES = ("tpp-dsa", "cpu", "dsa")
 POKES = (

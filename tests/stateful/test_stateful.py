@@ -52,7 +52,7 @@ from dsatier.sim.faults import (
     VanishedQueue,
 )
 from dsatier.sim.host import SimHost
-from tests.crash.scene import BALANCING, DEMOTION, VM, look, record, small, wanted
+from tests.support.scene import BALANCING, DEMOTION, VM, look, record, small, wanted
 
 Verb = Callable[[Driver], Outcome]
 FACTOR = VM + "demote_scale_factor"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.container import REPOSITORY, Container
+from tests.support.container import REPOSITORY, Container
 
 PROFILES = REPOSITORY / "profiles"
 Boot = Callable[..., Container]
@@ -42,7 +42,7 @@ def built(request: pytest.FixtureRequest, *words: str, **environment: str) -> st
 @pytest.fixture(scope="session")
 def debian(request: pytest.FixtureRequest) -> Path:
     """A Debian root; not to be changed."""
-    return Path(built(request, str(REPOSITORY / "tests/system/debianroot")).strip())
+    return Path(built(request, str(REPOSITORY / "vm/debianroot")).strip())
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.container import REPOSITORY, Container, ContainerError, Ran
 from tests.system.conftest import PROFILES, needs_containers
-from tests.system.container import REPOSITORY, Container, ContainerError, Ran
 
 pytestmark = [pytest.mark.system, needs_containers]
 PATIENCE = 90.0

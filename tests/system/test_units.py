@@ -16,8 +16,8 @@ from dsatier.control import client
 from dsatier.daemon import schedule
 from dsatier.host import children
 from dsatier.plan import planner
+from tests.support.container import REPOSITORY, Container
 from tests.system.conftest import PROFILES, Boot, needs_containers
-from tests.system.container import REPOSITORY, Container
 
 pytestmark = [pytest.mark.system, needs_containers]
 UNITS = REPOSITORY / "systemd"

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from tests.vm.guest import LIVE
+from vm.guest import LIVE
 
 
 @pytest.fixture(autouse=True)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from tests.system.conftest import PROFILES, package
-from tests.vm import images
-from tests.vm.booting import guest
-from tests.vm.guest import Guest
-from tests.vm.idxd import address, configuration, load
-from tests.vm.machine import Dsa, Machine
+from vm import images
+from vm.booting import guest
+from vm.guest import Guest
+from vm.idxd import address, configuration, load
+from vm.machine import Dsa, Machine
 
 __all__ = ["package"]
 pytestmark = pytest.mark.system

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm.debugger import Debugger, DebuggerError, Stop, debugger, packet, words
+from vm.debugger import Debugger, DebuggerError, Stop, debugger, packet, words
 
 ANSWERS = {
     "qXfer:features:read:target.xml:0,1000": "l<target/>",

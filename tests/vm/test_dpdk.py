@@ -6,9 +6,9 @@ from __future__ import annotations
 import pytest
 
 from tests.emulator.fuzz.guest import MODULES, give_to_vfio
-from tests.vm import dpdk
-from tests.vm.booting import guest
-from tests.vm.machine import Dsa, Machine, Node
+from vm import dpdk
+from vm.booting import guest
+from vm.machine import Dsa, Machine, Node
 
 pytestmark = pytest.mark.system
 FOLDER = "/lib/dpdk"

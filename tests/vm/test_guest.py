@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm import images
-from tests.vm.booting import guest
-from tests.vm.guest import Complained, Guest, GuestError
-from tests.vm.machine import Machine, Node
+from vm import images
+from vm.booting import guest
+from vm.guest import Complained, Guest, GuestError
+from vm.machine import Machine, Node
 
 pytestmark = pytest.mark.system
 QUICK = 10.0
@@ -237,7 +237,7 @@ def test_a_boot_that_hangs_is_told() -> None:
 
 OWNER = """
 import sys, time
-from tests.vm.booting import guest
+from vm.booting import guest
 with guest() as found:
     print(found._process.pid, flush=True)
     time.sleep(1000)

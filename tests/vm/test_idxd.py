@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.vm import images
-from tests.vm.booting import ACCEL_CONFIG, guest
-from tests.vm.guest import Guest
-from tests.vm.idxd import (
+from vm import images
+from vm.booting import ACCEL_CONFIG, guest
+from vm.guest import Guest
+from vm.idxd import (
     Summary,
     address,
     channels,
@@ -26,7 +26,7 @@ from tests.vm.idxd import (
     state,
     stop_dmatest,
 )
-from tests.vm.machine import Dsa, Iommu, Machine
+from vm.machine import Dsa, Iommu, Machine
 
 pytestmark = pytest.mark.system
 DEVICES = "/sys/bus/dsa/devices"

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.vm.__main__ import chosen
-from tests.vm.idxd import Summary, configuration, summaries
+from vm.__main__ import chosen
+from vm.idxd import Summary, configuration, summaries
 
 SAID = """\
 [    5.349479] dmatest: Started 4 threads using dma1chan0

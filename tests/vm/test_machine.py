@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.vm.machine import Dsa, Machine, Node, Places, cmdline, command, option
+from vm.machine import Dsa, Machine, Node, Places, cmdline, command, option
 
 PLACES = Places("/qemu", "/vmlinux", "/initrd", "/run/vm")
 ROOTED = Places("/qemu", "/vmlinux", "/initrd", "/run/vm", "/root.ext4")

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.vm import cpio, kernel, kernellog, wire
-from tests.vm.images import once
-from tests.vm.wire import Frame, Kind, Reader
+from vm import cpio, images, kernel, kernellog, wire
+from vm.images import once
+from vm.wire import Frame, Kind, Reader
 
 HELLO = Frame(0, Kind.HELLO, wire.MAGIC + b"6.12")
 FRAMES = st.lists(
@@ -77,7 +77,7 @@ def test_what_is_no_frame_is_told() -> None:
 def test_a_copy_of_the_source_is_no_hello() -> None:
     """A guest may be sent the agent, or this library, without upsetting the channel."""
     for name in ("agent.c", "wire.py"):
-        assert wire.MAGIC not in (Path(__file__).parent / name).read_bytes()
+        assert wire.MAGIC not in (images.HERE / name).read_bytes()
 
 
 @pytest.mark.parametrize("words", [(), ("a\0b",), ("x" * wire.MOST,)])

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from tests.vm.terminal import terminal
+from vm.terminal import terminal
 
 pytestmark = pytest.mark.system
 SECONDS = 120.0
@@ -16,7 +16,7 @@ SECONDS = 120.0
 def test_a_shell_with_devices() -> None:
     """The guest's shell is at the terminal; its devices are loaded, listed, and used by dmatest."""
     environment = {**os.environ, "DEVICES": "2", "VERSION": "2.0", "IOMMU": "off"}
-    with terminal("tests.vm", environment=environment) as shell:
+    with terminal("vm", environment=environment) as shell:
         shell.until(r"vm: Linux 6\.12.*up in", SECONDS)
         shell.until(
             r"2 DSA devices of version 2\.0, IOMMU off, two tiers(?s:.*)vm:~?[^#]*# ", SECONDS

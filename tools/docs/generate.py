@@ -29,8 +29,8 @@ from dsatier.facts.knobs import KNOBS
 from dsatier.facts.observe.kernel import EVL_GUARD
 from dsatier.plan.evidence import Evidence
 from dsatier.plan.ladder import DESCENTS, LADDER, Act, Put
-from tests.kernel.tour import RUNGS, recorded, transcript
-from tests.kernel.tourpicture import picture
+from lab.picture import picture
+from lab.tour import RUNGS, recorded, transcript
 from tools.docs import completion, manual
 from tools.docs.fields import sections
 

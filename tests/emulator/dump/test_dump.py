@@ -13,9 +13,9 @@ import pytest
 
 from tests.emulator.descriptors import Status
 from tests.emulator.dump.diff import differences
-from tests.vm.booting import guest
-from tests.vm.guest import Guest
-from tests.vm.machine import Dsa, Machine, Node
+from vm.booting import guest
+from vm.guest import Guest
+from vm.machine import Dsa, Machine, Node
 
 pytestmark = pytest.mark.system
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from tests.emulator.fuzz.guest import attacks
 from tests.emulator.fuzz.orders import case, smaller
 from tests.emulator.fuzz.play import SETUPS, Found, Setup, bench, fails
-from tests.vm.guest import GuestError
+from vm.guest import GuestError
 
 #: Cases that one machine takes: a machine that lives long shows what a fresh one does not.
 CASES = 40

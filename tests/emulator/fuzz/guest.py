@@ -12,10 +12,10 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.vm import images
-from tests.vm.booting import guest
-from tests.vm.guest import Guest
-from tests.vm.machine import Dsa, Machine, Node, Property
+from vm import images
+from vm.booting import guest
+from vm.guest import Guest
+from vm.machine import Dsa, Machine, Node, Property
 
 SOURCE = Path(__file__).with_name("hostile.c")
 PROGRAM = "/bin/hostile"

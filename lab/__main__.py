@@ -17,11 +17,10 @@ import time
 from argparse import ArgumentParser
 from pathlib import Path
 
-from tests.kernel.hosted import DEVICES, host, install
-from tests.kernel.ours import HERE
-from tests.kernel.tour import PROFILE, RECORD, player, taken
-from tests.vm import images, shell
-from tests.vm.guest import Guest, GuestError
+from lab.host import DEVICES, HERE, host, install
+from lab.tour import PROFILE, RECORD, player, taken
+from vm import images, shell
+from vm.guest import Guest, GuestError
 
 GREETING = f"""
 A host with two tiers, eight DSA devices that nobody has configured, and dsatier without a profile.

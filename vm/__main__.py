@@ -13,12 +13,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.vm import images, shell
-from tests.vm.booting import ACCEL_CONFIG, guest
-from tests.vm.guest import GuestError
-from tests.vm.idxd import configuration
-from tests.vm.kernel import Kernel
-from tests.vm.machine import Dsa, Iommu, Machine, Node
+from vm import images, shell
+from vm.booting import ACCEL_CONFIG, guest
+from vm.guest import GuestError
+from vm.idxd import configuration
+from vm.kernel import Kernel
+from vm.machine import Dsa, Iommu, Machine, Node
 
 IOMMUS: tuple[Iommu, ...] = ("off", "passthrough", "translated")
 _GREETING = """\

@@ -15,9 +15,8 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from tests.kernel.ours import HERE
-from tests.vm.guest import Guest
-from tests.vm.idxd import counters
+from vm.guest import Guest
+from vm.idxd import counters
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +138,7 @@ def judged(step: Step, output: str, code: int) -> str:
 
 # -- the tour, taken -----------------------------------------------------------------
 
-RECORD = HERE / "tour.json"
+RECORD = Path(__file__).with_name("tour.json")
 """The tour as it was taken last: what ``make docs`` writes docs/lab.md and its picture from."""
 INTERVAL = 0.5
 """Seconds between two looks."""
@@ -217,7 +216,7 @@ def recorded(path: Path = RECORD) -> dict[str, Any]:
     """Return the record of the tour. Raises ValueError where the tour is another by now."""
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if [step.command for step in TOUR] != [step["command"] for step in found["steps"]]:
-        raise ValueError(f"{path}: another tour: python -m tests.kernel.lab --tour")
+        raise ValueError(f"{path}: another tour: python -m lab --tour")
     return found
 
 

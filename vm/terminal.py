@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from tests.vm.images import REPOSITORY
+from vm.images import REPOSITORY
 
 
 class Terminal:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tests.vm.wire import PORT
+from vm.wire import PORT
 
 DSA = "intel-dsa"
 """The emulated device, as the emulator names it."""

@@ -11,7 +11,7 @@ from typing import Any
 from dsatier.plan.short_form import expand
 from dsatier.profile.model import QueueShape
 from dsatier.queues.accel_config import text
-from tests.vm.guest import PATIENCE, Guest
+from vm.guest import PATIENCE, Guest
 
 CONFIG = "/run/queues.json"
 PCI = "/sys/bus/pci"

@@ -8,9 +8,9 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.vm import cpio
-from tests.vm.kernel import Kernel, chosen, libraries, loadable
-from tests.vm.wire import PORT
+from vm import cpio
+from vm.kernel import Kernel, chosen, libraries, loadable
+from vm.wire import PORT
 
 AGENT = "/sbin/vm-agent"
 UNIT = "vm-agent.service"

@@ -21,6 +21,7 @@ from pathlib import Path
 from time import monotonic as now
 from time import sleep
 
+from bench.hosts import PROFILE, PROFILES
 from dsatier.apply.journal import LOCK, Journal
 from dsatier.apply.wanted import at_start
 from dsatier.control.client import ask
@@ -31,7 +32,6 @@ from dsatier.daemon.schedule import READING
 from dsatier.host.children import Begun
 from dsatier.host.port import LogTail, Ran
 from dsatier.sim.staged import REAL, StagedHost
-from tests.bench.hosts import PROFILE, PROFILES
 
 INSIDE, ASLEEP, KEEPING = range(3)
 """Places of the sums, in seconds."""
@@ -211,7 +211,7 @@ def reloads(root: Path, name: str, profiles: Sequence[str]) -> list[dict[str, fl
 
 def measured(times: int) -> dict[str, list[float]]:
     """Return what the daemon takes, in seconds, by kind of reload. Runs in a process of its own."""
-    words = [sys.executable, "-m", "tests.bench.overhead", str(times)]
+    words = [sys.executable, "-m", "bench.overhead", str(times)]
     alone = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
     environment = {**os.environ, "PYTHONPATH": str(PROFILES.parent / "agent")}
     ran = subprocess.run(

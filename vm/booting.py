@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.vm import images
-from tests.vm.guest import BOOT, Guest
-from tests.vm.kernel import Kernel
-from tests.vm.machine import Machine
+from vm import images
+from vm.guest import BOOT, Guest
+from vm.kernel import Kernel
+from vm.machine import Machine
 
 ACCEL_CONFIG = Path("/usr/bin/accel-config")
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sys
 
-from tests.vm.guest import Guest, Ran
+from vm.guest import Guest, Ran
 
 CONSOLE = ("-chardev", "stdio,id=shell,signal=off", "-device", "virtconsole,chardev=shell")
 """What a machine has as ``extra``, so that the emulator's terminal is a console of the guest."""

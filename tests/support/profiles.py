@@ -20,7 +20,7 @@ from dsatier.profile.model import (
     Tiering,
     Tiers,
 )
-from tests.proof.hosts import DEVICES, QUEUES
+from tests.support.hosts import DEVICES, QUEUES
 
 FOLDER = Path(__file__).parents[2] / "profiles"
 

@@ -11,7 +11,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from tests.vm import images
+from vm import images
 
 PROGRAM = "usr/bin/dpdk-test"
 LIBRARIES = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu")

@@ -19,10 +19,10 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from tests.vm.kernel import Kernel, started
+from vm.kernel import Kernel, started
 
 HERE = Path(__file__).resolve().parent
-REPOSITORY = HERE.parents[1]
+REPOSITORY = HERE.parent
 BUSYBOX = Path("/bin/busybox")
 SERIES = "linux-image-6.12.*+deb*-amd64-unsigned"
 """Debian's own prebuilt kernel: the newest package of this name that apt knows."""
@@ -99,7 +99,7 @@ def emulator() -> Path:
     """Return the emulator with the DSA, built where it has to be. Raises Missing."""
     if given := os.environ.get("DSATIER_EMULATOR"):
         return Path(given)
-    build = REPOSITORY / "tests/emulator/build"
+    build = REPOSITORY / "emulator/build"
     if not build.exists():
         found = shutil.which("qemu-system-x86_64")
         if found is None:
@@ -204,7 +204,7 @@ def debian_root(*packages: str) -> Path:
 
     Needs root.
     """
-    tree = Path(output(REPOSITORY / "tests/system/debianroot", *packages).strip())
+    tree = Path(output(REPOSITORY / "vm/debianroot", *packages).strip())
 
     def build(folder: Path) -> None:
         words = ["mke2fs", "-q", "-t", "ext4", "-m", "0", "-O", "^has_journal", "-d", str(tree)]

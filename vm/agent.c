@@ -5,7 +5,7 @@
  *     vm-agent PORT
  *
  * Frames go both ways: length of the payload, number of the command, kind (32 bits each,
- * little-endian), payload. tests/vm/wire.py has the kinds. The agent says hello until the host
+ * little-endian), payload. vm/wire.py has the kinds. The agent says hello until the host
  * answers with the same magic; bytes before that belong to a life before a reset, and are dropped.
  *
  * One process, one loop. As process 1 it also buries orphans. A command is over when its own

@@ -3,9 +3,9 @@
 
 ::
 
-    tests/emulator/series import DIR               unpacked source → commits, a tag for each group
-    tests/emulator/series export GROUP DIR [FROM]  commits → the patches of a group
-    tests/emulator/series check [DIR]              form of the patches; in a tree of import, too:
+    emulator/series import DIR               unpacked source → commits, a tag for each group
+    emulator/series export GROUP DIR [FROM]  commits → the patches of a group
+    emulator/series check [DIR]              form of the patches; in a tree of import, too:
                                                    each applies, its checkpatch.pl is content
 
 kernel-src/scripts/series does the same for the kernel, whose checkpatch.pl is asked ``--strict``.
@@ -128,14 +128,14 @@ def faults(patch: str) -> list[str]:
     """Return what is wrong with the form of a patch, without looking at QEMU.
 
     >>> faults("Subject: no commit\\n\\n---\\n")[0]
-    'the first line names a commit: expected 40 zeros, export it with tests/emulator/series'
+    'the first line names a commit: expected 40 zeros, export it with emulator/series'
     """
     head, _, rest = patch.partition("\n\n")
     reason, _, _ = f"\n{rest}".partition("\n---\n")
     found = []
     if not head.startswith(f"From {'0' * 40} "):
         found.append(
-            "the first line names a commit: expected 40 zeros, export it with tests/emulator/series"
+            "the first line names a commit: expected 40 zeros, export it with emulator/series"
         )
     for field in ("From", "Subject"):
         if not re.search(rf"^{field}: \S", head, re.MULTILINE):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Benchmarks: ratios against a peer measured in the same run.
 
-``python -m tests.bench [--json] [--quick] [--no-service | --only-service] [--picture FILE]``.
+``python -m bench [--json] [--quick] [--no-service | --only-service] [--picture FILE]``.
 Never part of the tests: machines are noisy. The peer of a command is the bare interpreter, run
 in turn with it; that of the daemon is TuneD, in a container, where there is root for one.
 """
@@ -19,6 +19,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from bench import service
+from bench.hosts import apply, host, profile
+from bench.report import Row, as_json, picture, table
 from dsatier.apply.driver import Driver
 from dsatier.apply.target import target
 from dsatier.facts.model import Facts
@@ -27,12 +30,9 @@ from dsatier.host.files import FileHost
 from dsatier.plan.rehearsal import prepare
 from dsatier.profile.load import from_texts
 from dsatier.sim.host import SimHost
-from tests.bench import service
-from tests.bench.hosts import apply, host, profile
-from tests.bench.report import Row, as_json, picture, table
-from tests.contract.treehost import TreeHost
+from tests.support.treehost import TreeHost
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parent.parent
 RUNS = 40
 
 

@@ -13,15 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.kernel.ours import counters, kernel, program, since
-from tests.vm import images
-from tests.vm.booting import guest
-from tests.vm.guest import Command, Guest, GuestError
-from tests.vm.machine import Dsa, Machine, Node
+from vm import images
+from vm.booting import guest
+from vm.guest import Command, Guest, GuestError
+from vm.machine import Dsa, Machine, Node
+from vm.ours import counters, kernel, since
 
 PATIENCE = 600.0
 VM = "/proc/sys/vm/"
 PACKAGE = "/opt/dsatier.deb"
+HERE = Path(__file__).resolve().parent
 
 
 DEVICES = tuple(Dsa(node=n // 4) for n in range(8))
@@ -51,7 +52,11 @@ def host(
         # so that the fast node has a zone Normal, where an agent looks for the demotion mark
         extra=("-machine", "max-ram-below-4g=1G", *extra),
     )
-    more = {PACKAGE: package, "/usr/local/bin/hold": program("hold"), **(files or {})}
+    more = {
+        PACKAGE: package,
+        "/usr/local/bin/hold": images.program(HERE / "hold.c"),
+        **(files or {}),
+    }
     return guest(
         machine,
         kernel=kernel(),

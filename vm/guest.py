@@ -27,10 +27,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.vm import initramfs, kernellog, wire
-from tests.vm.kernel import Kernel, started
-from tests.vm.machine import DSA, Machine, Places, command
-from tests.vm.qmp import Qmp, QmpError
+from vm import initramfs, kernellog, wire
+from vm.kernel import Kernel, started
+from vm.machine import DSA, Machine, Places, command
+from vm.qmp import Qmp, QmpError
 
 PATIENCE = 60.0
 """Seconds that a command gets, where nothing else is said."""

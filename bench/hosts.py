@@ -10,7 +10,7 @@ from dsatier.apply.target import target
 from dsatier.profile.load import from_texts
 from dsatier.sim.host import SimHost
 
-PROFILES = Path(__file__).resolve().parents[2] / "profiles"
+PROFILES = Path(__file__).resolve().parent.parent / "profiles"
 PROFILE = (PROFILES / "dsa.yaml").read_text(encoding="utf-8")
 
 

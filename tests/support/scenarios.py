@@ -12,8 +12,8 @@ from dsatier.plan.interlock import GUARDS, Circumstances, Guard, refusals
 from dsatier.plan.projection import project
 from dsatier.plan.requests import LoadDevice, Request, SetCpu, SetKnob, StopDevice, SwapOff, SwapOn
 from dsatier.queues.config import captured
-from tests.core import build
-from tests.core.build import GIB
+from tests.support import build
+from tests.support.build import GIB
 
 LONG = 60.0
 AREA = Swap("/dev/sda3", 8 * GIB, 0, -2)

@@ -23,11 +23,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench import hosts, overhead
+from bench.report import Row, at_most, beside
 from dsatier.sim.host import SimHost
-from tests.bench import hosts, overhead
-from tests.bench.report import Row, at_most, beside
-from tests.contract.treehost import Layout
-from tests.system.container import REPOSITORY, SIM, Container
+from tests.support.container import REPOSITORY, SIM, Container
+from tests.support.treehost import Layout
 
 TREE = "/run/kernel"
 """Where the container has the kernel's files."""
@@ -301,7 +301,7 @@ def large(stage: Stage, effort: Effort) -> list[float]:
 @contextmanager
 def staged() -> Iterator[Stage]:
     """Yield a container that has both services."""
-    root = Path(built(str(REPOSITORY / "tests/system/debianroot"), "tuned"))
+    root = Path(built(str(REPOSITORY / "vm/debianroot"), "tuned"))
     with tempfile.TemporaryDirectory() as folder:
         built(str(REPOSITORY / "packaging/debian/build"), folder)
         (package,) = Path(folder).glob("dsatier_*.deb")
