@@ -10,13 +10,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dsatier.apply.driver import Driver
 from dsatier.apply.target import target
-from dsatier.base.frozen import replace
 from dsatier.profile.load import from_texts
 from dsatier.sim.host import SimHost
 from tests.support.running import PATIENCE, Ran, Running, daemon, environment, folder

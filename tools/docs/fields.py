@@ -7,9 +7,9 @@ The pages that people read are made from it, so none can say other than ``check`
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from dsatier.base.frozen import dataclass
 from dsatier.facts.knobs import ENGINES, KNOBS
 
 REQUIRED = "required"

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from dsatier.base.fields import STRICT
-from dsatier.base.frozen import dataclass, replace
 
 RELOADS = ("unchanged", "changed", "refused", "reverted", "invalid", "no-profile", "degraded")
 """How reloads end most often; they are counted from 0."""

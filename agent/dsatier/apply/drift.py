@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from dsatier.apply.records import Record, Repair
-from dsatier.base.frozen import dataclass, replace
 from dsatier.facts.model import Facts
 from dsatier.profile.model import DriftPolicy
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from dsatier.apply import lifecycle
@@ -22,7 +23,6 @@ from dsatier.apply.outcome import Outcome, Result
 from dsatier.apply.records import WITHDRAWN, Motion, ProfileStatus, Record, let_go, with_conditions
 from dsatier.apply.status_document import status
 from dsatier.apply.target import Target
-from dsatier.base.frozen import replace
 from dsatier.facts.model import Facts
 from dsatier.facts.observe.kernel import boot_id
 from dsatier.facts.observe.observer import Observer

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from dsatier.apply.gate import Gate, Refused
-from dsatier.base.frozen import dataclass
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import migration_quiet
 from dsatier.facts.tiers import Tiers

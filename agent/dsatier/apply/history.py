@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from dsatier.apply.records import WITHDRAWN, Record
-from dsatier.base.frozen import asdict, dataclass
 
 BYTES = 1 << 17
 """Bytes of the text at most: some 600 entries."""

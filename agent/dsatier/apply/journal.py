@@ -12,11 +12,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
 from dsatier.apply import history, lifecycle
 from dsatier.apply.records import Motion, Record
-from dsatier.base.frozen import asdict
 from dsatier.base.problem import Invalid
 from dsatier.facts.observe.read import optional
 from dsatier.host.port import Host, Rejected

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from dsatier.apply.records import Record
-from dsatier.base.frozen import dataclass
 from dsatier.plan.model import Plan
 
 Result = Literal[

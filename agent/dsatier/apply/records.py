@@ -7,11 +7,11 @@ crash guard, for latches, and to tell people since when.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from dsatier.apply.lifecycle import IN_MOTION
 from dsatier.base.fields import STRICT
-from dsatier.base.frozen import dataclass, replace
 from dsatier.facts.tiers import USUAL, Tiers
 
 Latch = Literal["none", "fault", "crash"]

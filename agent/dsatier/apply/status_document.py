@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from dsatier.apply.lifecycle import AT_AN_END, IN_MOTION, MEANING
 from dsatier.apply.records import UNKNOWN, Record, let_go, told
-from dsatier.base.frozen import asdict
 
 AGAIN = "`systemctl reload dsatier` (`dsatier apply` where no daemon runs)"
 REMEDIES = {

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dsatier.base.frozen import dataclass
 from dsatier.base.problem import Invalid, Problem
 from dsatier.facts.model import Facts
 from dsatier.host.port import HostError

@@ -8,9 +8,9 @@ broken drop-in still knows what the host is to be.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dsatier.base.frozen import dataclass
 from dsatier.base.problem import Invalid
 from dsatier.host.port import HostError
 from dsatier.profile.match import unmatched

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dsatier.base.frozen import dataclass
 from dsatier.facts.knobs import KNOBS
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import live

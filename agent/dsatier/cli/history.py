@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from datetime import datetime, time, timedelta
 from typing import Any
 
 from dsatier.apply.history import EVENTS, LATEST, Entry
-from dsatier.base.frozen import asdict
 from dsatier.base.problem import show
 
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from typing import NoReturn
 
 from dsatier.base.exits import USAGE
-from dsatier.base.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dsatier import __version__
@@ -25,7 +26,6 @@ from dsatier.apply.lifecycle import NotNow
 from dsatier.apply.outcome import Outcome
 from dsatier.apply.records import told
 from dsatier.base.exits import BAD_PROFILE, FAILED, OK, RESULTS
-from dsatier.base.frozen import dataclass
 from dsatier.base.problem import Invalid
 from dsatier.control.listener import Listener, Order
 from dsatier.daemon import metrics, schedule

@@ -8,11 +8,11 @@ copied nothing. The host's name is no label, Prometheus adds ``instance``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from dsatier.apply.counters import Duration
 from dsatier.apply.lifecycle import STATES
 from dsatier.apply.records import UNKNOWN, Record, told
-from dsatier.base.frozen import dataclass
 from dsatier.facts.knobs import KNOBS
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import live

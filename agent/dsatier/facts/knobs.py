@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
-
-from dsatier.base.frozen import dataclass
 
 INT_MAX = 2147483647
 

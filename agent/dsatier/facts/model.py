@@ -7,10 +7,10 @@ argument, so that a fleet can be planned from captured facts without its hosts.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from dsatier.base.fields import STRICT
-from dsatier.base.frozen import dataclass
 
 Family = Literal["ours", "seed", "none", "unknown"]
 Iommu = Literal["off", "passthrough", "translated", "unknown"]

@@ -9,9 +9,9 @@ put again, to all of them. A question never gets an answer from what was not see
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
-from dsatier.base.frozen import replace
 from dsatier.facts.model import DsaDevice, Facts
 
 T = TypeVar("T")

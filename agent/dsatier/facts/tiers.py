@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from dsatier.base.fields import STRICT
-from dsatier.base.frozen import dataclass
 from dsatier.facts.model import Facts, NumaNode
 from dsatier.facts.readings import node
 

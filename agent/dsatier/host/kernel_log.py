@@ -11,9 +11,9 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
-from dsatier.base.frozen import dataclass
 from dsatier.host.port import LogTail
 
 KMSG = "/dev/kmsg"

@@ -9,9 +9,8 @@ absolute kernel paths (``/proc/sys/vm/limit_chans``); a back end maps them.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
-
-from dsatier.base.frozen import dataclass
 
 
 class HostError(Exception):

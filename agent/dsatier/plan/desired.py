@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dsatier.base.frozen import replace
+from dataclasses import replace
+
 from dsatier.facts.knobs import ENGINES, KnobName
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import effective_threads_broken

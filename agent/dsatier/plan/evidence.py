@@ -8,10 +8,10 @@ held, queues enabled, a kernel log with no complaint since the step began.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from dsatier.base.fields import STRICT, Tagged
-from dsatier.base.frozen import dataclass
 from dsatier.base.text import ranges
 from dsatier.facts.kernel_complaints import complaints
 from dsatier.facts.knobs import KnobName

@@ -8,8 +8,8 @@ request and at the host as it is at that moment. ``GUARDS`` is the whole list.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from dsatier.base.frozen import dataclass
 from dsatier.facts.knobs import KNOBS, SEED_BATCH_CHANS, SEED_SETTLE, KnobName
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import (

@@ -9,9 +9,9 @@ highest rung on which they can. The planner only walks these tables.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
-from dsatier.base.frozen import dataclass
 from dsatier.facts.knobs import KnobName
 
 

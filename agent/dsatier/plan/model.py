@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from dsatier.base.fields import STRICT
-from dsatier.base.frozen import dataclass
 from dsatier.facts.knobs import KnobName
 from dsatier.facts.model import Swap
 from dsatier.facts.tiers import USUAL, Tiers

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from dsatier.base.fields import STRICT
-from dsatier.base.frozen import dataclass, replace
 from dsatier.facts.knobs import KNOBS, KnobName
 from dsatier.facts.model import DsaDevice, Facts, Swap
 from dsatier.facts.readings import live

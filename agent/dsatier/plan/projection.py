@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 
-from dsatier.base.frozen import replace
 from dsatier.facts.model import Channel, DsaDevice, Facts, WorkQueue
 from dsatier.facts.readings import free, held, live
 from dsatier.facts.tiers import Tiers

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from dsatier.base.frozen import replace
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import migration_quiet
 from dsatier.plan.interlock import GUARDS, Circumstances, Guard, Refusal, refusals

@@ -7,10 +7,10 @@ carries requests out, the interlock judges them, the projection foretells them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from dsatier.base.fields import STRICT, Tagged
-from dsatier.base.frozen import dataclass
 from dsatier.facts.knobs import KnobName
 from dsatier.facts.model import Swap
 from dsatier.queues.config import DeviceConfig

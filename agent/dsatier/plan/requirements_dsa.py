@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from dsatier.base.frozen import replace
 from dsatier.facts.knobs import SEED_BATCH_CHANS, KnobName
 from dsatier.facts.model import DsaDevice, Facts
 from dsatier.facts.readings import (

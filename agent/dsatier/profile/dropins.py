@@ -9,9 +9,9 @@ ordered by name, whatever its folder.
 from __future__ import annotations
 
 import posixpath
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dsatier.base.frozen import dataclass
 from dsatier.base.problem import Invalid, Problem
 from dsatier.host.port import Host, HostError, Missing
 

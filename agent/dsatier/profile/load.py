@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from dsatier.base.frozen import asdict, dataclass
 from dsatier.base.problem import Invalid, Problem, dotted
 from dsatier.facts.model import Facts
 from dsatier.profile import rules, schema, yaml

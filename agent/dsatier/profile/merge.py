@@ -8,9 +8,8 @@ a file or in short) replaces the earlier one: forms must not mix.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
-
-from dsatier.base.frozen import dataclass
 
 Path = tuple[str | int, ...]
 

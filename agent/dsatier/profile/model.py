@@ -10,10 +10,10 @@ agent does not touch.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from dsatier.base.fields import STRICT, Interval, Len, Tagged
-from dsatier.base.frozen import dataclass
 
 Node = Annotated[int, Interval(ge=0, le=1023)]
 Seconds = Annotated[float, Interval(ge=0.1, le=86400)]

@@ -12,9 +12,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any
 
-from dsatier.base.frozen import asdict
 from dsatier.base.problem import Invalid, Problem, show
 from dsatier.base.text import natural
 from dsatier.queues.config import DRIVERS, DeviceConfig, EngineConfig, GroupConfig, QueueConfig

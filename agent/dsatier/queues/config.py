@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from dsatier.base.fields import STRICT, Interval, Len
-from dsatier.base.frozen import dataclass, replace
 from dsatier.facts.model import DsaDevice, WorkQueue
 
 DRIVER = "dmaengine"

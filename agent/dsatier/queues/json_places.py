@@ -8,10 +8,10 @@ duplicate keys, NaN and Infinity; this one takes strict JSON alone and is bounde
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from json.decoder import JSONDecodeError
 from json.decoder import scanstring as _scanstring  # type: ignore[attr-defined]
 
-from dsatier.base.frozen import dataclass
 from dsatier.base.problem import Invalid, Problem
 
 DEEPEST = 16

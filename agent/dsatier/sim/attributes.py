@@ -8,10 +8,10 @@ kernel's driver is older and lacks some attributes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from errno import EINVAL, ENXIO, EOPNOTSUPP, EPERM
 from typing import TYPE_CHECKING, Any
 
-from dsatier.base.frozen import dataclass
 from dsatier.sim import copying
 from dsatier.sim.idxd import set_device
 from dsatier.sim.parse import Refused, kstrtobool, kstrtol, kstrtoul, word

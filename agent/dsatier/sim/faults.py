@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from annotated_types import Ge
 
 from dsatier.base.fields import STRICT, Tagged
-from dsatier.base.frozen import dataclass
 
 After = Annotated[float, Ge(0)]
 Times = Annotated[int, Ge(0)]

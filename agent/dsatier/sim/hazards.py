@@ -9,9 +9,9 @@ a queue taken away) is recorded where it happens, in ``copying``, ``sysctl``, ``
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dsatier.base.frozen import dataclass
 from dsatier.sim import copying
 from dsatier.sim.state import GONE
 

@@ -7,10 +7,10 @@ Everything in it is immutable but a few flat dicts and lists, so a copy is shall
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from functools import cache
 from typing import Any, NamedTuple, get_type_hints
 
-from dsatier.base.frozen import asdict
 from dsatier.sim.faults import Fault
 from dsatier.sim.spec import mistakes
 

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from errno import EBUSY, EINVAL
 from typing import TYPE_CHECKING
 
-from dsatier.base.frozen import dataclass
 from dsatier.sim import copying, memory
 from dsatier.sim.parse import INT_MAX, UINT_MAX, Refused, dointvec, douintvec, kstrtobool
 
