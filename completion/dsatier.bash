@@ -14,7 +14,7 @@ _dsatier() {
         if [[ -n $skip ]]; then skip=; continue; fi
         [[ $word == -- ]] && rest=1
         case $word in
-            -p|--profile|--facts|--root|--host|--sim-state|--plan|--since|--log-level|--timeout) skip=1 ;;
+            --as|-p|--profile|--facts|--root|--host|--sim-state|--plan|--since|--log-level|--timeout) skip=1 ;;
             -*) ;;
             *) [[ -z $command ]] && command=$word ;;
         esac
@@ -22,7 +22,7 @@ _dsatier() {
     local options= takes=
     case $command in
         "") options="--help --version"; takes="words:check plan apply reconcile verify status history daemon reload wait nudge simulate rollback release clear facts doctor explain cat-config measure demo" ;;
-        check) options="--json -h --help"; takes=files ;;
+        check) options="--as --json -h --help"; takes=files ;;
         plan) options="-p --profile --facts --json --detailed-exitcode --root --host --sim-state -h --help" ;;
         apply) options="-p --profile --plan --json -q --quiet --root --host --sim-state -h --help" ;;
         reconcile) options="-p --profile --json -q --quiet --root --host --sim-state -h --help" ;;
@@ -53,6 +53,7 @@ _dsatier() {
         cur=${cur#*=}
     fi
     case $prev in
+        --as) takes=files options= ;;
         -p|--profile) takes=files options= ;;
         --facts) takes=files options= ;;
         --root) takes=folders options= ;;

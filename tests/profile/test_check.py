@@ -203,7 +203,7 @@ def test_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("gone", "no such file or directory"), ("", "is a directory")]
+    ("name", "reason"), [("gone", "no such file or directory"), ("a" * 300, "file name too long")]
 )
 def test_unreadable_is_a_bad_profile(
     name: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

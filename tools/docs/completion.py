@@ -122,6 +122,7 @@ _WORDS = {
 }
 _TAKES = {
     "FILE": "files",
+    "PATH": "files",
     "DIR": "folders",
     "sim:FILE": "hosts",
     "CMD": "commands",
@@ -129,6 +130,7 @@ _TAKES = {
 }
 _ZSH_TAKES = {
     "FILE": "_files",
+    "PATH": "_files",
     "DIR": "_files -/",
     "sim:FILE": "_dsatier_hosts",
     "CMD": "_normal",

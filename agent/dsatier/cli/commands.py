@@ -328,7 +328,9 @@ def _chronicled(driver: Driver) -> Iterator[None]:
 def _check(options: Namespace) -> int:
     from dsatier.profile.check import check_main
 
-    return check_main([*(["--json"] if options.json else []), "--", *options.files]) or OK
+    words = [f"--as={instead}" for instead in [getattr(options, "as")] if instead is not None]
+    words += ["--json"] if options.json else []
+    return check_main([*words, "--", *options.files]) or OK
 
 
 def _plan(options: Namespace) -> int:

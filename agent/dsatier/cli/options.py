@@ -74,13 +74,24 @@ COMMANDS: tuple[Command, ...] = (
         "check",
         "tell whether profiles are valid",
         "Reads any files, or - for standard input, and prints everything that is wrong with "
-        "each, as file:line:column: field: expected, found. Looks at no host. Made for "
-        "configuration managers: `validate: dsatier check %s`.",
+        "each, as file:line:column: field: expected, found. Looks at no host. Of a folder, the "
+        "files that would count in /etc/dsatier.d are checked with their merge: all without "
+        "`match`, and with them those of each `match`. Made for configuration managers: "
+        "`validate: dsatier check --as /etc/dsatier.d/50-dsa.yaml %s`.",
         (
-            Option(("files",), "a profile, or -", "FILE", None, "+"),
+            Option(("files",), "a profile, -, or a folder of drop-ins", "FILE", None, "+"),
+            Option(
+                ("--as",),
+                "check the one FILE as it would be at PATH, among the other drop-ins there; what "
+                "is wrong without it, too, is not told",
+                "PATH",
+            ),
             JSON,
         ),
-        (("dsatier check /etc/dsatier.d/50-dsa.yaml", "exit code 0 when valid, 65 when not"),),
+        (
+            ("dsatier check /etc/dsatier.d/50-dsa.yaml", "exit code 0 when valid, 65 when not"),
+            ("dsatier check /etc/dsatier.d", "the drop-ins, and what they make together"),
+        ),
         needs_host=False,
     ),
     Command(

@@ -58,16 +58,28 @@ def _without(data: Any, paths: list[tuple[str | int, ...]]) -> Any:
     return kept
 
 
-def check_file(file: str) -> list[Problem]:
-    """Return everything that is wrong with a file, ``-`` for standard input."""
+def check_path(file: str, instead: str | None = None) -> list[tuple[str, list[Problem]]]:
+    """Return everything that is wrong with a file, ``-`` for standard input, or a folder's files.
+
+    ``instead`` is the path of a drop-in that the file is to replace, or to become.
+    """
+    if instead is None and os.path.isdir(file):
+        from dsatier.profile.folder import check_folder  # it loads much
+
+        return check_folder(file)
     try:
         source = given.read(file, yaml.MAX_BYTES)
     except Invalid as invalid:
-        return list(invalid.problems)
+        return [(file, list(invalid.problems))]
     if not source.strip() and os.path.isfile(file):
         print(f"{show(file)}: empty: as a drop-in it disables its name", file=sys.stderr)
-        return []
-    return check_text(source, "<stdin>" if file == "-" else file)
+        return [(file, [])]
+    shown = "<stdin>" if file == "-" else file
+    if instead is None:
+        return [(file, check_text(source, shown))]
+    from dsatier.profile.folder import check_as
+
+    return check_as(shown, source, instead)
 
 
 def check_main(argv: list[str]) -> int | None:
@@ -79,6 +91,7 @@ def check_main(argv: list[str]) -> int | None:
     """
     files: list[str] = []
     as_json = False
+    instead: str | None = None
     rest = iter(argv)
     for word in rest:
         if word == "--":
@@ -87,13 +100,17 @@ def check_main(argv: list[str]) -> int | None:
             return None
         elif word == "--json":
             as_json = True
+        elif word == "--as" or word.startswith("--as="):
+            instead = word.partition("=")[2] or next(rest, "")
         elif word.startswith("-") and word != "-":
             return _usage(f"unknown option {word}")
         else:
             files.append(word)
     if not files:
         return _usage("expected a file, or - for standard input, found none")
-    checked = [(file, check_file(file)) for file in files]
+    if instead == "" or (instead is not None and len(files) > 1):
+        return _usage("expected --as PATH and one file")
+    checked = [one for file in files for one in check_path(file, instead)]
     for _, problems in checked:
         for problem in problems:
             print(problem, file=sys.stderr)
@@ -104,7 +121,7 @@ def check_main(argv: list[str]) -> int | None:
 
 def _usage(message: str) -> int:
     print(f"dsatier check: {message}", file=sys.stderr)
-    print("usage: dsatier check [--json] FILE...", file=sys.stderr)
+    print("usage: dsatier check [--json] [--as PATH] FILE...", file=sys.stderr)
     return USAGE
 
 
