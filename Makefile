@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-system test-long vm lab bench mutation docs deb rpm kernel wheel lock clean
+.PHONY: help run test test-system test-long fuzz vm lab bench mutation docs deb rpm kernel wheel lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -36,6 +36,7 @@ test-system: $(STAMP) ## (root) containers, packages, guests with emulated DSA d
 
 test-long: $(STAMP) ## (root) hours of faults, drift and hostile guests, on kernels that look for their own errors
 	$(BIN)/python -m tests.soak --minutes 60 --report soak-report
+	$(MAKE) fuzz MINUTES=30
 	emulator=$$(emulator/build --sanitize) && $(BIN)/python -m tests.emulator.fuzz \
 	  "$$emulator" --minutes 40 --seed $$RANDOM --findings fuzz-findings && \
 	  $(BIN)/python -m tests.emulator.fuzz "$$emulator" --guest --minutes 20 --seed $$RANDOM
@@ -49,6 +50,9 @@ test-long: $(STAMP) ## (root) hours of faults, drift and hostile guests, on kern
 	kernel-src/scripts/series build build/linux $(abspath $(BIN))/python -m tests.kernel.boots
 	$(BIN)/python -m tests.kernel.cost
 	$(BIN)/python -m tests.kernel.suites --report suites-report
+
+fuzz: $(STAMP) ## spoilt files and orders for MINUTES (1); what is found is kept in fuzz-findings/
+	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),1) --seed $(or $(SEED),$$RANDOM)
 
 vm: $(STAMP) ## (root) a shell in a guest with two tiers and eight emulated DSA devices
 	@$(BIN)/python -m vm
