@@ -246,7 +246,7 @@ def test_only_its_owner_may_connect(listener: Listener, where: str) -> None:
     [
         (["reload"], "dsatier: reload: only root may give orders to the daemon\n"),
         (["nudge"], "dsatier: nudge: only root may give orders to the daemon\n"),
-        (["clear"], "Permission denied"),
+        (["clear"], "dsatier: clear: only root may give orders to the daemon\n"),
         (
             ["history"],
             "dsatier: /var/lib/dsatier/history: cannot be read: permission denied (EACCES)\n",

@@ -401,7 +401,7 @@ def test_the_command_runs_by_itself(unpacked: Path, hostile: dict[str, Any]) -> 
     assert "" == made(command, "check", profile, **hostile)
     plan = made(command, "plan", "--json", "-p", profile, "--host", "sim:dsa8", **hostile)
     assert len(json.loads(plan)["steps"]) > 10
-    assert NOT_RUNNING == ran(command, "status", "--root", "/nowhere", **hostile).returncode
+    assert NOT_RUNNING == ran(command, "status", "--root", ".", **hostile).returncode
     wrong = ran(command, "check", "-", input="version: 2\n", **hostile)
     assert BAD_PROFILE == wrong.returncode
     assert "<stdin>:1:10: version" in wrong.stderr
@@ -552,7 +552,7 @@ def test_the_wheel_runs_in_an_environment_of_its_own(tree: Path, tmp_path: Path)
     assert "" == made(command, "check", profile, **how)
     plan = made(command, "plan", "--json", "-p", profile, "--host", "sim:dsa8", **how)
     assert len(json.loads(plan)["steps"]) > 10
-    assert NOT_RUNNING == ran(command, "status", "--root", "/nowhere", **how).returncode
+    assert NOT_RUNNING == ran(command, "status", "--root", ".", **how).returncode
 
 
 # -- the life of the .deb -------------------------------------------------------------
