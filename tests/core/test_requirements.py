@@ -280,6 +280,13 @@ def _rows() -> tuple[Row, ...]:
             dsa(*usual),
             "not installed",
         ),
+        row(
+            "accel-config-there",
+            replace(OURS, accel_config="3.5.3"),
+            dsa(*(each_queue(c, prs_disable=True) for c in usual)),
+            replace(OURS, accel_config="4.1.6"),
+            "3.5.3, which ignores them",
+        ),
         row("queues-enough", OURS, dsa(), QUEUED["ours"], "dsa0 is disabled"),
         row("queues-enough", OURS, dsa(*usual[:4]), dsa(*usual[:4], limit_chans=4), "4"),
         row(

@@ -26,6 +26,7 @@ from dsatier.queues.config import (
     differences,
     excess,
     for_driver,
+    recent,
 )
 from dsatier.queues.json_places import Value
 from dsatier.queues.json_places import parse as parse_json
@@ -223,11 +224,14 @@ def configs(draw: st.DrawFn) -> DeviceConfig:
         max_batch_size=draw(st.none() | st.integers(1, 1024)),
         max_transfer_size=draw(st.none() | st.integers(1, 1 << 31)),
         ats_disable=draw(st.sampled_from([None, True, False])),
+        prs_disable=draw(st.sampled_from([None, True, False])),
+        op_config=draw(st.sampled_from([None, "0", "00000001,003f03ff"])),
     )
     group = GroupConfig(f"group7.{draw(small)}", traffic_class_a=draw(st.integers(0, 7)))
     engine = EngineConfig(f"engine7.{draw(small)}", draw(small))
     limit = draw(st.none() | st.integers(0, 255))
-    return DeviceConfig("dsa7", (engine,), (queue,), (group,), limit)
+    log = draw(st.none() | st.integers(0, 65535))
+    return DeviceConfig("dsa7", (engine,), (queue,), (group,), limit, log)
 
 
 @given(configs())
@@ -255,6 +259,11 @@ def put(part: dict[str, Any], key: str, value: Any) -> None:
     part[key] = value
 
 
+def put_both(part: dict[str, Any]) -> dict[str, Any]:
+    part |= {"token_limit": 4, "read_buffer_limit": 4}
+    return part
+
+
 def reorder(part: dict[str, Any], *keys: str) -> None:
     old = dict(part)
     part.clear()
@@ -267,9 +276,13 @@ MISTAKES = {
         lambda c, d, g, q: put(q, "sise", 1),
         f"q.json:19:7: {QUEUE}.sise: unknown key, which accel-config ignores; did you mean size?",
     ),
-    "read-only": (
-        lambda c, d, g, q: put(q, "state", "enabled"),
-        f"q.json:19:7: {QUEUE}.state: cannot be set; accel-config ignores it: remove it",
+    "operations": (
+        lambda c, d, g, q: put(q, "op_config", "3f03ff,g"),
+        f"{QUEUE}.op_config: expected up to eight words of 32 bits in hexadecimal, with commas",
+    ),
+    "a key under both of its names": (
+        lambda c, d, g, q: reorder(put_both(d), "dev", "token_limit", "read_buffer_limit"),
+        "read_buffer_limit: expected read_buffer_limit once, found it again",
     ),
     "late": (
         lambda c, d, g, q: put(d, "read_buffer_limit", 4),
@@ -365,11 +378,50 @@ def test_all_mistakes_are_told_at_once() -> None:
     assert 3 == len(broken(change).splitlines())
 
 
-def test_deprecated_names_are_told_the_new_ones() -> None:
+def test_names_of_before_are_names_still() -> None:
     content = text(expand(shape(), DEVICES, driver_names=True))
     old = content.replace('"groups"', '"token_limit": 4,\n  "groups"')
-    with pytest.raises(Invalid, match="token_limit: deprecated; write read_buffer_limit"):
-        parse(old, "x")
+    assert parse(old, "x")[0].read_buffer_limit == 4
+
+
+def test_what_accel_config_lists_is_taken() -> None:
+    """Read-only members and attributes that the driver does not have (-2) are passed over."""
+    plain = expand(shape(), DEVICES, driver_names=True)
+    listed = json.loads(text(plain))
+    for device in listed:
+        groups = device.pop("groups")
+        device |= {"max_groups": 4, "version": "0x100", "state": "enabled", "clients": 1}
+        device |= {"max_batch_size": 1024, "max_transfer_size": 1 << 31, "groups": groups}
+        for queue in groups[0]["grouped_workqueues"]:
+            queue |= {"ats_disable": -2, "prs_disable": -2, "state": "enabled", "clients": 1}
+    assert parse(json.dumps(listed), "x") == plain
+
+
+@given(configs())
+def test_only_what_an_old_accel_config_ignores_needs_a_recent_one(config: DeviceConfig) -> None:
+    old = json.loads(text((config,)))[0]
+    keys = {*old, *old["groups"][0]} | {
+        key for group in old["groups"] for one in group.get("grouped_workqueues", ()) for key in one
+    }
+    assert set(recent(config)) == keys & {"event_log_size", "prs_disable", "op_config"}
+
+
+def test_what_accel_config_saves_is_carried() -> None:
+    """Keys of a recent kernel come out of the file as they went in."""
+    saved = json.loads(text(expand(shape(2), DEVICES, driver_names=True)))
+    groups = saved[0].pop("groups")
+    groups[0] = {"dev": "group0.0", "desc_progress_limit": 1, "batch_progress_limit": 2} | groups[0]
+    queue = groups[0]["grouped_workqueues"][0]
+    queue |= {"prs_disable": 1, "ats_disable": 0, "op_config": "00000001,003f03ff"}
+    saved[0] |= {"event_log_size": 64, "groups": groups}
+    found = parse(json.dumps(saved), "x")
+    again = json.loads(text(found))[0]
+    assert again == saved[0]
+    assert recent(found[0]) == (
+        *("event_log_size", "desc_progress_limit", "batch_progress_limit"),
+        *("prs_disable", "op_config"),
+    )
+    assert recent(found[1]) == ()
 
 
 @pytest.mark.parametrize(

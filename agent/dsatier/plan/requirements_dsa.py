@@ -25,9 +25,11 @@ from dsatier.plan.model import Desired, Finding
 from dsatier.plan.outlook import changing_devices, frees_dsa, starts_dsa, wants_dsa
 from dsatier.plan.projection import project
 from dsatier.plan.requests import LoadDevice, StopDevice
-from dsatier.queues.config import QueueConfig, differences, excess
+from dsatier.queues.config import QueueConfig, differences, excess, recent
 
 ACCEL_CONFIG_AT_LEAST = (3, 5)
+ACCEL_CONFIG_SETS_ALL = (4, 1)
+"""The first that sets every key of ``queues.config.recent``."""
 
 
 def devices_there(facts: Facts, desired: Desired) -> Iterator[Finding]:
@@ -139,6 +141,19 @@ def accel_config_there(facts: Facts, desired: Desired) -> Iterator[Finding]:
             facts.accel_config or "not installed",
             "apt install accel-config",
         )
+    elif version < ACCEL_CONFIG_SETS_ALL:
+        changing = {device.id for device in changing_devices(facts, desired)}
+        coming = [config for config in desired.queues if config.id in changing]
+        asked = {key for config in coming for key in recent(config)}
+        if asked:
+            yield Finding(
+                "blocker",
+                "accel-config-there",
+                "accel-config",
+                f"version 4.1 or newer for {', '.join(sorted(asked))}",
+                f"{facts.accel_config}, which ignores them",
+                "install a newer accel-config, or remove these keys from the file",
+            )
 
 
 def queues_enough(facts: Facts, desired: Desired) -> Iterator[Finding]:

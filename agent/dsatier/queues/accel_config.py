@@ -41,6 +41,8 @@ def _device_json(config: DeviceConfig) -> dict[str, Any]:
     device: dict[str, Any] = {"dev": config.id}
     if config.read_buffer_limit is not None:
         device["read_buffer_limit"] = config.read_buffer_limit
+    if config.event_log_size is not None:
+        device["event_log_size"] = config.event_log_size
     device["groups"] = [_group_json(config, name, settings.get(name)) for name in groups]
     return device
 
@@ -66,6 +68,7 @@ def _group_json(config: DeviceConfig, name: str, settings: GroupConfig | None) -
 def _queue_json(queue: QueueConfig) -> dict[str, Any]:
     blocking = None if queue.block_on_fault is None else int(queue.block_on_fault)
     ats = None if queue.ats_disable is None else int(queue.ats_disable)
+    prs = None if queue.prs_disable is None else int(queue.prs_disable)
     return _named(
         {
             "dev": queue.id,
@@ -80,7 +83,9 @@ def _queue_json(queue: QueueConfig) -> dict[str, Any]:
             "driver_name": queue.driver_name,
             "name": queue.name,
             "threshold": queue.threshold,
+            "prs_disable": prs,
             "ats_disable": ats,
+            "op_config": queue.op_config,
         }
     )
 
@@ -108,13 +113,22 @@ def parse(text: str, path: str) -> tuple[DeviceConfig, ...]:
 _Path = tuple[str | int, ...]
 _Check = Callable[["_FileReader", Value, _Path], Any]
 
-_READ_ONLY = frozenset(
-    {
-        *("max_groups", "max_work_queues", "max_engines", "work_queue_size", "numa_node"),
-        *("errors", "op_cap", "gen_cap", "version", "state", "max_read_buffers", "ims_size"),
-        *("configurable", "pasid_enabled", "cdev_major", "clients", "cdev_minor", "cmd_status"),
-    }
-)
+_READ_ONLY = {
+    "device": frozenset(
+        {
+            *("max_groups", "max_work_queues", "max_engines", "work_queue_size", "numa_node"),
+            *("errors", "op_cap", "gen_cap", "version", "state", "max_read_buffers", "ims_size"),
+            *("max_tokens", "max_batch_size", "max_transfer_size", "configurable"),
+            *("pasid_enabled", "cdev_major", "clients", "cmd_status", "iaa_cap"),
+        }
+    ),
+    "group": frozenset(),
+    "engine": frozenset(),
+    "work queue": frozenset({"cdev_minor", "clients", "occupancy", "state", "errors"}),
+}
+"""What `accel-config list` shows of each object and nobody can set: passed over, as it does."""
+_NONE = -2
+"""What accel-config saves for an attribute that the driver does not have (-ENOENT)."""
 _RENAMED = {
     "token_limit": "read_buffer_limit",
     "tokens_reserved": "read_buffers_reserved",
@@ -138,6 +152,10 @@ def _flag(reader: _FileReader, value: Value, path: _Path) -> Any:
     return reader.wrong(value, path, "0 or 1")
 
 
+def _flag_or_none(reader: _FileReader, value: Value, path: _Path) -> Any:
+    return None if value.data == _NONE else _flag(reader, value, path)
+
+
 def _one_of(*words: str) -> _Check:
     def check(reader: _FileReader, value: Value, path: _Path) -> Any:
         return value.data if value.data in words else reader.wrong(value, path, " or ".join(words))
@@ -149,6 +167,14 @@ def _word(reader: _FileReader, value: Value, path: _Path) -> Any:
     if value.kind == "string" and re.fullmatch(r"[!-~]{1,64}", str(value.data)):
         return value.data
     return reader.wrong(value, path, "1 to 64 printable ASCII characters without spaces")
+
+
+def _operations(reader: _FileReader, value: Value, path: _Path) -> Any:
+    if value.kind == "string" and re.fullmatch(
+        r"[0-9a-f]{1,8}(,[0-9a-f]{1,8}){0,7}", str(value.data)
+    ):
+        return value.data
+    return reader.wrong(value, path, "up to eight words of 32 bits in hexadecimal, with commas")
 
 
 def _id(pattern: str, example: str) -> _Check:
@@ -169,6 +195,7 @@ def _list(reader: _FileReader, value: Value, path: _Path) -> Any:
 _DEVICE: dict[str, _Check] = {
     "dev": _id(r"dsa\d{1,4}", "dsa0"),
     "read_buffer_limit": _whole(0, 255),
+    "event_log_size": _whole(0, 65535),
     "groups": _list,
 }
 _GROUP: dict[str, _Check] = {
@@ -178,6 +205,8 @@ _GROUP: dict[str, _Check] = {
     "read_buffers_allowed": _whole(0, 255),
     "traffic_class_a": _whole(0, 7),
     "traffic_class_b": _whole(0, 7),
+    "desc_progress_limit": _whole(0, 3),
+    "batch_progress_limit": _whole(0, 3),
     "grouped_workqueues": _list,
     "grouped_engines": _list,
 }
@@ -198,7 +227,9 @@ _QUEUE: dict[str, _Check] = {
     "max_batch_size": _whole(1, 1 << 16),
     "max_transfer_size": _whole(1, 1 << 40),
     "threshold": _whole(0, 1024),
-    "ats_disable": _flag,
+    "prs_disable": _flag_or_none,
+    "ats_disable": _flag_or_none,
+    "op_config": _operations,
 }
 _QUEUE_NEEDS = ("mode", "size", "group_id", "type", "name")
 _AFTER = (("name", "type"), ("threshold", "mode"), ("threshold", "size"))
@@ -221,7 +252,9 @@ class _FileReader:
         place = (self.file, value.line, value.column, path)
         self.problems.append(Problem(*place, "", "", wording=wording))
 
-    def object(self, value: Value, path: _Path, keys: dict[str, _Check]) -> dict[str, Any] | None:
+    def object(
+        self, value: Value, path: _Path, keys: dict[str, _Check], kind: str
+    ) -> dict[str, Any] | None:
         """Return the members of an object that are right, None where it is no object."""
         if value.kind != "object":
             self.wrong(value, path, "an object")
@@ -233,13 +266,18 @@ class _FileReader:
         found: dict[str, Any] = {}
         nested = ""
         for member in members:
+            if member.key in _READ_ONLY[kind]:
+                continue
             place = (*path, member.key)
             if member.value.kind == "array":
                 nested = member.key
             elif nested:
                 self.say(member, place, f"expected it before {nested}; accel-config reads in order")
-            if member.key in keys:
-                found[member.key] = keys[member.key](self, member.value, place)
+            key = _RENAMED.get(member.key, member.key)
+            if key in found:
+                self.say(member, place, f"expected {key} once, found it again")
+            elif key in keys:
+                found[key] = keys[key](self, member.value, place)
             else:
                 self.say(member, place, _unknown(member.key, keys))
         if "dev" not in found:
@@ -265,7 +303,7 @@ class _FileReader:
         return tuple(configs)
 
     def device(self, value: Value, path: _Path) -> DeviceConfig | None:
-        parts = self.object(value, path, _DEVICE)
+        parts = self.object(value, path, _DEVICE, "device")
         if parts is None or "dev" not in parts:
             return None
         before = len(self.problems)
@@ -275,7 +313,7 @@ class _FileReader:
         engines: list[EngineConfig] = []
         seen: set[str] = set()
         for place, item in self.each(parts, "groups", path):
-            group = self.object(item, place, _GROUP)
+            group = self.object(item, place, _GROUP, "group")
             if group is None or not self.belongs(group, item, place, number, seen):
                 continue
             own = group["dev"].partition(".")[2]
@@ -283,7 +321,7 @@ class _FileReader:
                 queue = self.queue(entry, spot, number, int(own), seen)
                 queues += [queue] if queue else []
             for spot, entry in self.each(group, "grouped_engines", place):
-                engine = self.object(entry, spot, _ENGINE)
+                engine = self.object(entry, spot, _ENGINE, "engine")
                 if engine and self.belongs(engine, entry, spot, number, seen):
                     self.same_group(engine, entry, spot, int(own))
                     engines.append(EngineConfig(engine["dev"], int(own)))
@@ -296,8 +334,11 @@ class _FileReader:
             if whole and not parts_found:
                 wording = f"expected {what}; a device without one cannot be enabled"
                 self.say(value, path, wording)
-        limit = parts.get("read_buffer_limit")
-        return DeviceConfig(parts["dev"], tuple(engines), tuple(queues), tuple(groups), limit)
+        return DeviceConfig(
+            *(parts["dev"], tuple(engines), tuple(queues), tuple(groups)),
+            read_buffer_limit=parts.get("read_buffer_limit"),
+            event_log_size=parts.get("event_log_size"),
+        )
 
     def belongs(
         self, parts: dict[str, Any], value: Value, path: _Path, number: str, seen: set[str]
@@ -328,7 +369,7 @@ class _FileReader:
         self, value: Value, path: _Path, number: str, group: int, seen: set[str]
     ) -> QueueConfig | None:
         before = len(self.problems)
-        parts = self.object(value, path, _QUEUE)
+        parts = self.object(value, path, _QUEUE, "work queue")
         if parts is None or not self.belongs(parts, value, path, number, seen):
             return None
         order = [member.key for member in value.data]  # type: ignore[union-attr]
@@ -373,10 +414,6 @@ def _shown(value: Value) -> str:
 
 
 def _unknown(key: str, keys: dict[str, _Check]) -> str:
-    if key in _RENAMED and _RENAMED[key] in keys:
-        return f"deprecated; write {_RENAMED[key]}"
-    if key in _READ_ONLY:
-        return "cannot be set; accel-config ignores it: remove it"
     from difflib import get_close_matches  # few files have a wrong key
 
     near = get_close_matches(key, keys, 1)

@@ -44,6 +44,9 @@ class QueueConfig:
     max_transfer_size: Annotated[int, Interval(ge=1, le=1 << 40)] | None = None
     """Bytes."""
     ats_disable: bool | None = None
+    prs_disable: bool | None = None
+    op_config: Annotated[str, Len(1, 128)] | None = None
+    """A mask of operations, as words of 32 bits in hexadecimal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,8 @@ class GroupConfig:
     read_buffers_allowed: Small | None = None
     traffic_class_a: Annotated[int, Interval(ge=0, le=7)] | None = None
     traffic_class_b: Annotated[int, Interval(ge=0, le=7)] | None = None
+    desc_progress_limit: Annotated[int, Interval(ge=0, le=3)] | None = None
+    batch_progress_limit: Annotated[int, Interval(ge=0, le=3)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,26 @@ class DeviceConfig:
     groups: tuple[GroupConfig, ...] = ()
     """The groups that have settings of their own."""
     read_buffer_limit: Small | None = None
+    event_log_size: Annotated[int, Interval(ge=0, le=65535)] | None = None
+    """Entries. 0 is what accel-config saves of a device without a log."""
+
+
+def recent(config: DeviceConfig) -> tuple[str, ...]:
+    """Return the keys of ``config`` that an accel-config before 4.1 would ignore."""
+    queues = [
+        key
+        for queue in config.queues
+        for key in ("prs_disable", "op_config")
+        if getattr(queue, key) is not None
+    ]
+    groups = [
+        key
+        for group in config.groups
+        for key in ("desc_progress_limit", "batch_progress_limit")
+        if getattr(group, key) is not None
+    ]
+    log = [] if config.event_log_size is None else ["event_log_size"]
+    return tuple(dict.fromkeys((*log, *groups, *queues)))
 
 
 def for_driver(configs: tuple[DeviceConfig, ...], driver_names: bool) -> tuple[DeviceConfig, ...]:
