@@ -302,3 +302,39 @@ def test_resolve_names_a_tree_file_as_a_command_finds_it(host: FileHost, root: P
     host.keep("/run/dsatier/queues.json", "[]\n")
     assert str(root / "run/dsatier/queues.json") == host.resolve("/run/dsatier/queues.json")
     assert "/sys/bus" == host.resolve("/sys/bus")
+
+
+# -- whose files they are ----------------------------------------------------------
+
+MODES = {
+    0o600: "",
+    0o644: "",
+    0o664: "group",
+    0o646: "everybody may write it",
+    0o666: "everybody may write it",
+}
+
+
+@pytest.mark.parametrize("mode", MODES, ids=oct)
+def test_who_else_may_write_is_seen(host: FileHost, root: Path, mode: int) -> None:
+    file = root / "var/file"
+    file.touch()
+    if os.geteuid() == 0:
+        os.chown(file, -1, 4242)
+    file.chmod(mode)
+    expected = MODES[mode]
+    if expected == "group":  # a user's own group may be anybody's business but root's
+        expected = "group 4242 may write it" if os.geteuid() == 0 else ""
+    assert host.others("/var/file") == expected
+    (root / "var/link").symlink_to("/var/file")
+    assert host.others("/var/link") == expected
+    assert host.others("/var/absent") == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
+def test_a_file_or_folder_of_another_user_is_seen(host: FileHost, root: Path) -> None:
+    os.chown(root / "var", 1000, 1000)
+    assert host.others("/var") == "user 1000 owns it"
+    os.chown(root / "var", 0, 0)
+    (root / "var").chmod(0o775)
+    assert host.others("/var") == "", "root's group is root's"

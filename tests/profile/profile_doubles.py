@@ -18,6 +18,7 @@ class FilesInMemory:
         self.files = files
         self.links = links or {}
         self.broken = broken
+        self.written_by: dict[str, str] = {}
 
     def entries(self, path: str) -> tuple[str, ...]:
         names = (*self.files, *self.links, *([self.broken] if self.broken else []))
@@ -30,6 +31,9 @@ class FilesInMemory:
         if target not in self.files:
             raise Missing(target, "no such file")
         return self.files[target]
+
+    def others(self, path: str) -> str:
+        return self.written_by.get(path, "")
 
     def link(self, path: str) -> str | None:
         return self.links.get(path)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from profile_doubles import FilesInMemory
 
 from dsatier.base.problem import Invalid
-from dsatier.profile.dropins import FOLDERS, Source, Unused, counts, find
+from dsatier.host.port import Rejected
+from dsatier.profile.dropins import FOLDERS, Source, Unused, counts, find, read_named
 
 LOW, MIDDLE, HIGH = FOLDERS
 
@@ -112,3 +113,30 @@ def test_each_name_counts_once_and_nothing_is_lost(tree: dict[tuple[str, str], s
     assert tuple(expected) == result.sources
     told = [one.path for one in (*result.sources, *result.masked)]
     assert sorted(told) == sorted(f"{f}/{name}" for f, name in tree if name.endswith(".yaml"))
+
+
+@pytest.mark.parametrize("path", ["/etc/dsatier.d", "/etc/dsatier.d/10.yaml"])
+def test_what_others_may_write_is_not_taken(path: str) -> None:
+    host: Any = FilesInMemory({"/etc/dsatier.d/10.yaml": "version: 1\n"})
+    assert len(find(host).sources) == 1
+    host.written_by[path] = "user 1000 owns it"
+    with pytest.raises(Invalid) as raised:
+        find(host)
+    assert str(raised.value) == (
+        f"{path}: expected a file or folder that only root may write, found user 1000 owns it;"
+        " chown root, and chmod go-w"
+    )
+
+
+def test_a_folder_without_drop_ins_may_be_anybodys() -> None:
+    host: Any = FilesInMemory({"/etc/dsatier.d/README": ""})
+    host.written_by["/etc/dsatier.d"] = "everybody may write it"
+    assert find(host).sources == ()
+
+
+def test_a_file_that_a_profile_names_is_judged_alike() -> None:
+    host: Any = FilesInMemory({"/etc/queues.json": "[]"})
+    assert read_named(host, "/etc/queues.json") == "[]"
+    host.written_by["/etc/queues.json"] = "everybody may write it"
+    with pytest.raises(Rejected, match="everybody may write it; chown root"):
+        read_named(host, "/etc/queues.json")

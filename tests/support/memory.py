@@ -36,6 +36,9 @@ class TextHost:
         every = (*self.files, *self.links)
         return tuple(sorted({p[len(below) :].split("/")[0] for p in every if p.startswith(below)}))
 
+    def others(self, path: str) -> str:
+        return ""
+
     def link(self, path: str) -> str | None:
         return self.links.get(path)
 

@@ -149,10 +149,12 @@ def queue_file_of(intent: Intent, host: Host) -> str | None:
 
 def _queue_file(profile: Profile | None, host: Host) -> str | None:
     """Return the text of the queue file that a profile names."""
+    from dsatier.profile.dropins import read_named
+
     engine = profile.engine if profile else None
     if not isinstance(engine, DsaEngine) or not isinstance(engine.work_queues, QueueFile):
         return None
     try:
-        return host.read(engine.work_queues.file)
+        return read_named(host, engine.work_queues.file)
     except HostError:
         return None  # told when the target is made

@@ -14,6 +14,7 @@ import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dsatier import __version__
@@ -52,7 +53,7 @@ from dsatier.host.port import Host, HostDown, HostError, Locked, Missing
 from dsatier.plan.model import Plan
 from dsatier.plan.rehearsal import prepare
 from dsatier.profile import schema
-from dsatier.profile.dropins import find
+from dsatier.profile.dropins import find, read_named
 from dsatier.profile.load import Loaded, from_texts, load
 from dsatier.profile.yaml import MAX_BYTES
 
@@ -283,7 +284,10 @@ def _driving(options: Namespace) -> Iterator[tuple[Driver, Target]]:
             progress=_progress(options),
         )
         with _interruptible(driver), _chronicled(driver):
-            yield driver, target(host.read, loaded, facts, driver.journal.originals())
+            yield (
+                driver,
+                target(partial(read_named, host), loaded, facts, driver.journal.originals()),
+            )
 
 
 @contextmanager
@@ -344,7 +348,7 @@ def _plan(options: Namespace) -> int:
             facts = Observer(host).look()
             loaded = _applying(options, host, facts, none)
             driver = Driver(host)
-            wanted = target(host.read, loaded, facts, driver.journal.originals())
+            wanted = target(partial(read_named, host), loaded, facts, driver.journal.originals())
             plan = driver.plan_for(wanted, driver.journal.record())
     _print(options, plan, render.plan)
     if plan.verdict != "ready":
@@ -383,7 +387,7 @@ def _verify(options: Namespace) -> int:
         facts = Observer(host).look()
         loaded = _applying(options, host, facts, NO_PROFILE)
         driver = Driver(host)
-        wanted = target(host.read, loaded, facts, driver.journal.originals())
+        wanted = target(partial(read_named, host), loaded, facts, driver.journal.originals())
         outcome = driver.reconcile(wanted, act=False, facts=facts)
         record = driver.journal.record()
     plan = _full_plan(facts, wanted)  # a latch excuses nothing
@@ -494,7 +498,7 @@ def _doctor(options: Namespace) -> int:
             facts = Observer(host).look()
             loaded = _applying(options, host, facts, NO_PROFILE)
             before = Journal(host).originals()
-            plan = _full_plan(facts, target(host.read, loaded, facts, before))
+            plan = _full_plan(facts, target(partial(read_named, host), loaded, facts, before))
     if options.json:
         findings = [schema.dump(finding) for finding in plan.findings]
         _json({"schema_version": 1, "reachable": plan.verdict == "ready", "findings": findings})

@@ -144,6 +144,10 @@ class FileHost:
                 return None
             raise _host_error(path, error, "cannot be read as a link") from error
 
+    def others(self, path: str) -> str:
+        """Say who else may write a file or directory; "" for nobody."""
+        return self._tree.others(path)
+
     # changing
 
     def write(self, path: str, text: str, deadline: float) -> None:

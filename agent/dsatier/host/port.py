@@ -94,6 +94,12 @@ class Host(Protocol):
     def link(self, path: str) -> str | None:
         """Return the target of a symbolic link as it is written, or None."""
 
+    def others(self, path: str) -> str:
+        """Say who else may write a file or directory than root and the user of this process.
+
+        "" for nobody, and where it is not there.
+        """
+
     def write(self, path: str, text: str, deadline: float) -> None:
         """Write ``text`` to an existing kernel file in one write() call.
 

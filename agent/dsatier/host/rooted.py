@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -63,6 +64,27 @@ class Tree:
             return os.readlink(path)
         with self.parent(path, follow=False) as (directory, name):
             return os.readlink(name, dir_fd=directory)
+
+    def others(self, path: str) -> str:
+        """Say who else may write a file or directory than root and this process's user.
+
+        "" for nobody, and where it cannot be looked at. A group counts but root's.
+        """
+        try:
+            descriptor = self.open(path, os.O_PATH)
+        except OSError:
+            return ""
+        try:
+            found = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        if found.st_uid not in (0, os.geteuid()):
+            return f"user {found.st_uid} owns it"
+        if found.st_mode & stat.S_IWOTH:
+            return "everybody may write it"
+        if found.st_mode & stat.S_IWGRP and found.st_gid != 0 and os.geteuid() == 0:
+            return f"group {found.st_gid} may write it"
+        return ""
 
     def real(self, path: str) -> str:
         """Return the machine's own path of ``path``; the last component need not exist."""

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import posixpath
 from dataclasses import dataclass
+from errno import EPERM
 from typing import TYPE_CHECKING
 
 from dsatier.base.problem import Invalid, Problem
-from dsatier.host.port import Host, HostError, Missing
+from dsatier.host.port import Host, HostError, Missing, Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -65,6 +66,9 @@ def find(host: Host, folders: Iterable[str] = FOLDERS) -> Found:
         names = host.entries(folder)
         if not names and (found := _instead(host, folder)):
             problems.append(Problem(folder, 0, 0, (), "a folder", found))
+        if any(map(counts, names)) and (found := host.others(folder)):
+            problems.append(_open_to(folder, found))
+            continue
         for name in names:
             if counts(name):
                 holders.setdefault(name, []).insert(0, posixpath.join(folder, name))
@@ -79,7 +83,9 @@ def find(host: Host, folders: Iterable[str] = FOLDERS) -> Found:
             except HostError as error:
                 problems.append(Problem(path, 0, 0, (), "a readable file", error.message))
                 continue
-            if text.strip():
+            if found := host.others(path):
+                problems.append(_open_to(path, found))
+            elif text.strip():
                 sources.append(Source(path, text))
             else:
                 masked.append(Unused(path, "an empty file disables this name"))
@@ -87,6 +93,22 @@ def find(host: Host, folders: Iterable[str] = FOLDERS) -> Found:
     if problems:
         raise Invalid(problems)
     return Found(tuple(sources), tuple(masked))
+
+
+def read_named(host: Host, path: str) -> str:
+    """Return the text of a file that a profile names.
+
+    Raises Missing, and Rejected also where others than root may write it.
+    """
+    if found := host.others(path):
+        raise Rejected(path, EPERM, f"{found}; chown root, and chmod go-w")
+    return host.read(path)
+
+
+def _open_to(path: str, found: str) -> Problem:
+    """Return what is wrong with a path that others may write: they would rule the host with it."""
+    expected = "a file or folder that only root may write"
+    return Problem(path, 0, 0, (), expected, found, "chown root, and chmod go-w")
 
 
 def _instead(host: Host, folder: str) -> str:

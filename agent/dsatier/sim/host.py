@@ -220,6 +220,10 @@ class SimHost:
         self.kernel.check_up()
         return self.kernel.layout.link(self.kernel, path)
 
+    def others(self, path: str) -> str:
+        """Say who else may write a file: a simulated host has no users."""
+        return ""
+
     def write(self, path: str, text: str, deadline: float) -> None:
         """Write to a kernel file. Raises Missing, Rejected, Hung, HostDown, SimCrash."""
         self._mutate(lambda: self._write(path, text, deadline))

@@ -126,6 +126,10 @@ class StagedHost(SimHost):
         except OSError:
             return None
 
+    def others(self, path: str) -> str:
+        """Say who else may write a file; "" for nobody."""
+        return self._tree.others(path) if path.startswith(REAL) else ""
+
     def write(self, path: str, text: str, deadline: float) -> None:
         """Write to a kernel file. Raises Missing, Rejected, Hung, HostDown."""
         self._pass_time()
