@@ -42,6 +42,8 @@ test-long: $(STAMP) ## (root) hours of faults, drift and hostile guests, on kern
 	  $(BIN)/python -m tests.emulator.fuzz "$$emulator" --guest --minutes 20 --seed $$RANDOM
 	$(BIN)/python -m tests.kernel --minutes 60 --seed $$RANDOM --layer debug --layer kasan --dsa 2
 	$(BIN)/python -m tests.kernel --minutes 30 --seed $$RANDOM --layer kcsan --dsa 2
+	kernel=$$(kernel-src/scripts/build --layer debug --layer kasan) && DSATIER_KERNEL=$$kernel \
+	  $(BIN)/python -m pytest -m system --override-ini=addopts= tests/kernel/test_dsa.py tests/kernel/test_pages.py
 	for iommu in off translated; do $(BIN)/python -m tests.kernel.faults --minutes 30 --seed $$RANDOM \
 	  --layer debug --layer kasan --iommu $$iommu || exit 1; done
 	DSATIER_LONG=1 $(BIN)/python -m pytest -m system --override-ini=addopts= \

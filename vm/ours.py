@@ -19,6 +19,7 @@ BENCH = images.REPOSITORY / "kernel-src/bench"
 """The benchmark of page copies."""
 CGROUP = "/tmp/cgroup"
 TRACING = "/sys/kernel/debug/tracing"
+COMPARES = "/sys/kernel/debug/migrate_copy_verify"
 
 
 def kernel(*options: str, folder: Path | None = None) -> Kernel:
@@ -50,6 +51,17 @@ def module(source: Path, ours: Kernel) -> Path:
     return images.once(name, ours.release.encode() + config + source.read_bytes(), build) / (
         f"{name}.ko"
     )
+
+
+def compare(vm: Guest, wanted: str = "Y") -> bool:
+    """Have the kernel compare each page that was copied in a batch, just before it is used.
+
+    Return whether it can: one with layer debug can, what is shipped and measured cannot.
+    """
+    there = vm.run("test", "-e", COMPARES).code == 0
+    if there:
+        vm.write(COMPARES, wanted)
+    return there
 
 
 def knob(vm: Guest, name: str, value: int | str) -> None:

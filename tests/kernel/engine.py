@@ -16,7 +16,7 @@ from vm.guest import BOOT, PATIENCE, Command, Guest
 from vm.idxd import moved_since
 from vm.kernel import Kernel
 from vm.machine import Dsa, Iommu, Machine, Node, Property
-from vm.ours import control_group, kernel, knob, since
+from vm.ours import compare, control_group, kernel, knob, since
 
 EVERYBODY = 989
 """All reasons that can batch."""
@@ -42,7 +42,7 @@ def booted(
     ours: Kernel | None = None,
     timeout: float = BOOT,
 ) -> Iterator[Guest]:
-    """Yield a guest with devices, half of them on each node, that compares what was copied.
+    """Yield a guest with devices, half of them on each node, that compares copies where it can.
 
     ``properties`` are those of each device. There is a control group ``tests`` in ``CGROUP``.
     """
@@ -59,7 +59,7 @@ def booted(
         timeout=timeout,
     ) as vm:
         control_group(vm)
-        vm.write("/sys/kernel/debug/migrate_copy_verify", "Y")
+        compare(vm)
         # on a busy machine an emulated device takes its time, and not always the same
         vm.write(TIMEOUT, "30000")
         vm.write(FACTOR, "0")

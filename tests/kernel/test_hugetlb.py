@@ -14,7 +14,7 @@ import pytest
 from tests.kernel.ours import booted, program
 from vm.guest import Guest
 from vm.machine import Machine, Node
-from vm.ours import BUILD, knobs, module
+from vm.ours import BUILD, compare, knobs, module
 
 pytestmark = pytest.mark.system
 
@@ -36,7 +36,7 @@ def guests() -> Iterator[Guest]:
     nodes = (Node(cpus=2, memory=768), Node(memory=1024))
     with booted(Machine(nodes=nodes, append=("movablecore=1G",))) as found:
         # it would copy again what it finds wrong
-        found.write("/sys/kernel/debug/migrate_copy_verify", "N")
+        compare(found, "N")
         found.put("/bin/huge", program("huge").read_bytes(), 0o755)
         found.put("/contig.ko", module(CONTIG, found.kernel).read_bytes())
         found.allow("[Ss]oft.?offline|dissolve", "it tells of pages that are taken out of use")
