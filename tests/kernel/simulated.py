@@ -19,8 +19,9 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.emulator.timing import CPU
 from tests.kernel.cost import COUNTED, LISTS, THP
@@ -72,7 +73,7 @@ def booted(ours: Kernel, cpus: int = 1, iommu: Iommu = "off", devices: int = 8) 
         yield vm
 
 
-def moved(vm: Guest, size: str, folios: int, mib: str = "16") -> dict[str, Any]:
+def moved(vm: Guest, size: str, folios: int, mib: str) -> dict[str, Any]:
     """Move memory to and fro in lists, and return what that took, for each list and each page."""
     # the engine learns first how long to expect such lists to take
     vm.ok("moves", size, str(folios), mib, "0", timeout=PATIENCE)
@@ -109,31 +110,48 @@ def moved(vm: Guest, size: str, folios: int, mib: str = "16") -> dict[str, Any]:
     }
 
 
-def latencies(ours: Kernel) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield what is moved, and how long the engine has it."""
-    with booted(ours) as vm:
-        for channels in CHANNELS:
-            up(vm, channels)
-            yield f"huge-{channels}", moved(vm, "2097152", 1)
-            yield f"mixed-{channels}", moved(vm, "mixed", 1024, "104")
-            down(vm)
-        for channels in (1, 8):
-            up(vm, channels)
-            for pages in PAGES:
-                yield f"base-{channels}-{pages}", moved(vm, "4096", pages)
-            down(vm)
+class Cell(NamedTuple):
+    """What is measured in one go: what moves, and how many channels copy; none is the CPU."""
+
+    key: str
+    channels: int
+    size: str
+    folios: int
+    mib: str
 
 
-def instructions(ours: Kernel, iommu: Iommu) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield a list, and what it costs the CPU where eight channels copy."""
-    with booted(ours, iommu=iommu) as vm:
-        if iommu == "off":
+def latencies() -> Iterator[Cell]:
+    """Yield those of which it is told how long the engine has a list."""
+    for channels in CHANNELS:
+        yield Cell(f"huge-{channels}", channels, "2097152", 1, "16")
+        yield Cell(f"mixed-{channels}", channels, "mixed", 1024, "104")
+    for channels in (1, 8):
+        for pages in PAGES:
+            yield Cell(f"base-{channels}-{pages}", channels, "4096", pages, "16")
+
+
+def instructions(iommu: Iommu) -> Iterator[Cell]:
+    """Yield those of which it is told what a list costs the CPU where eight channels copy."""
+    for way, channels in (("cpu", 0), (iommu, 8)):
+        if way != "cpu" or iommu == "off":
             for name, size, folios in LISTS:
-                yield f"{name}/cpu", moved(vm, size, folios, "104")
-        up(vm, 8)
-        for name, size, folios in LISTS:
-            yield f"{name}/{iommu}", moved(vm, size, folios, "104")
-        down(vm)
+                yield Cell(f"{name}/{way}", channels, size, folios, "104")
+
+
+def measured(
+    ours: Kernel, iommu: Iommu, cells: Sequence[Cell]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Measure in one guest, and yield what came out."""
+    if not cells:
+        return
+    with booted(ours, iommu=iommu) as vm:
+        for channels, group in groupby(cells, key=lambda cell: cell.channels):
+            if channels:
+                up(vm, channels)
+            for cell in group:
+                yield cell.key, moved(vm, cell.size, cell.folios, cell.mib)
+            if channels:
+                down(vm)
 
 
 def calibrated(ours: Kernel) -> dict[str, str]:
@@ -259,20 +277,28 @@ def main() -> int:
     )
     parser.add_argument("--kernel", type=Path, help="a folder that kernel-src/scripts/build made")
     parser.add_argument("--from-record", action="store_true", help="read simulated.json")
+    parser.add_argument(
+        "--cells",
+        type=re.compile,
+        help="measure those only whose whole name this matches, as base-8-.*; nothing is written",
+    )
     given = parser.parse_args()
+    asked = given.cells.fullmatch if given.cells else bool
     record: dict[str, Any] = {}
     if given.from_record:
         record = json.loads(RECORD.read_text())
     else:
         ours = kernel(folder=given.kernel)
-        for key, found in latencies(ours):
-            print(f"simulated: {key}: {found}", file=sys.stderr)
-            record[key] = found
         ways: tuple[Iommu, ...] = ("off", "passthrough", "translated")
-        for iommu in ways:
-            for key, found in instructions(ours, iommu):
+        guests: list[tuple[Iommu, Iterator[Cell]]] = [("off", latencies())]
+        guests += [(way, instructions(way)) for way in ways]
+        for iommu, all_cells in guests:
+            cells = [cell for cell in all_cells if asked(cell.key)]
+            for key, found in measured(ours, iommu, cells):
                 print(f"simulated: {key}: {found}", file=sys.stderr)
                 record[key] = found
+        if given.cells:
+            return 0
         record["calibrated"] = calibrated(ours)
         RECORD.write_text(json.dumps(record, indent=1) + "\n")
     PICTURE.write_text(picture(record))
