@@ -82,7 +82,6 @@ mutation: $(STAMP) ## break each row of the tables of decisions, and see the tes
 	$(BIN)/python -m tests.mutation
 
 docs: $(STAMP) ## write the generated pages, man pages and completion anew
-	$(BIN)/python -m dsatier.profile.schema
 	$(BIN)/python -m tools.docs.generate
 
 lock: ## pin the requirements anew, with hashes

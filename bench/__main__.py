@@ -67,7 +67,7 @@ def ratio(argv: list[str], peer: list[str]) -> tuple[float, float, float]:
 
 
 def commands() -> list[Row]:
-    """Measure the two commands that people run most."""
+    """Measure the commands that people run most: ``status`` in a loop, the others by hand."""
     python, script = sys.executable, str(Path(sys.executable).with_name("dsatier"))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -76,17 +76,19 @@ def commands() -> list[Row]:
         status = Path(folder, "run", "dsatier", "status.json")
         status.parent.mkdir(parents=True)
         status.write_text(sim.read("/run/dsatier/status.json"), encoding="utf-8")
-        for name, argv, limit in (
-            ("status", ["status", "--root", folder], 1.5),
-            ("check", ["check", str(ROOT / "profiles" / "dsa.yaml")], 4.0),
+        profile_file = str(ROOT / "profiles" / "dsa.yaml")
+        for name, argv, most, seconds in (
+            ("status", ["status", "--root", folder], 1.5, None),
+            ("check", ["check", profile_file], None, 0.6),
+            ("plan", ["plan", "-p", profile_file, "--host", "sim:dsa8"], None, 0.6),
         ):
             found, mine, bare = ratio([script, *argv], [python, "-c", "pass"])
             rows.append(
                 Row(
                     f"dsatier {name} / python -c pass",
                     f"{found:.2f} ({mine * 1e3:.1f} / {bare * 1e3:.1f} ms)",
-                    f"≤ {limit}",
-                    found <= limit,
+                    f"≤ {most}" if most else f"≤ {seconds} s",
+                    found <= most if most else mine <= (seconds or 0.0),
                 )
             )
     return rows

@@ -166,10 +166,9 @@ def test_only_the_gate_changes_a_host() -> None:
         ("facts/observe/kernel", "host.run"),
         ("cli/demo", "host.write"),
     }
-    # no hosts: a program to measure, and the files that the schema and the simulation keep
+    # no hosts: a program to measure, and the files that the simulation keeps
     others = {
         ("cli/measure", "subprocess.run"),
-        ("profile/schema", "file.write"),
         ("cli/commands", "stream.write"),
         ("daemon/log", "os.write"),
         ("daemon/log", "self._stream.write"),
@@ -214,6 +213,82 @@ def test_only_the_command_line_opens_back_ends() -> None:
         and node.module.startswith(("dsatier.host.files", "dsatier.sim"))
     }
     assert {"cli/commands", "cli/demo", "daemon/main"} == found
+
+
+# -- libraries ---------------------------------------------------------------------
+
+
+def tricks(tree: ast.AST) -> Iterator[str]:
+    """Yield what goes past the public interface of a library: its line, as it is written."""
+    for node in ast.walk(tree):
+        names: list[str] = []
+        match node:
+            case ast.Import():
+                names = [alias.name for alias in node.names]
+            case ast.ImportFrom(level=0):
+                whole = (f"{node.module}.{alias.name}" for alias in node.names)
+                names = [name for name in whole if name != "__future__.annotations"]
+            case ast.Call(func=ast.Name("__import__")):
+                names = ["importlib.import_module"]
+            case ast.Subscript(ctx=ast.Store() | ast.Del()):
+                if ast.unparse(node.value) == "sys.modules":
+                    yield ast.unparse(node)
+        for name in names:
+            parts = name.split(".")
+            private = any(part.startswith("_") for part in parts) and parts[0] != "dsatier"
+            if private or name.startswith(("importlib.machinery", "importlib.import_module")):
+                yield ast.unparse(node)
+
+
+def test_libraries_are_used_by_their_public_interfaces() -> None:
+    """No private module, no module that is loaded by hand or put into ``sys.modules``.
+
+    One exception: what makes `dsatier status` as quick as it must be, docs/adr/0004-libraries.md.
+    """
+    found = [
+        (name, trick)
+        for name, path in MODULES.items()
+        for trick in tricks(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert found == [("cli/status", "from _json import make_scanner")]
+
+
+@pytest.mark.parametrize(
+    "trick",
+    [
+        "import pydantic_core._pydantic_core",
+        "from structlog import _base",
+        "from structlog._base import BoundLoggerBase",
+        "from importlib.machinery import PathFinder",
+        "from importlib import import_module",
+        "sys.modules['structlog'] = shell",
+        "del sys.modules['structlog']",
+        "__import__(name)",
+    ],
+)
+def test_a_trick_with_a_library_is_found(trick: str) -> None:
+    """The check above is able to fail."""
+    assert len(list(tricks(ast.parse(trick)))) == 1
+
+
+def test_status_needs_next_to_nothing(tmp_path: Path) -> None:
+    """People run it in a loop: it may take half as long again as Python itself."""
+    (tmp_path / "run/dsatier").mkdir(parents=True)
+    (tmp_path / "run/dsatier/status.json").write_text("{}")
+    code = (
+        "import os, sys; before = set(sys.modules); from dsatier.cli.main import main;"
+        "main(['status', '--root', sys.argv[1]]); print(*sorted(set(sys.modules) - before))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env={"PYTHONPATH": str(ROOT / "agent")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    ours = ("base", "base.exits", "cli", "cli.main", "cli.status", "host", "host.output")
+    assert "expected a status that dsatier wrote" in ran.stderr
+    assert ran.stdout.split() == ["_json", "dsatier", *(f"dsatier.{name}" for name in ours)]
 
 
 # -- every file ------------------------------------------------------------------

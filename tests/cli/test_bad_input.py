@@ -25,6 +25,7 @@ from dsatier.base.problem import Invalid
 from dsatier.cli.main import main
 from dsatier.cli.options import COMMANDS
 from dsatier.control.protocol import folder
+from dsatier.facts.model import Facts
 from dsatier.facts.observe.observer import observe
 from dsatier.host import children, given, output
 from dsatier.host.port import HostError
@@ -421,7 +422,7 @@ def test_who_may_not_is_told_in_words(verb: str, root: Path) -> None:
 
 def test_messages_of_files_name_them() -> None:
     with pytest.raises(Invalid) as raised:
-        schema.validate_file("facts", "{}", "some.json")
+        schema.validate_text(Facts, "{}", "some.json")
     assert all(problem.file == "some.json" for problem in raised.value.problems)
 
 

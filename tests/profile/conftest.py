@@ -24,7 +24,7 @@ def facts_data() -> dict[str, Any]:
 @pytest.fixture
 def facts() -> Facts:
     """Facts of a two-node host that has CPUs on both nodes."""
-    loaded = schema.validate("facts", FACTS)
+    loaded = schema.validate(Facts, FACTS)
     assert isinstance(loaded, Facts)
     return loaded
 

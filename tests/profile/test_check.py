@@ -281,31 +281,6 @@ def test_the_version_is_a_whole_number(version: str) -> None:
     assert [p.field for p in check_text(f"version: {version}\n", "f")] == ["version"]
 
 
-CHECKING = (
-    *("base", "base.exits", "base.problem", "host", "host.given", "profile"),
-    *("profile.check", "profile.rules", "profile.schema", "profile.yaml"),
-)
-"""The modules that a check needs."""
-
-
-def test_check_loads_nothing_heavy(tmp_path: Path) -> None:
-    file = tmp_path / "f"
-    file.write_text("version: 1\nengine: {kind: dsa, work_queues: {devices: 8}}\n")
-    code = (
-        "import sys; before = set(sys.modules); from dsatier.profile.check import check_main;"
-        "assert check_main(sys.argv[1:]) == 0; print(*sorted(set(sys.modules) - before))"
-    )
-    loaded = set(run(str(file), code=code).stdout.decode().split())
-    assert "dsatier.profile.check" in loaded
-    heavy = {
-        *("argparse", "dataclasses", "difflib", "inspect", "typing", "typing_extensions"),
-        *("pydantic", "pydantic_core", "pathlib", "uuid", "structlog"),
-    }
-    assert loaded & heavy == set()
-    ours = {name for name in loaded if name.startswith("dsatier.")}
-    assert ours == {f"dsatier.{n}" for n in CHECKING}
-
-
 @given(st.binary(max_size=200) | st.text(max_size=100))
 def test_any_text_gives_problems_with_places(source: bytes | str) -> None:
     for problem in check_text(source, "f"):

@@ -166,7 +166,7 @@ def test_any_valid_files_make_a_valid_profile_that_reads_back(datas: list[dict[s
     tree = parse(shown, "shown")
     assert tree.problems == []
     assert loaded.data == tree.data
-    assert schema.validate("profile", tree.data) == loaded.profile
+    assert schema.validate(Profile, tree.data) == loaded.profile
     assert json.loads(json.dumps(cat_config.to_json(loaded)))["profile"] == loaded.data
 
 

@@ -26,9 +26,13 @@ from dsatier.base.exits import RESULTS
 from dsatier.cli.explain import fields as field_names
 from dsatier.cli.options import COMMANDS
 from dsatier.facts.knobs import KNOBS
+from dsatier.facts.model import Facts
 from dsatier.facts.observe.kernel import EVL_GUARD
 from dsatier.plan.evidence import Evidence
 from dsatier.plan.ladder import DESCENTS, LADDER, Act, Put
+from dsatier.plan.model import Plan
+from dsatier.profile.model import Profile
+from dsatier.profile.schema import json_schema
 from lab.picture import picture
 from lab.tour import RUNGS, recorded, transcript
 from tools.docs import completion, manual
@@ -36,6 +40,8 @@ from tools.docs.fields import sections
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "agent" / "dsatier"
+SCHEMAS: dict[str, type] = {"profile": Profile, "facts": Facts, "plan": Plan}
+"""What people and other programs write or read as files, for their editors and checks."""
 PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Row = tuple[str, ...]
 
@@ -210,9 +216,7 @@ def commands() -> str:
 
 def schema() -> dict[str, Any]:
     """Return the profile's JSON Schema."""
-    text = (PACKAGE / "schemas" / "profile.schema.json").read_text(encoding="utf-8")
-    found: dict[str, Any] = json.loads(text)
-    return found
+    return json_schema(Profile)
 
 
 def fields() -> str:
@@ -416,6 +420,10 @@ def whole() -> dict[str, str]:
         "completion/dsatier.bash": completion.bash(field_names(), names),
         "completion/_dsatier": completion.zsh(field_names(), names),
         "docs/lab.svg": picture(recorded(), RUNGS),
+        **{
+            f"schemas/{name}.schema.json": json.dumps(json_schema(kind), indent=2) + "\n"
+            for name, kind in SCHEMAS.items()
+        },
     }
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from tenacity import RetryCallState, Retrying, retry_if_result, wait_exponential
 
 from dsatier.apply.gate import Gate, Refused
 from dsatier.facts.model import Facts
@@ -105,20 +108,28 @@ def _device_of(evidence: Evidence) -> str | None:
 
 def _await_evidence(host: Host, gate: Gate, step: Step, complaint: str | None, mark: int) -> None:
     until = host.monotonic() + (0.0 if complaint else step.deadline)
-    pause = POLL
     devices = {name for e in step.evidence if (name := _device_of(e)) is not None}
 
     def lacks(facts: Facts) -> list[tuple[Evidence, str]]:
         log = host.log_since(mark)  # later than what it is to explain
         return [(e, m) for e in step.evidence if (m := e.missing(facts, log)) is not None]
 
-    while True:
-        missing = gate.answer(lacks, devices)
-        if not missing:
-            return
-        final = any(isinstance(e, FINAL) for e, _ in missing)
-        if final or host.monotonic() >= until:
-            words = "; ".join(filter(None, (*(words for _, words in missing), complaint)))
-            raise StepFailed(step, f"no evidence: {words}")
-        host.sleep(pause)
-        pause = min(2 * pause, 1.0)
+    looks = Retrying(
+        retry=retry_if_result(_may_come),
+        stop=lambda _: host.monotonic() >= until,
+        wait=wait_exponential(multiplier=POLL, max=1.0),
+        sleep=host.sleep,
+        retry_error_callback=_last,
+    )
+    if missing := looks(gate.answer, lacks, devices):
+        words = "; ".join(filter(None, (*(words for _, words in missing), complaint)))
+        raise StepFailed(step, f"no evidence: {words}")
+
+
+def _may_come(missing: list[tuple[Evidence, str]]) -> bool:
+    """Tell whether it makes sense to wait for evidence that is missing."""
+    return bool(missing) and not any(isinstance(one, FINAL) for one, _ in missing)
+
+
+def _last(looks: RetryCallState) -> Any:
+    return looks.outcome and looks.outcome.result()

@@ -13,19 +13,17 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, TypeVar, cast
 
 from dsatier.apply import history, lifecycle
+from dsatier.apply.counters import Tally
 from dsatier.apply.records import Motion, Record
 from dsatier.base.problem import Invalid
 from dsatier.facts.observe.read import optional
 from dsatier.host.port import Host, Rejected
-from dsatier.profile import schema
+from dsatier.plan.originals import Originals
 
-if TYPE_CHECKING:
-    from dsatier.apply.counters import Tally
-    from dsatier.plan.originals import Originals
-
+T = TypeVar("T")
 FOLDER = "/var/lib/dsatier"
 MOTION = f"{FOLDER}/motion.json"
 STEP = f"{FOLDER}/step"
@@ -57,8 +55,17 @@ UNTOLD = 100
 
 Known = dict[str, tuple[str, object]]
 """Text and value of files, by path."""
-Validate = Callable[[str, str], Any]
-"""Returns a text of JSON as a frozen value of a named type. Raises Invalid."""
+
+
+Validate = Callable[[type, str], Any]
+"""Returns a text of JSON as a value of a type. Raises Invalid."""
+
+
+def validated(kind: type, text: str) -> Any:
+    """Return a text that dsatier keeps for itself as a value of a type. Raises Invalid."""
+    from dsatier.profile import schema
+
+    return schema.validate_own(kind, text)
 
 
 class Journal:
@@ -67,7 +74,7 @@ class Journal:
     ``validate`` is asked only for texts that are not those of the time before.
     """
 
-    def __init__(self, host: Host, validate: Validate = schema.validate_own) -> None:
+    def __init__(self, host: Host, validate: Validate = validated) -> None:
         self._host = host
         self._validate = validate
         self._known: Known = {}
@@ -88,20 +95,20 @@ class Journal:
 
     def kept(self) -> Record:
         """Return the record that is on disk, a fresh one where there is none. Raises Spoilt."""
-        return cast(Record, self._load(RECORD, "record")) or Record()
+        return self._load(RECORD, Record) or Record()
 
     def motion(self) -> Motion | None:
         """Return the open journal of a run that did not end, if any, at its step. Raises Spoilt."""
-        motion = cast("Motion | None", self._load(MOTION, "motion"))
+        motion = self._load(MOTION, Motion)
         return motion and (self._step(motion) or motion)
 
     def originals(self) -> Originals | None:
         """Return what was found before the first write, if anything was written. Raises Spoilt."""
-        return cast("Originals | None", self._load(ORIGINALS, "originals"))
+        return self._load(ORIGINALS, Originals)
 
     def tally(self) -> Tally | None:
         """Return what was counted so far. Raises Spoilt."""
-        return cast("Tally | None", self._load(TALLY, "tally"))
+        return self._load(TALLY, Tally)
 
     def accepted(self) -> str | None:
         """Return the text of the intent that came into force last, if one did."""
@@ -228,7 +235,7 @@ class Journal:
             return None
         if self._known.get(STEP, ("",))[0] != text:
             try:
-                self._known[STEP] = text, self._validate("motion", text)
+                self._known[STEP] = text, self._validate(Motion, text)
             except Invalid:
                 return None  # another version's, perhaps
         return cast(Motion, self._known[STEP][1])
@@ -247,7 +254,7 @@ class Journal:
             return None
         if self._known.get(LATE, ("",))[0] != text:
             try:
-                self._known[LATE] = text, self._validate("record", after)
+                self._known[LATE] = text, self._validate(Record, after)
             except Invalid:
                 return None  # another version's, perhaps
         return cast(Record, self._known[LATE][1])
@@ -255,18 +262,18 @@ class Journal:
     def _text(self, path: str) -> str:
         return optional(self._host, path) or ""
 
-    def _load(self, path: str, kind: str) -> object | None:
+    def _load(self, path: str, kind: type[T]) -> T | None:
         text = optional(self._host, path)
         if text is None:
             return None
         known = self._known.get(path)
         if known is None or known[0] != text:
             try:
-                known = text, cast(object, self._validate(kind, text))
+                known = text, self._validate(kind, text)
             except Invalid as invalid:
                 raise Spoilt(path, str(invalid)) from invalid
             self._known[path] = known
-        return known[1]
+        return cast(T, known[1])
 
     def _keep(self, path: str, value: Record | Motion | Originals | Tally) -> None:
         text = json.dumps(asdict(value)) + "\n"

@@ -1,47 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bounds of numbers and lengths, as they stand in annotations.
+"""What the annotations of our values say to pydantic, beside bounds and lengths.
 
-Programs that ask, such as pydantic when the project is built, get those of annotated_types;
-importing that takes longer than all of dsatier's own values.
+The daemon holds values for months and has children validate them, so values are there without
+pydantic: what is for it alone is made when it asks.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pydantic import ConfigDict, GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
 
+T = TypeVar("T")
 
-class Interval:
-    """A number from ``ge`` to ``le``, both included."""
-
-    __is_annotated_types_grouped_metadata__ = True
-
-    def __init__(self, ge: float, le: float) -> None:
-        self.ge = ge
-        self.le = le
-
-    def __iter__(self) -> Iterator[object]:
-        from annotated_types import Interval as Theirs
-
-        yield from Theirs(ge=self.ge, le=self.le)
-
-
-class Len:
-    """From ``least`` to ``most`` characters or members."""
-
-    __is_annotated_types_grouped_metadata__ = True
-
-    def __init__(self, least: int, most: int) -> None:
-        self.least = least
-        self.most = most
-
-    def __iter__(self) -> Iterator[object]:
-        from annotated_types import Len as Theirs
-
-        yield from Theirs(self.least, self.most)
+STRICT: ConfigDict = {"strict": True, "extra": "forbid", "use_attribute_docstrings": True}
 
 
 class Tagged:
@@ -50,10 +24,47 @@ class Tagged:
     def __init__(self, key: str) -> None:
         self.key = key
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        from pydantic import Discriminator
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        from pydantic import Field
 
-        return Discriminator(self.key).__get_pydantic_core_schema__(source, handler)
+        return handler.generate_schema(Annotated[source, Field(discriminator=self.key)])
 
 
-STRICT = {"strict": True, "extra": "forbid", "use_attribute_docstrings": True}
+class OrDefault:
+    """Marks a field that has a default: null is as good as not naming it."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        from pydantic_core import PydanticUseDefault
+        from pydantic_core.core_schema import no_info_before_validator_function
+
+        def named(value: T) -> T:
+            if value is None:
+                raise PydanticUseDefault
+            return value
+
+        return no_info_before_validator_function(named, handler(source))
+
+
+class Whole:
+    """Marks literal numbers: 1 is meant, and not what is equal to it, 1.0 and true."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        from pydantic_core import PydanticKnownError
+        from pydantic_core.core_schema import no_info_before_validator_function
+
+        def whole(value: T) -> T:
+            if type(value) is not int:
+                raise PydanticKnownError("int_type")
+            return value
+
+        return no_info_before_validator_function(whole, handler(source))
+
+
+FirstVersion = Annotated[Literal[1], Whole()]
+"""The version of a schema that has had one version."""

@@ -596,11 +596,11 @@ def _ended(options: Namespace, outcome: Outcome) -> int:
 
 
 def _captured(path: str) -> Facts:
-    return schema.validate_file("facts", given.text(path), path)  # type: ignore[no-any-return]
+    return schema.validate_text(Facts, given.text(path), path)
 
 
 def _given(path: str) -> Plan:
-    return schema.validate_file("plan", given.text(path), path)  # type: ignore[no-any-return]
+    return schema.validate_text(Plan, given.text(path), path)
 
 
 def _seconds(text: str | None, default: float) -> float:

@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from dsatier.facts.knobs import KNOBS
@@ -19,7 +18,8 @@ from dsatier.plan.ladder import DESCENTS
 from dsatier.plan.model import Desired
 from dsatier.plan.planner import descent
 from dsatier.profile.load import Loaded
-from dsatier.profile.schema import FOLDER
+from dsatier.profile.model import Profile
+from dsatier.profile.schema import json_schema
 
 HOW_FAR = {
     "engine.limit_chans": "limit_chans",
@@ -65,15 +65,15 @@ class Explanation:
 
 @cache
 def fields() -> dict[str, str]:
-    """Return every field of a profile with what it is, from the shipped JSON Schema."""
-    whole = json.loads((Path(FOLDER) / "profile.schema.json").read_text(encoding="utf-8"))
+    """Return every field of a profile with what it is, from the JSON Schema."""
+    whole = json_schema(Profile)
     return dict(_walk(whole, whole, ""))
 
 
 @cache
 def defaults() -> dict[str, Any]:
     """Return the value of every field that has one where no file names it."""
-    whole = json.loads((Path(FOLDER) / "profile.schema.json").read_text(encoding="utf-8"))
+    whole = json_schema(Profile)
     return {
         f"drift.{name}": inner["default"]
         for name, inner in whole["$defs"]["DriftPolicy"]["properties"].items()

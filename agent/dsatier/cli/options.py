@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -342,7 +343,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and how it is meant, and exit."""
-        self.print_usage(__import__("sys").stderr)
+        self.print_usage(sys.stderr)
         self.exit(USAGE, f"{self.prog}: {message}; `{self.prog} --help` teaches\n")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
-import time
+from typing import NamedTuple
 
 from dsatier.base.exits import FAILED, NOT_RUNNING, OK, USAGE
 from dsatier.control.protocol import folder
@@ -131,34 +131,46 @@ def wait_main(words: list[str]) -> int | None:
 
 def wait(root: str | None = None, timeout: float = WAITING) -> int:
     """Wait until the host has converged: OK; or until it will not by itself: FAILED."""
+    from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+    looks = Retrying(
+        retry=retry_if_result(lambda verdict: verdict.code is None),
+        stop=stop_after_delay(timeout),
+        wait=wait_fixed(POLL),
+        retry_error_callback=lambda looks: looks.outcome and looks.outcome.result(),
+    )
+    code, words = looks(_verdict, folder(root) + "/status.json")
+    if code is None:
+        return say(f"not converged in {timeout:g} s: {words}", FAILED)
+    if code != OK:
+        return say(words, code)
+    print(words)
+    return OK
+
+
+class Verdict(NamedTuple):
+    """What a look at a status tells of a host that is to converge."""
+
+    code: int | None
+    """The exit code, None where the host may still get there."""
+    words: str
+
+
+def _verdict(path: str) -> Verdict:
     import json
 
     from dsatier.cli.status import read
 
-    path = folder(root) + "/status.json"
-    until = time.monotonic() + timeout
-    known: tuple[int, ...] = ()
-    words = "dsatier has not run since this host booted"
-    while True:
-        try:
-            mark, text = read(path)
-            if mark not in ((), known):
-                known = mark
-                converged, final, words = _judged(json.loads(text))
-                if converged:
-                    print(words)
-                    return OK
-                if final:
-                    return say(words, FAILED)
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            words = f"{path}: {error}"
-        if time.monotonic() >= until:
-            return say(f"not converged in {timeout:g} s: {words}", FAILED)
-        time.sleep(POLL)
+    try:
+        mark, text = read(path)
+        if not mark:
+            return Verdict(None, "dsatier has not run since this host booted")
+        return _judged(json.loads(text))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        return Verdict(None, f"{path}: {error}")
 
 
-def _judged(document: dict[str, Any]) -> tuple[bool, bool, str]:
-    """Return whether a host has converged, whether it will not by itself, and the words."""
+def _judged(document: dict[str, Any]) -> Verdict:
     from dsatier.apply.records import WITHDRAWN
     from dsatier.cli.status import alive
 
@@ -168,16 +180,16 @@ def _judged(document: dict[str, Any]) -> tuple[bool, bool, str]:
         words += f"; profile {profile}: {document['profile']['message']}"
     daemon = document.get("daemon")
     if not daemon or not alive(daemon["pid"]):  # what a killed one wrote last is old
-        return False, False, f"{words}; no daemon is running"
+        return Verdict(None, f"{words}; no daemon is running")
     if daemon["looked_at"] <= daemon["since"]:  # what it knows is from another run or boot
-        return False, False, f"{words}; the daemon has not looked yet"
+        return Verdict(None, f"{words}; the daemon has not looked yet")
     # a newer profile that is wrong or out of reach leaves what is in force as it is
     if state == "converged" and profile != "NoProfile":
-        return True, True, words
+        return Verdict(OK, words)
     final = (
         state in _STUCK or profile in ("Invalid", "NoProfile") or document["reason"] == WITHDRAWN
     )
-    return False, final, f"{words}; {document['remedy']}"
+    return Verdict(FAILED if final else None, f"{words}; {document['remedy']}")
 
 
 SIMULATE = {"--root": str}

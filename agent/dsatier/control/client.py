@@ -1,21 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Orders to the daemon, from whoever gives them. What takes long to import comes after."""
+"""Orders to the daemon, from whoever gives them."""
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import socket
 import time
+from collections.abc import Callable
+from typing import Any
 
 from dsatier.control.protocol import LONGEST, address
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
-_LARGEST = 1e15
 _GRACE = 120.0
 """Seconds that the daemon gets on top of an order's own time, to turn a change round."""
 _ENDED = "the daemon ended before it answered: `systemctl status dsatier`"
@@ -52,15 +49,13 @@ def ask(
         finally:
             os.close(number)
         try:
-            peer.sendall(_line(asked))
+            peer.sendall(json.dumps(asked).encode() + b"\n")
             return _answer(peer, time.monotonic() + timeout + _GRACE, progress)
         except ConnectionError as error:
             raise NoAnswer(_ENDED) from error
 
 
 def _answer(peer: socket.socket, until: float, progress: Callable[[str], None]) -> dict[str, Any]:
-    import json  # the daemon is at work meanwhile
-
     heard = bytearray()
     poll = select.poll()
     poll.register(peer, select.POLLIN)
@@ -81,24 +76,3 @@ def _answer(peer: socket.socket, until: float, progress: Callable[[str], None]) 
         if not data:
             raise NoAnswer(_ENDED)
         heard += data
-
-
-def _line(asked: dict[str, Any]) -> bytes:
-    """Return an order as a line of JSON. A plain one is out before the encoder is imported."""
-    if all(_plain(word) for word in (*asked, *asked.values())):
-        words = (f'"{name}": {_word(value)}' for name, value in asked.items())
-        return f"{{{', '.join(words)}}}\n".encode()
-    import json
-
-    return json.dumps(asked).encode() + b"\n"
-
-
-def _plain(value: object) -> bool:
-    """Tell whether a value is a word of letters, or a number that JSON writes as Python does."""
-    if isinstance(value, str):
-        return value.isascii() and value.isalpha()
-    return type(value) in (int, float) and 0 <= value < _LARGEST  # type: ignore[operator]
-
-
-def _word(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else repr(value)

@@ -11,15 +11,14 @@ import io
 import json
 import os
 import select
-import sys
-import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Mapping
 from contextlib import suppress
-from importlib import import_module
-from importlib.machinery import PathFinder
 from math import isfinite
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
+
+import structlog
+from structlog.dev import ConsoleRenderer
+from structlog.typing import EventDict, Processor
 
 LEVELS = {"error": 3, "warning": 4, "notice": 5, "info": 6, "debug": 7}
 """Names of the levels, with the priorities of sd-daemon(3)."""
@@ -29,8 +28,6 @@ LONGEST = 1000
 """Characters of a field's text; what is longer is cut."""
 PATIENCE = 0.2
 """Seconds to wait for a reader that is behind, before lines are dropped."""
-_COLOURS = {"error": "\x1b[31m", "warning": "\x1b[33m", "notice": "\x1b[1m", "debug": "\x1b[2m"}
-_PLAIN = "\x1b[0m"
 _ODD = {
     code: f"\\u{code:04x}"
     # the journal shows a line with control characters as a blob; the others turn or end lines
@@ -38,40 +35,7 @@ _ODD = {
 }
 
 
-def _parts_of_structlog() -> tuple[ModuleType, ModuleType, ModuleType]:
-    """Return the three modules of structlog that a logger of ours stands on.
-
-    The package loads all others with them: asyncio, ssl, tracebacks, colours, 12 MB and a
-    quarter of the daemon's start. So they are loaded by themselves, under their own names:
-    whoever imports the package later gets the same ones.
-    """
-    names = "structlog._base", "structlog._log_levels", "structlog.exceptions"
-    whole = sys.modules.get("structlog")
-    spec = None if whole else PathFinder.find_spec("structlog")
-    if spec is not None:
-        shell = ModuleType("structlog")
-        shell.__path__ = list(spec.submodule_search_locations or ())
-        sys.modules["structlog"] = shell
-    try:
-        base, levels, exceptions = map(import_module, names)
-    finally:
-        if spec is not None:
-            del sys.modules["structlog"]
-    return base, levels, exceptions
-
-
-if TYPE_CHECKING:
-    from structlog import BoundLoggerBase, DropEvent
-    from structlog.processors import add_log_level
-else:
-    _base, _levels, _exceptions = _parts_of_structlog()
-    BoundLoggerBase, DropEvent = _base.BoundLoggerBase, _exceptions.DropEvent
-    add_log_level = _levels.add_log_level
-
-Event = MutableMapping[str, Any]
-
-
-class Logger(BoundLoggerBase):
+class Logger(structlog.BoundLoggerBase):
     """A bound logger: one method a level, and ``bind`` for fields that stay. Never raises."""
 
     def error(self, event: str, /, **fields: object) -> None:
@@ -101,45 +65,32 @@ class Logger(BoundLoggerBase):
             bound._proxy_to_logger(level, event)  # noqa: SLF001 - structlog's way for subclasses
 
 
-def logger(
-    stream: TextIO, journal: bool, level: str = "info", clock: Callable[[], float] = time.time
-) -> Logger:
+def logger(stream: TextIO, journal: bool, level: str = "info") -> Logger:
     """Return a logger that writes to ``stream`` what is of ``level`` or worse.
 
     ``journal``: JSON with a priority before it, for journald; else a line for people.
-    ``clock`` gives seconds since the epoch. Raises ValueError for a level that there is not.
+    Raises ValueError for a level that there is not.
     """
     if level not in LEVELS:
         raise ValueError(f"expected a level of {', '.join(LEVELS)}, found {level!r}")
-    sink, colour = _Sink(stream), False
-    with suppress(ValueError):  # closed already
-        colour = stream.isatty()
+    sink = _Sink(stream)
 
-    def enough(_: object, name: str, event: Event) -> Event:
+    def enough(_: object, name: str, event: EventDict) -> EventDict:
         if LEVELS[name] > LEVELS[level]:
-            raise DropEvent
+            raise structlog.DropEvent
         return event
 
-    def in_order(_: object, name: str, event: Event) -> Event:
+    def in_order(_: object, name: str, event: EventDict) -> EventDict:
         if sink.lost:
             event["lines_lost"] = sink.lost
         known = {key: event[key] for key in FIRST if key in event}
         rest = {key: event[key] for key in sorted(event.keys() - known.keys())}
         return {key: _plain(value) for key, value in (known | rest).items()}
 
-    def for_people(_: object, name: str, event: Event) -> str:
-        return line(event, clock(), colour=colour)
-
-    return Logger(
-        sink,
-        [
-            enough,
-            add_log_level,
-            in_order,
-            for_journal if journal else for_people,
-        ],
-        {},
-    )
+    rendered = _for_journal() if journal else _for_people(stream)
+    processors = [enough, structlog.processors.add_log_level, in_order, *rendered]
+    made: Logger = structlog.wrap_logger(sink, processors, wrapper_class=Logger).bind()
+    return made
 
 
 def is_journal(environ: Mapping[str, str], stream: TextIO) -> bool:
@@ -155,32 +106,42 @@ def is_journal(environ: Mapping[str, str], stream: TextIO) -> bool:
         return False
 
 
-def for_journal(_: object, name: str, event: Event) -> str:
-    """Return an event as JSON on one line, with its priority before it."""
-    return f"<{LEVELS[name]}>{json.dumps(event, ensure_ascii=False).translate(_ODD)}"
+def _for_journal() -> list[Processor]:
+    """Return what makes JSON on one line of an event, with its priority before it."""
+
+    def prefixed(_: object, name: str, text: Any) -> str:
+        return f"<{LEVELS[name]}>{text.translate(_ODD)}"
+
+    return [structlog.processors.JSONRenderer(ensure_ascii=False), prefixed]
 
 
-def line(event: Mapping[str, Any], now: float, *, colour: bool) -> str:
-    """Return an event as a line for people, without its end. ``now``: seconds since the epoch.
+def _for_people(stream: TextIO) -> list[Processor]:
+    """Return what makes a line for people of an event, in colours on a terminal."""
+    colours = False
+    with suppress(ValueError):  # closed already
+        colours = stream.isatty()
+    levels = ConsoleRenderer.get_default_level_styles(colours)
+    levels["notice"] = levels["info"]
+    return [
+        _in_words,
+        structlog.processors.TimeStamper("%H:%M:%S", utc=False),
+        ConsoleRenderer(colors=colours, sort_keys=False, level_styles=levels),
+    ]
 
-    >>> line({"event": "look", "level": "info", "state": "converged"}, 0, colour=False)[8:]
-    ' info     look  state=converged'
+
+def _in_words(_: object, __: str, event: EventDict) -> EventDict:
+    """Return an event whose names and values are texts that stay on their line."""
+    return {_word(name): _word(value) for name, value in event.items()}
+
+
+def _word(value: object) -> str:
+    r"""Return a value as text without control characters.
+
+    >>> _word("a\nb"), _word([1, None])
+    ('a\\nb', '[1, null]')
     """
-    level, head = event["level"], _word(event["event"], bare=" ")
-    if colour:
-        level = f"{_COLOURS.get(level, '')}{level:<7}{_PLAIN}"
-    pairs = [f"{_word(k)}={_word(v)}" for k, v in event.items() if k not in ("event", "level")]
-    stamp = time.strftime("%H:%M:%S", time.localtime(now))
-    return f"{stamp} {level:<7}  {head}{'  ' if pairs else ''}{' '.join(pairs)}"
-
-
-def _word(value: object, bare: str = "") -> str:
-    """Return a value as it stands in a line: quoted where it would not be one word."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    odd = not text.isprintable() or any(mark in text for mark in '"\\= ' if mark not in bare)
-    if isinstance(value, str) and (odd or not text):
-        text = json.dumps(text, ensure_ascii=False)
-    return text.translate(_ODD)
+    return (text if text.isprintable() else json.dumps(text)[1:-1]).translate(_ODD)
 
 
 def _plain(value: object) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 
 from dsatier.base.exits import BAD_PROFILE, CONFIGURATION, FAILED, LOCKED, USAGE
 from dsatier.control.protocol import folder
@@ -136,21 +135,23 @@ def _hold(stack: ExitStack, host: Host, notify: Callable[[str], None]) -> None:
 
     A single run of the command ends, and a write of a daemon that was killed mostly does.
     """
+    from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_fixed
+
     from dsatier.apply.journal import LOCK
     from dsatier.host.port import Locked
 
-    began = time.monotonic()
-    while True:
-        try:
-            stack.enter_context(host.lock(LOCK, DAEMON_NAME))
-        except Locked as locked:
-            patience = _patience(locked.holder)
-            if time.monotonic() - began >= patience:
-                raise
-            notify(f"STATUS=waiting for {locked.holder}")
-            time.sleep(POLL)
-        else:
-            return
+    def holder(tries: RetryCallState) -> str:
+        locked = tries.outcome and tries.outcome.exception()
+        return locked.holder if isinstance(locked, Locked) else ""
+
+    tries = Retrying(
+        retry=retry_if_exception_type(Locked),
+        stop=lambda tries: (tries.seconds_since_start or 0.0) >= _patience(holder(tries)),
+        wait=wait_fixed(POLL),
+        before_sleep=lambda tries: notify(f"STATUS=waiting for {holder(tries)}"),
+        reraise=True,
+    )
+    tries(lambda: stack.enter_context(host.lock(LOCK, DAEMON_NAME)))
 
 
 def _patience(holder: str) -> float:

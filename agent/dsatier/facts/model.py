@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dsatier.base.fields import STRICT
+from dsatier.base.fields import STRICT, FirstVersion
 
 Family = Literal["ours", "seed", "none", "unknown"]
 Iommu = Literal["off", "passthrough", "translated", "unknown"]
@@ -166,7 +166,7 @@ class Facts:
 
     __pydantic_config__ = STRICT
 
-    schema_version: Literal[1]
+    schema_version: FirstVersion
     hostname: str
     cpu_model: str
     kernel: Kernel

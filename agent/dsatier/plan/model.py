@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dsatier.base.fields import STRICT
+from dsatier.base.fields import STRICT, FirstVersion
 from dsatier.facts.knobs import KnobName
 from dsatier.facts.model import Swap
 from dsatier.facts.tiers import USUAL, Tiers
@@ -95,7 +95,7 @@ class Plan:
 
     __pydantic_config__ = STRICT
 
-    schema_version: Literal[1]
+    schema_version: FirstVersion
     hostname: str
     boot_id: str
     release: str

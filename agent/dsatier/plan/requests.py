@@ -110,7 +110,8 @@ class SwapOn:
 
 
 Request = Annotated[
-    SetKnob | SetCpu | SetTimer | LoadDevice | StopDevice | SwapOff | SwapOn, Tagged("kind")
+    SetKnob | SetCpu | SetTimer | LoadDevice | StopDevice | SwapOff | SwapOn,
+    Tagged("kind"),
 ]
 
 

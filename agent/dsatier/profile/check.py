@@ -2,8 +2,7 @@
 """``dsatier check``: tells whether files are valid profiles.
 
 Configuration managers run it on every file that they write, so the command line
-comes here before it loads anything else, and nothing here loads dataclasses,
-typing or argparse.
+comes here before it loads what the other commands need.
 """
 
 from __future__ import annotations
@@ -11,15 +10,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from typing import Any
 
 from dsatier.base.exits import BAD_PROFILE, OK, USAGE
 from dsatier.base.problem import Invalid, Problem, show
 from dsatier.host import given
 from dsatier.profile import rules, schema, yaml
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+from dsatier.profile.model import Profile
 
 
 def check_text(source: str | bytes, file: str, *, whole: bool = True) -> list[Problem]:
@@ -34,7 +31,7 @@ def check_tree(tree: yaml.Tree, *, whole: bool = True) -> list[Problem]:
     """Return everything that is wrong with one profile, sorted by place."""
     found = list(tree.problems)
     if tree.complete:
-        wrong = schema.check("profile", tree.data, tree.at)
+        wrong = schema.check(Profile, tree.data, tree.at)
         found += [problem for problem in wrong if problem.path not in tree.refused]
         data = _without(tree.data, [problem.path for problem in wrong])
         found += rules.broken(data, tree.at, whole=whole and not found)

@@ -61,7 +61,7 @@ def load(found: Found, facts: Facts | None) -> Loaded:
         if wrong:
             problems += wrong
             continue
-        match = schema.validate("profile", tree.data).match
+        match = schema.validate(Profile, tree.data).match
         if match is not None:
             matches.append((source.path, match))
             if facts is not None and (without := unmatched(matches[-1:], facts)):
@@ -76,11 +76,11 @@ def load(found: Found, facts: Facts | None) -> Loaded:
         merged = merge(merged, one)
     profile = None
     if layers:
-        problems = schema.check("profile", merged.data, merged.at)
+        problems = schema.check(Profile, merged.data, merged.at)
         problems = problems or rules.broken(merged.data, merged.at)
         if problems:
             raise Invalid(problems)
-        profile = schema.validate("profile", merged.data)
+        profile = schema.validate(Profile, merged.data)
     return Loaded(
         profile,
         merged.data,

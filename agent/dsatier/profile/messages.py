@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What pydantic's errors mean to the person who wrote the text.
 
-What was expected is told from the schema at the error's place, and what was
+What was expected is told from the JSON Schema at the error's place, and what was
 found from the data there, so that an error needs no wording of its own. Only
 absent and unknown keys and unions do: their errors are gathered here into what
 the person most likely meant.
@@ -9,19 +9,18 @@ the person most likely meant.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
 from dsatier.base.problem import Problem, show
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Any
-
     from dsatier.profile.schema import Locate, Path
 
 MAX_PROBLEMS = 100
 
 ABSENT = frozenset(("missing",))
-UNKNOWN = frozenset(("extra_forbidden", "unexpected_keyword_argument"))
+UNKNOWN = frozenset(("unexpected_keyword_argument",))
 TAG = frozenset(("union_tag_not_found", "union_tag_invalid"))
 VALUE = frozenset(
     (
@@ -50,10 +49,8 @@ _SPELLED = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "
 _SPELLED["false"] = "false"
 
 
-def problems(
-    schema: Any, data: Any, errors: list[dict[str, Any]], locate: Locate | None
-) -> list[Problem]:
-    """Return ``errors`` that the core found in ``data`` as problems, sorted by place."""
+def problems(schema: Any, data: Any, errors: Iterable[Any], locate: Locate | None) -> list[Problem]:
+    """Return ``errors`` that pydantic found in ``data`` as problems, sorted by place."""
     wording = _Wording(schema, locate or (lambda path, key: ("", 0, 0)))
     found = wording.sift(wording.schema, data, (), [(tuple(e["loc"]), e) for e in errors])
     kept = sorted((found_problem for found_problem in found), key=Problem.place)
@@ -84,30 +81,17 @@ def _listed(words: Iterable[str], last: str = "or") -> str:
 
 class _Wording:
     def __init__(self, schema: Any, locate: Locate) -> None:
-        self.definitions: dict[str, Any] = {}
-        self.locate = locate
         self.schema = schema
-        if schema["type"] == "definitions":
-            self.definitions = {one["ref"]: one for one in schema["definitions"]}
-            self.schema = schema["schema"]
+        self.locate = locate
 
     def bare(self, node: Any) -> Any:
-        """Return what is beneath wrappers that take no place in the data."""
-        while True:
-            if node["type"] in ("default", "nullable", "dataclass-field"):
-                node = node["schema"]
-            elif node["type"] == "definition-ref":
-                node = self.definitions[node["schema_ref"]]
-            else:
-                return node
-
-    def fields(self, node: Any) -> dict[str, Any]:
-        """Return the fields of a dataclass by name."""
-        return {field["name"]: field for field in node["schema"]["fields"]}
-
-    def required(self, node: Any) -> list[str]:
-        fields = self.fields(node).items()
-        return [name for name, field in fields if field["schema"]["type"] != "default"]
+        """Return what a node stands for: what it refers to, and what it is but null."""
+        if "$ref" in node:
+            return self.bare(self.schema["$defs"][node["$ref"].rpartition("/")[2]])
+        if "anyOf" in node:
+            choices = [one for one in node["anyOf"] if one.get("type") != "null"]
+            return self.bare(choices[0]) if len(choices) == 1 else {"anyOf": choices}
+        return node
 
     def sift(
         self, node: Any, data: Any, path: Path, errors: list[tuple[tuple[Any, ...], dict[str, Any]]]
@@ -116,55 +100,48 @@ class _Wording:
         if not errors:
             return []
         node = self.bare(node)
-        if node["type"] == "union":
+        kind = _kind(node)
+        if kind == "union":
             chosen = self.choose(node, data)
             if chosen is None:
                 return [self.value(node, data, path)]
-            inner = [(loc[1:], error) for loc, error in errors if loc and loc[0] == str(chosen)]
-            return self.sift(node["choices"][chosen], data, path, inner)
+            # every choice has failed, in order, under a name of pydantic's
+            name = list(dict.fromkeys(loc[0] for loc, _ in errors))[chosen]
+            inner = [(loc[1:], error) for loc, error in errors if loc[0] == name]
+            return self.sift(node["anyOf"][chosen], data, path, inner)
         told = [self.value(node, data, path, error) for loc, error in errors if not loc][:1]
-        if node["type"] == "tuple" and len(told) < len(errors):
-            told = []  # the core counts only the items that are right
+        if kind == "array" and len(told) < len(errors):
+            told = []  # pydantic counts only the items that are right
         beneath: dict[Any, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {}
         for loc, error in errors:
             if loc:
                 beneath.setdefault(loc[0], []).append((loc[1:], error))
         for part, inner in beneath.items():
-            kind = inner[0][1]["type"] if not inner[0][0] else ""
-            if node["type"] == "tagged-union":
-                told += self.sift(node["choices"][part], data, path, inner)
-            elif kind in ABSENT:
+            what = inner[0][1]["type"] if not inner[0][0] else ""
+            if kind == "tagged":
+                told += self.sift(_tags(node)[part], data, path, inner)
+            elif what in ABSENT:
                 told.append(self.absent(node, part, path))
-            elif kind in UNKNOWN:
+            elif what in UNKNOWN:
                 told.append(self.unknown(node, part, data, path, len(told) < MAX_PROBLEMS))
-            elif node["type"] == "dict" and inner[0][0] == ("[key]",):
-                told.append(self.value(node["keys_schema"], part, (*path, part)))
+            elif kind == "object" and inner[0][0] == ("[key]",):
+                told.append(self.value(node["propertyNames"], part, (*path, part)))
             else:
-                child = self.child(node, part)
                 value = data[part] if isinstance(data, (dict, list)) else None
-                told += self.sift(child, value, (*path, part), inner)
+                told += self.sift(_child(node, part), value, (*path, part), inner)
         return told
-
-    def child(self, node: Any, part: Any) -> Any:
-        if node["type"] == "dataclass":
-            return self.fields(node)[part]
-        if node["type"] == "dict":
-            return node["values_schema"]
-        items = node["items_schema"]
-        return items[min(part, len(items) - 1)]
 
     def choose(self, node: Any, data: Any) -> int | None:
         """Return which choice of a union the person meant, None where that cannot be told."""
         fit = []
-        for index, choice in enumerate(node["choices"]):
+        for index, choice in enumerate(node["anyOf"]):
             bare = self.bare(choice)
-            shapes = {"dataclass": dict, "tagged-union": dict, "dict": dict, "tuple": list}
-            kinds = {"int": int, "float": (int, float), "str": str, "bool": bool}
-            shape: Any = {**shapes, **kinds}.get(bare["type"])
+            kind = _kind(bare)
+            shape = _SHAPES.get(kind)
             if not shape or not isinstance(data, shape):
                 continue
-            if isinstance(data, bool) == (bare["type"] == "bool"):  # a bool is no int here
-                keys = len(self.fields(bare).keys() & data) if bare["type"] == "dataclass" else 0
+            if isinstance(data, bool) == (kind == "boolean"):  # a bool is no int here
+                keys = len(bare["properties"].keys() & data) if kind == "fields" else 0
                 fit.append((keys, index))
         fit.sort(reverse=True)
         if len(fit) > 1 and fit[0][0] == fit[1][0]:
@@ -175,9 +152,9 @@ class _Wording:
         self, node: Any, data: Any, path: Path, error: dict[str, Any] | None = None
     ) -> Problem:
         """Say that the value at ``path`` is not what ``node`` asks for."""
-        if node["type"] == "tagged-union" and isinstance(data, dict):
-            key = node["discriminator"]
-            path, tags = (*path, key), _listed(node["choices"])
+        if _kind(node) == "tagged" and isinstance(data, dict):
+            key = _key(node)
+            path, tags = (*path, key), _listed(_tags(node))
             if data.get(key) is None:
                 place = self.locate(path, False)
                 return Problem(*place, path, tags, "nothing", f"add '{key}: ...'")
@@ -191,13 +168,13 @@ class _Wording:
         return Problem(*self.locate(path, False), path, expected, seen, hint)
 
     def absent(self, node: Any, name: str, path: Path) -> Problem:
-        expected = self.expected(self.fields(node)[name])
+        expected = self.expected(node["properties"][name])
         hint = f"add '{name}: {expected if expected.isdigit() else '...'}'"
         return Problem(*self.locate(path, True), (*path, name), expected, "nothing", hint)
 
     def unknown(self, node: Any, name: str, data: Any, path: Path, search: bool) -> Problem:
         """Say that a key is unknown, and which one was meant."""
-        fields = self.fields(node)
+        fields = node["properties"]
         place = (*self.locate((*path, name), True), (*path, name))
         expected = f"one of {', '.join(fields)}"
         wording = "unknown key"
@@ -220,16 +197,17 @@ class _Wording:
             if id(node) in seen:
                 return
             seen = (*seen, id(node))
-            if node["type"] == "dataclass":
-                for key, field in self.fields(node).items():
+            kind = _kind(node)
+            if kind == "fields":
+                for key, field in node["properties"].items():
                     if key == name:
                         places.append(path or "the top level")
                     visit(field, f"{path}.{key}" if path else key, seen)
-            elif node["type"] == "tagged-union":
-                for tag, choice in node["choices"].items():
-                    visit(choice, f"{path} with {node['discriminator']}: {tag}", seen)
-            elif node["type"] == "union":
-                for choice in node["choices"]:
+            elif kind == "tagged":
+                for tag, choice in _tags(node).items():
+                    visit(choice, f"{path} with {_key(node)}: {tag}", seen)
+            elif kind == "union":
+                for choice in node["anyOf"]:
                     visit(choice, path, seen)
 
         visit(self.schema, "", ())
@@ -238,68 +216,126 @@ class _Wording:
     def expected(self, node: Any) -> str:
         """Say what ``node`` asks for."""
         node = self.bare(node)
-        kind = node["type"]
-        if kind == "int":
+        kind = _kind(node)
+        if kind == "integer":
             return f"an integer{_range(node)}"
-        if kind == "float":
+        if kind == "number":
             return f"a number{_range(node)}"
-        if kind == "bool":
+        if kind == "boolean":
             return "true or false"
-        if kind == "str":
-            return f"text{_length(node, 'characters')}"
+        if kind == "string":
+            return f"text{_limits(node, 'Length', 'characters')}"
         if kind == "literal":
-            return _listed(str(value) for value in node["expected"])
-        if kind == "tuple":
-            items = {self.expected(item) for item in node["items_schema"]}
+            return _listed(map(str, _literals(node)))
+        if kind == "array":
+            items = {self.expected(item) for item in _items(node)}
             each = f", each {_listed(sorted(items))}" if items else ""
-            return f"a list{_length(node, 'items')}{each}"
+            return f"a list{_limits(node, 'Items', 'items')}{each}"
         if kind == "union":
-            return _listed(dict.fromkeys(self.expected(choice) for choice in node["choices"]))
-        if kind == "tagged-union":
-            return f"a mapping with {node['discriminator']} {_listed(node['choices'])}"
-        if kind == "dataclass":
-            if needed := self.required(node):
+            return _listed(dict.fromkeys(self.expected(choice) for choice in node["anyOf"]))
+        if kind == "tagged":
+            return f"a mapping with {_key(node)} {_listed(_tags(node))}"
+        if kind == "fields":
+            if needed := node.get("required"):
                 return f"a mapping with {_listed(needed, 'and')}"
-            return f"a mapping of {_listed(self.fields(node))}"
-        return "a mapping" if kind == "dict" else "a value"
+            return f"a mapping of {_listed(node['properties'])}"
+        return "a mapping" if kind == "object" else "a value"
 
     def hint(self, node: Any, data: Any) -> str:
         """Say what to write instead, where that is plain."""
-        kind = node["type"]
-        if kind == "bool" and isinstance(data, str) and data.lower() in _SPELLED:
+        kind = _kind(node)
+        if kind == "boolean" and isinstance(data, str) and data.lower() in _SPELLED:
             return f"write {_SPELLED[data.lower()]}"
         if kind == "literal" and isinstance(data, bool):
             word = "on" if data else "off"
-            return f"write {word}" if word in node["expected"] else ""
-        if kind in ("int", "float", "literal") and isinstance(data, str):
-            numbers = kind != "literal" or any(isinstance(e, int) for e in node["expected"])
+            return f"write {word}" if word in _literals(node) else ""
+        if kind in ("integer", "number", "literal") and isinstance(data, str):
+            numbers = kind != "literal" or any(isinstance(e, int) for e in _literals(node))
             if numbers and data.removeprefix("-").replace(".", "", 1).isdigit():
                 return "leave the quotes out"
-        if kind == "int" and isinstance(data, float) and data == int(data):
+        if kind == "integer" and isinstance(data, float) and data == int(data):
             return f"write {int(data)}"
-        if kind == "int" and isinstance(data, bool):
+        if kind == "integer" and isinstance(data, bool):
             return f"write {int(data)}"
-        if kind == "str" and isinstance(data, (bool, int, float)):
+        if kind == "string" and isinstance(data, (bool, int, float)):
             return "put it in quotes"
-        if kind == "tuple" and isinstance(data, (str, int, float)):
+        if kind == "array" and isinstance(data, (str, int, float)):
             return f"write [{show(str(data))}]"
         return ""
 
 
+_SHAPES: dict[str, Any] = {
+    "fields": dict,
+    "tagged": dict,
+    "object": dict,
+    "array": list,
+    "integer": int,
+    "number": (int, float),
+    "string": str,
+    "boolean": bool,
+}
+"""What data of a kind looks like."""
+
+
+def _kind(node: Any) -> str:
+    """Return what kind of node one of a JSON Schema is that is bare."""
+    for key, kind in (
+        *(("discriminator", "tagged"), ("anyOf", "union"), ("properties", "fields")),
+        *(("enum", "literal"), ("const", "literal")),
+    ):
+        if key in node:
+            return kind
+    kind = node.get("type", "")
+    return str(kind)
+
+
+def _literals(node: Any) -> list[Any]:
+    return [node["const"]] if "const" in node else list(node["enum"])
+
+
+def _key(node: Any) -> str:
+    """Return the key by which the choices of a tagged node are told apart."""
+    return str(node["discriminator"]["propertyName"])
+
+
+def _tags(node: Any) -> dict[str, Any]:
+    """Return the choices of a tagged node by tag, in the order of the union."""
+    tags = {ref: tag for tag, ref in node["discriminator"]["mapping"].items()}
+    return {tags[one["$ref"]]: one for one in node["oneOf"]}
+
+
+def _items(node: Any) -> list[Any]:
+    if "prefixItems" in node:
+        return list(node["prefixItems"])
+    return [node["items"]] if "items" in node else []
+
+
+def _child(node: Any, part: Any) -> Any:
+    """Return the node of one key or item of another."""
+    if "properties" in node:
+        return node["properties"][part]
+    if node["type"] == "object":
+        return node["additionalProperties"]
+    items = _items(node)
+    return items[min(part, len(items) - 1)]
+
+
 def _range(node: Any) -> str:
-    if "ge" in node and "le" in node:
-        return f" from {node['ge']} to {node['le']}"
-    if "ge" in node:
-        return f" of at least {node['ge']}"
-    return f" of at most {node['le']}" if "le" in node else ""
+    least, most = node.get("minimum"), node.get("maximum")
+    if least is not None and most is not None:
+        return f" from {least} to {most}"
+    if least is not None:
+        return f" of at least {least}"
+    return "" if most is None else f" of at most {most}"
 
 
-def _length(node: Any, of: str) -> str:
-    if "min_length" in node and "max_length" in node:
-        return f" of {node['min_length']} to {node['max_length']} {of}"
-    if "min_length" in node:
-        return f" of at least {node['min_length']} {of}"
-    return f" of at most {node['max_length']} {of}" if "max_length" in node else ""
+def _limits(node: Any, what: str, of: str) -> str:
+    least, most = node.get(f"min{what}"), node.get(f"max{what}")
+    if least is not None and most is not None:
+        return f" of {least} to {most} {of}"
+    if least is not None:
+        return f" of at least {least} {of}"
+    return "" if most is None else f" of at most {most} {of}"
 
 
 def _nearest(name: str, names: Iterable[str], likeness: float) -> str:

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The profile: what an operator declares, as frozen values.
 
-The classes are plain dataclasses. pydantic turns them into a validator and a
-JSON Schema when the project is built (see ``dsatier.profile.schema``), so that reading
-a profile needs only pydantic's compiled core. Kernel names stay verbatim.
+pydantic validates them (see ``dsatier.profile.schema``). Kernel names stay verbatim.
 Every field but ``version`` may be left out; what a profile does not name, the
 agent does not touch.
 """
@@ -13,7 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from dsatier.base.fields import STRICT, Interval, Len, Tagged
+from annotated_types import Interval, Len
+
+from dsatier.base.fields import STRICT, FirstVersion, OrDefault, Tagged
 
 Node = Annotated[int, Interval(ge=0, le=1023)]
 Seconds = Annotated[float, Interval(ge=0.1, le=86400)]
@@ -115,9 +115,9 @@ class QueueShape:
 
     devices: Annotated[int, Interval(ge=1, le=64)] | Annotated[tuple[DeviceName, ...], Len(1, 64)]
     """How many devices, counted from the first by name, or their names (``[dsa0, dsa2]``)."""
-    engines: Annotated[int, Interval(ge=1, le=64)] = 4
+    engines: Annotated[int, Interval(ge=1, le=64), OrDefault()] = 4
     """Engines of each device, all in its group 0."""
-    queues: Annotated[int, Interval(ge=1, le=64)] = 1
+    queues: Annotated[int, Interval(ge=1, le=64), OrDefault()] = 1
     """Dedicated kernel queues of each device, all in its group 0."""
     size: Annotated[int, Interval(ge=1, le=1024)] | None = None
     """Entries of each queue; the device's whole capacity shared evenly unless named."""
@@ -136,7 +136,7 @@ class DsaEngine:
     """Least number of 4 KiB pages in one list for the DSA to be used."""
     work_queues: QueueFile | QueueShape | None = None
     """Queues to configure. Without it the queues must be ready, and are not touched."""
-    on_fault: Literal["cpu", "cpu-and-stop-tiering"] = "cpu"
+    on_fault: Annotated[Literal["cpu", "cpu-and-stop-tiering"], OrDefault()] = "cpu"
     """What to fall to, once and latched, when the engine faults."""
 
 
@@ -165,13 +165,13 @@ class DriftPolicy:
 
     __pydantic_config__ = STRICT
 
-    policy: Literal["repair", "report"] = "repair"
+    policy: Annotated[Literal["repair", "report"], OrDefault()] = "repair"
     """repair: bring it back. report: only say so."""
-    interval: Seconds = 60.0
+    interval: Annotated[Seconds, OrDefault()] = 60.0
     """Seconds between two looks at the host."""
-    fights: Annotated[int, Interval(ge=1, le=100)] = 3
+    fights: Annotated[int, Interval(ge=1, le=100), OrDefault()] = 3
     """Repairs of the same thing within ``window`` after which dsatier gives up and says so."""
-    window: Seconds = 600.0
+    window: Annotated[Seconds, OrDefault()] = 600.0
     """Seconds in which repairs count as a fight."""
 
 
@@ -181,7 +181,7 @@ class Profile:
 
     __pydantic_config__ = STRICT
 
-    version: Literal[1]
+    version: FirstVersion
     """Version of this schema."""
     match: Match | None = None
     """Which hosts the profile is for."""

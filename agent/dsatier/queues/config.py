@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from dsatier.base.fields import STRICT, Interval, Len
+from annotated_types import Interval, Len
+
+from dsatier.base.fields import STRICT
 from dsatier.facts.model import DsaDevice, WorkQueue
 
 DRIVER = "dmaengine"

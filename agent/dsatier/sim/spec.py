@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Interval, Len
 
-from dsatier.base.fields import STRICT
+from dsatier.base.fields import STRICT, FirstVersion
 from dsatier.sim.faults import Fault
 from dsatier.sim.parse import cpu_list
 
@@ -128,7 +128,7 @@ class HostSpec:
     """A host. Devices start disabled and unconfigured."""
 
     __pydantic_config__ = STRICT
-    version: Literal[1]
+    version: FirstVersion
     kernel: KernelSpec
     nodes: Annotated[tuple[NodeSpec, ...], Len(1, 64)]
     hostname: str = "sim"
