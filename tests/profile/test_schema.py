@@ -19,6 +19,7 @@ from dsatier.facts.model import Facts
 from dsatier.plan.model import Plan
 from dsatier.plan.originals import Originals
 from dsatier.profile import messages, schema
+from dsatier.profile.described import described
 from dsatier.profile.model import CpuEngine, DriftPolicy, Profile
 
 VALIDATED: tuple[type, ...] = (Profile, Facts, Plan, Record, Motion, Originals, Tally)
@@ -181,7 +182,7 @@ def test_every_error_type_that_a_text_can_cause_is_known() -> None:
 
 
 def test_json_schema_describes_every_field() -> None:
-    profile = schema.json_schema(Profile)
+    profile = described(Profile)
     undescribed = [
         f"{name}.{field}"
         for name, part in {"Profile": profile, **profile["$defs"]}.items()

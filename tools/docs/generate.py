@@ -31,8 +31,8 @@ from dsatier.facts.observe.kernel import EVL_GUARD
 from dsatier.plan.evidence import Evidence
 from dsatier.plan.ladder import DESCENTS, LADDER, Act, Put
 from dsatier.plan.model import Plan
+from dsatier.profile.described import described
 from dsatier.profile.model import Profile
-from dsatier.profile.schema import json_schema
 from lab.picture import picture
 from lab.tour import RUNGS, recorded, transcript
 from tools.docs import completion, manual
@@ -216,7 +216,7 @@ def commands() -> str:
 
 def schema() -> dict[str, Any]:
     """Return the profile's JSON Schema."""
-    return json_schema(Profile)
+    return described(Profile)
 
 
 def fields() -> str:
@@ -421,7 +421,7 @@ def whole() -> dict[str, str]:
         "completion/_dsatier": completion.zsh(field_names(), names),
         "docs/lab.svg": picture(recorded(), RUNGS),
         **{
-            f"schemas/{name}.schema.json": json.dumps(json_schema(kind), indent=2) + "\n"
+            f"schemas/{name}.schema.json": json.dumps(described(kind), indent=2) + "\n"
             for name, kind in SCHEMAS.items()
         },
     }

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 STRICT: ConfigDict = {"strict": True, "extra": "forbid"}
-DESCRIBED: ConfigDict = {**STRICT, "use_attribute_docstrings": True}
-"""For what has a JSON Schema: pydantic reads the sources, half of the time that a validator takes."""
 
 
 class Tagged:

@@ -17,9 +17,9 @@ from dsatier.plan.desired import tiers_of
 from dsatier.plan.ladder import DESCENTS
 from dsatier.plan.model import Desired
 from dsatier.plan.planner import descent
+from dsatier.profile.described import described
 from dsatier.profile.load import Loaded
 from dsatier.profile.model import Profile
-from dsatier.profile.schema import json_schema
 
 HOW_FAR = {
     "engine.limit_chans": "limit_chans",
@@ -66,14 +66,14 @@ class Explanation:
 @cache
 def fields() -> dict[str, str]:
     """Return every field of a profile with what it is, from the JSON Schema."""
-    whole = json_schema(Profile)
+    whole = described(Profile)
     return dict(_walk(whole, whole, ""))
 
 
 @cache
 def defaults() -> dict[str, Any]:
     """Return the value of every field that has one where no file names it."""
-    whole = json_schema(Profile)
+    whole = described(Profile)
     return {
         f"drift.{name}": inner["default"]
         for name, inner in whole["$defs"]["DriftPolicy"]["properties"].items()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dsatier.base.fields import DESCRIBED, FirstVersion
+from dsatier.base.fields import STRICT, FirstVersion
 
 Family = Literal["ours", "seed", "none", "unknown"]
 Iommu = Literal["off", "passthrough", "translated", "unknown"]
@@ -20,7 +20,7 @@ Iommu = Literal["off", "passthrough", "translated", "unknown"]
 class Kernel:
     """The running kernel."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     release: str
     """As ``uname -r`` prints it."""
@@ -43,7 +43,7 @@ class Kernel:
 class NumaNode:
     """A NUMA node."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     id: int
     cpus: tuple[int, ...]
@@ -64,7 +64,7 @@ class NumaNode:
 class WorkQueue:
     """A work queue of a DSA device, as sysfs tells it."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     id: str
     """As in ``wq0.1``."""
@@ -90,7 +90,7 @@ class WorkQueue:
 class DsaDevice:
     """A DSA device, as sysfs tells it."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     id: str
     """As in ``dsa0``."""
@@ -121,7 +121,7 @@ class DsaDevice:
 class Channel:
     """A DMA channel that somebody could hold."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     id: str
     """As in ``dma0chan0``."""
@@ -136,7 +136,7 @@ class Channel:
 class Swap:
     """An active swap area."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     path: str
     size: int
@@ -150,7 +150,7 @@ class Swap:
 class OtherWriter:
     """Another tool that is set up to write what dsatier may write."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     tool: str
     """TuneD, sysctl.d, kubelet or accel-config."""
@@ -164,7 +164,7 @@ class OtherWriter:
 class Facts:
     """Everything about a host that a plan depends on."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     schema_version: FirstVersion
     hostname: str

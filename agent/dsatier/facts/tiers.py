@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dsatier.base.fields import DESCRIBED
+from dsatier.base.fields import STRICT
 from dsatier.facts.model import Facts, NumaNode
 from dsatier.facts.readings import node
 
@@ -14,7 +14,7 @@ from dsatier.facts.readings import node
 class Tiers:
     """Which node is the fast tier of a host, and which the slow one."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     fast: int = 0
     slow: int = 1

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from dsatier.base.fields import DESCRIBED, Tagged
+from dsatier.base.fields import STRICT, Tagged
 from dsatier.base.text import ranges
 from dsatier.facts.kernel_complaints import complaints
 from dsatier.facts.knobs import KnobName
@@ -26,7 +26,7 @@ from dsatier.queues.config import DeviceConfig, differences
 class Reads:
     """The knob reads back what was written."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     knob: KnobName
     value: int
@@ -45,7 +45,7 @@ class Reads:
 class CleanLog:
     """The kernel log has no complaint of DSA, DMA or an oops since the step began."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     kind: Literal["log"] = "log"
 
@@ -63,7 +63,7 @@ class CleanLog:
 class Held:
     """This many DSA channels are held."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     channels: int
     kind: Literal["held"] = "held"
@@ -81,7 +81,7 @@ class Held:
 class Configured:
     """A device and its queues are enabled and configured as wanted."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     device: DeviceConfig
     kind: Literal["configured"] = "configured"
@@ -101,7 +101,7 @@ class Configured:
 class Stopped:
     """A device is disabled."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     device: str
     kind: Literal["stopped"] = "stopped"
@@ -121,7 +121,7 @@ class Stopped:
 class CpusAre:
     """These CPUs are offline, or online."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     cpus: tuple[int, ...]
     online: bool
@@ -141,7 +141,7 @@ class CpusAre:
 class SwapIs:
     """A swap area is on, or off."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     path: str
     on: bool
@@ -160,7 +160,7 @@ class SwapIs:
 class Watermark:
     """The fast node's demotion watermark is set, where /proc/zoneinfo shows one."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     tiers: Tiers
     kind: Literal["watermark"] = "watermark"
@@ -180,7 +180,7 @@ class Watermark:
 class NoFailures:
     """The kernel has counted no further failed copy by the DSA."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     failures: int
     """What dsa_copy_fail in /proc/timer read before."""
@@ -199,7 +199,7 @@ class NoFailures:
 class Quiet:
     """Nothing starts new copies."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     kind: Literal["quiet"] = "quiet"
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dsatier.base.fields import DESCRIBED, FirstVersion
+from dsatier.base.fields import STRICT, FirstVersion
 from dsatier.facts.knobs import KnobName
 from dsatier.facts.model import Swap
 from dsatier.facts.tiers import USUAL, Tiers
@@ -19,7 +19,7 @@ from dsatier.queues.config import DeviceConfig
 class Desired:
     """What the host is to be. It may name fewer things than the host has."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     tiers: Tiers = USUAL
     cpuless: bool = False
@@ -46,7 +46,7 @@ class Desired:
 class Finding:
     """Something about a host that stands against a desired state."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     level: Literal["blocker", "warning", "reboot"]
     """blocker: out of reach. reboot: out of reach before a reboot. warning: in reach, but look."""
@@ -66,7 +66,7 @@ class Finding:
 class Step:
     """One step of a plan: what is asked of the host, why, and what will prove it."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     number: int
     rung: str
@@ -93,7 +93,7 @@ Verdict = Literal["ready", "refused", "reboot-required"]
 class Plan:
     """The way from what is to what is desired."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     schema_version: FirstVersion
     hostname: str

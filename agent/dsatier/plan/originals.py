@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from dsatier.base.fields import DESCRIBED
+from dsatier.base.fields import STRICT
 from dsatier.facts.knobs import KNOBS, KnobName
 from dsatier.facts.model import DsaDevice, Facts, Swap
 from dsatier.facts.readings import live
@@ -17,7 +17,7 @@ from dsatier.queues.config import DeviceConfig, captured
 class Originals:
     """What dsatier found before it first wrote: all that rollback and release return to."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     schema_version: int
     boot_id: str

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from dsatier.base.fields import DESCRIBED, Tagged
+from dsatier.base.fields import STRICT, Tagged
 from dsatier.facts.knobs import KnobName
 from dsatier.facts.model import Swap
 from dsatier.queues.config import DeviceConfig
@@ -20,7 +20,7 @@ from dsatier.queues.config import DeviceConfig
 class SetKnob:
     """Write one knob."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     knob: KnobName
     value: int
@@ -34,7 +34,7 @@ class SetKnob:
 class SetCpu:
     """Take one CPU offline, or bring it back."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     cpu: int
     online: bool
@@ -48,7 +48,7 @@ class SetCpu:
 class SetTimer:
     """Start (which clears) or stop /proc/timer."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     on: bool
     kind: Literal["timer"] = "timer"
@@ -61,7 +61,7 @@ class SetTimer:
 class LoadDevice:
     """Configure and enable a DSA device with its queues, by accel-config."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     device: DeviceConfig
     kind: Literal["load"] = "load"
@@ -74,7 +74,7 @@ class LoadDevice:
 class StopDevice:
     """Disable a DSA device, and with it its queues."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     device: str
     kind: Literal["stop"] = "stop"
@@ -87,7 +87,7 @@ class StopDevice:
 class SwapOff:
     """Turn one swap area off."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     area: Swap
     kind: Literal["swapoff"] = "swapoff"
@@ -100,7 +100,7 @@ class SwapOff:
 class SwapOn:
     """Turn one swap area on again, with the priority that it had."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     area: Swap
     kind: Literal["swapon"] = "swapon"

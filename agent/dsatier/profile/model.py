@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval, Len
 
-from dsatier.base.fields import DESCRIBED, FirstVersion, OrDefault, Tagged
+from dsatier.base.fields import STRICT, FirstVersion, OrDefault, Tagged
 
 Node = Annotated[int, Interval(ge=0, le=1023)]
 Seconds = Annotated[float, Interval(ge=0.1, le=86400)]
@@ -25,7 +25,7 @@ DeviceName = Annotated[str, Len(4, 32)]
 class NumaShape:
     """The NUMA shape that a host must have."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     nodes: Annotated[int, Interval(ge=1, le=1024)] | None = None
     """Number of NUMA nodes."""
@@ -37,7 +37,7 @@ class NumaShape:
 class Match:
     """Which hosts the profile is for. All that is named must match."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     hostname: Annotated[tuple[Text, ...], Len(1, 64)] | None = None
     """Shell globs; one of them must match the host's name."""
@@ -55,7 +55,7 @@ class Match:
 class Tiers:
     """The two tiers of memory."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     fast_node: Node | None = None
     """Node with CPUs and DRAM; 0 unless named."""
@@ -69,7 +69,7 @@ class Tiers:
 class Concurrency:
     """Which migrations unmap a whole list, copy it at once and remap it."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     use_concur_to_compact: bool | None = None
     """Compaction migrates its list concurrently."""
@@ -81,7 +81,7 @@ class Concurrency:
 class CpuEngine:
     """One CPU copies: what every kernel does by itself."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     kind: Literal["cpu"]
 
@@ -90,7 +90,7 @@ class CpuEngine:
 class MultithreadEngine:
     """Several CPU threads copy."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     kind: Literal["multithread"]
     limit_mt_num: Annotated[int, Interval(ge=1, le=32)] | None = None
@@ -101,7 +101,7 @@ class MultithreadEngine:
 class QueueFile:
     """Work queues from an accel-config JSON file."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     file: Annotated[str, Len(2, 4096)]
     """Absolute path of a file that ``accel-config load-config`` takes."""
@@ -111,7 +111,7 @@ class QueueFile:
 class QueueShape:
     """Work queues in short: the same dedicated kernel queues on every device."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     devices: Annotated[int, Interval(ge=1, le=64)] | Annotated[tuple[DeviceName, ...], Len(1, 64)]
     """How many devices, counted from the first by name, or their names (``[dsa0, dsa2]``)."""
@@ -127,7 +127,7 @@ class QueueShape:
 class DsaEngine:
     """The Data Streaming Accelerator copies."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     kind: Literal["dsa"]
     limit_chans: Annotated[int, Interval(ge=1, le=8)] | None = None
@@ -147,7 +147,7 @@ Engine = Annotated[CpuEngine | MultithreadEngine | DsaEngine, Tagged("kind")]
 class Tiering:
     """Page placement between the tiers."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     demotion_enabled: bool | None = None
     """Reclaim demotes pages to the slow tier."""
@@ -163,7 +163,7 @@ class Tiering:
 class DriftPolicy:
     """What happens when the host leaves the profile."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     policy: Annotated[Literal["repair", "report"], OrDefault()] = "repair"
     """repair: bring it back. report: only say so."""
@@ -179,7 +179,7 @@ class DriftPolicy:
 class Profile:
     """A profile of dsatier: the declared state of one kind of host."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     version: FirstVersion
     """Version of this schema."""

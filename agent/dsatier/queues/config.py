@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Interval, Len
 
-from dsatier.base.fields import DESCRIBED
+from dsatier.base.fields import STRICT
 from dsatier.facts.model import DsaDevice, WorkQueue
 
 DRIVER = "dmaengine"
@@ -26,7 +26,7 @@ Small = Annotated[int, Interval(ge=0, le=255)]
 class QueueConfig:
     """A work queue as it is wanted. What is None is left as the driver has it."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     id: Annotated[str, Len(5, 16)]
     """As in ``wq0.1``."""
@@ -55,7 +55,7 @@ class QueueConfig:
 class EngineConfig:
     """The group that an engine is to be in."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     id: Annotated[str, Len(9, 20)]
     """As in ``engine0.1``."""
@@ -66,7 +66,7 @@ class EngineConfig:
 class GroupConfig:
     """What a group is to have beside engines and queues. sysfs facts do not show it."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     id: Annotated[str, Len(8, 20)]
     """As in ``group0.1``."""
@@ -83,7 +83,7 @@ class GroupConfig:
 class DeviceConfig:
     """A DSA device as it is wanted: enabled, with exactly these queues enabled."""
 
-    __pydantic_config__ = DESCRIBED
+    __pydantic_config__ = STRICT
 
     id: Annotated[str, Len(4, 16)]
     """As in ``dsa0``."""
