@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from dsatier.host.port import Host
 from dsatier.sim import spec
 from dsatier.sim.host import SimHost
 
@@ -70,12 +71,12 @@ def load(h: SimHost, text: str) -> int:
     return h.run(argv, 30.0).code
 
 
-def put(h: SimHost, name: str, value: int | str) -> None:
+def put(h: Host, name: str, value: int | str) -> None:
     """Write a knob under /proc/sys/vm, or a file by its path."""
     h.write(name if name.startswith("/") else VM + name, f"{value}\n", 10.0)
 
 
-def get(h: SimHost, name: str) -> str:
+def get(h: Host, name: str) -> str:
     """Read a knob under /proc/sys/vm, or a file by its path."""
     return h.read(name if name.startswith("/") else VM + name).strip()
 

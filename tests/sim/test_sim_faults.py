@@ -26,7 +26,8 @@ def test_failed_init(channels: int) -> None:
     put(h, "dsa_state", 1)
     assert "Failed to initialize DSA." in h.log_since(mark).lines
     held = [get(h, f"/sys/bus/dsa/devices/wq{i}.0/clients") for i in range(8)]
-    assert channels == held.count("1")
+    assert 0 == held.count("1")  # they are given back at once
+    assert channels == len(h.kernel.state.engine.kept)
     assert [] == h.harm
     ours = ready("ours")
     ours.inject(faults.FailedInit("failed-init"))
@@ -38,7 +39,7 @@ def test_failed_init(channels: int) -> None:
 @pytest.mark.parametrize(
     ("kind", "reset", "state", "line"),
     [
-        ("tpp", "flr", "halted", "idxd halted, need FLR."),
+        ("tpp", "flr", "disabled", "idxd halted, need FLR."),
         ("ours", "flr", "disabled", "idxd halted, need FLR."),
         ("ours", "system", "disabled", "idxd halted, need system reset."),
         ("tpp", "software", "disabled", "Device is HALTED!"),
@@ -53,7 +54,8 @@ def test_halt(kind: str, reset: str, state: str, line: str) -> None:
     h.sleep(0.2)
     assert state == get(h, "/sys/bus/dsa/devices/dsa2/state")
     assert any(line in x for x in h.log_since(mark).lines)
-    assert "0" == get(h, "use_dsa_copy_pages")
+    # a seed kernel oopses before it could turn its engine off
+    assert ("1" if kind == "tpp" else "0") == get(h, "use_dsa_copy_pages")
     assert "disabled" == get(h, "/sys/bus/dsa/devices/wq2.0/state")
     assert [] == [x for x in h.harm if x.by == "agent"]
     assert "" == h.down

@@ -23,7 +23,7 @@ STEPS = st.one_of(
         st.sampled_from(["use_concur_to_compact", "use_concur_to_demote"]), st.integers(0, 1)
     ),
     st.tuples(st.just("cpu_multi_copy_pages"), st.integers(0, 1)),
-    st.tuples(st.just("limit_mt_num"), st.sampled_from([0, 1, 3, 4, 7, 8, 16])),
+    st.tuples(st.just("limit_mt_num"), st.sampled_from([0, 1, 3, 4, 5, 6, 7, 8, 16])),
     st.tuples(st.just("pause"), st.sampled_from([1, 6])),
     st.tuples(st.just(BALANCING), st.integers(0, 1)),
 )
@@ -66,8 +66,9 @@ class Oracle:
         if name == "dsa_state":
             self.set_state(value)
         elif name == "limit_chans":
-            if value != self.chans and self.state and self.held:
+            if value != self.chans and self.state and self.init == "good" and self.held:
                 self.hurt("leak")
+                self.flip()
             self.chans = value
         elif name == "use_dsa_copy_pages":
             self.use = value
@@ -92,6 +93,15 @@ class Oracle:
 
     was_busy: bool = False
 
+    flips: int = 0
+
+    def flip(self) -> None:
+        """Once is met between two copies, then in the middle of one, and then too often."""
+        if self.use:
+            self.flips += 1
+            if self.flips > 1:
+                self.hurt("corruption" if self.flips == 2 else "fatal")
+
     def set_state(self, value: int) -> None:
         if value == self.state:
             return
@@ -100,7 +110,7 @@ class Oracle:
             free = QUEUES - self.leaked
             self.held = min(max(self.chans, 0), free)
             self.init = "good" if self.held == max(self.chans, 0) else "failed"
-            self.ran = False
+            self.ran, self.flips = False, 0
             if self.init == "failed" and (self.held or self.ever):
                 self.hurt("stuck")
             return
@@ -113,6 +123,7 @@ class Oracle:
         if self.init == "failed":
             if self.held or self.ever:
                 self.hurt("corruption")
+            self.ever |= self.held > 0
             self.held = 0
         else:
             if self.chans > self.held:
@@ -149,7 +160,7 @@ class Oracle:
         if self.multi:
             if lists and self.threads == 0:
                 now.append(("fatal", "no threads"))
-            if min(self.threads, CPUS) in (3, 5, 6, 7):
+            if min(self.threads, CPUS) in ((3, 5, 6, 7) if lists else (6, 7)):
                 now.append(("corruption", "threads"))
         self.ran |= bool(self.use) and self.init == "good"
         new = [(kind, why) for kind, why in now if why not in self.bad]

@@ -41,7 +41,7 @@ def refusal(h: SimHost, name: str, value: int | str) -> str:
         ("dsa_copy_threshold", 2147483648),
         ("demote_scale_factor", 0),
         ("demote_scale_factor", 10001),
-        (BALANCING, 3),
+        (BALANCING, 5),
         (DEMOTION, "maybe"),
         ("/proc/timer", "1x"),
         ("/proc/timer", "1" * 2000),

@@ -2,7 +2,7 @@
 """The attribute files of DSA devices, groups, engines and queues: one row for each.
 
 Formats, errors and the order of checks follow drivers/dma/idxd/sysfs.c of Linux 6.12; a seed
-kernel's driver is older and lacks some attributes.
+kernel carries that of 6.4, which lacks ``driver_name`` alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Attribute:
     show: Callable[[Kernel, int, int], str]
     store: Callable[[Kernel, int, int, str], None] | None = None
     new: bool = False
-    """Only in 6.12, not in the seeds' drivers."""
+    """Only in 6.12, not in the seeds' driver."""
 
 
 def _queue(k: Kernel, i: int, n: int) -> Queue:
@@ -189,9 +189,9 @@ QUEUE: dict[str, Attribute] = {
     "max_transfer_size": Attribute(_field("max_transfer_size"), _store_limit("max_transfer_size")),
     "max_batch_size": Attribute(_field("max_batch_size"), _store_limit("max_batch_size")),
     "ats_disable": Attribute(_field("ats_disable"), _store_flag("ats_disable")),
-    "prs_disable": Attribute(_field("prs_disable"), _store_flag("prs_disable"), new=True),
-    "occupancy": Attribute(lambda _k, _i, _n: "0\n", new=True),
-    "enqcmds_retries": Attribute(_retries, _store_retries, new=True),
+    "prs_disable": Attribute(_field("prs_disable"), _store_flag("prs_disable")),
+    "occupancy": Attribute(lambda _k, _i, _n: "0\n"),
+    "enqcmds_retries": Attribute(_retries, _store_retries),
     "driver_name": Attribute(_field("driver_name"), _store_driver, new=True),
 }
 
@@ -291,19 +291,15 @@ _ALLOWED = Attribute(_group_field("allowed"), _store_allowed)
 _USE = Attribute(_group_field("use_limit"), _store_use_limit)
 
 
-def _newer(attribute: Attribute) -> Attribute:
-    return Attribute(attribute.show, attribute.store, new=True)
-
-
 GROUP: dict[str, Attribute] = {
     "work_queues": Attribute(_members("wq")),
     "engines": Attribute(_members("engine")),
     "use_token_limit": _USE,
-    "use_read_buffer_limit": _newer(_USE),
+    "use_read_buffer_limit": _USE,
     "tokens_allowed": _ALLOWED,
-    "read_buffers_allowed": _newer(_ALLOWED),
+    "read_buffers_allowed": _ALLOWED,
     "tokens_reserved": _RESERVED,
-    "read_buffers_reserved": _newer(_RESERVED),
+    "read_buffers_reserved": _RESERVED,
     "traffic_class_a": Attribute(_group_field("tc_a"), _store_class("tc_a")),
     "traffic_class_b": Attribute(_group_field("tc_b"), _store_class("tc_b")),
 }
@@ -332,12 +328,6 @@ def _gen_cap(k: Kernel, i: int, _n: int) -> str:
 
 def _device_clients(k: Kernel, i: int, _n: int) -> str:
     return f"{sum(q.clients for q in k.state.devices[i].queues)}\n"
-
-
-def _errors(k: Kernel, _i: int, _n: int) -> str:
-    if k.seed:
-        return " ".join([f"{0:#018x}"] * 4).replace("0x0000000000000000", "0000000000000000") + "\n"
-    return ",".join(["00000000"] * 8) + "\n"
 
 
 def _clear_status(k: Kernel, i: int, _n: int, _text: str) -> None:
@@ -372,11 +362,11 @@ DEVICE: dict[str, Attribute] = {
     "clients": Attribute(_device_clients),
     "pasid_enabled": Attribute(lambda k, _i, _n: f"{int(k.spec.scalable_mode)}\n"),
     "state": Attribute(lambda k, i, _: f"{k.state.devices[i].state}\n"),
-    "errors": Attribute(_errors),
+    "errors": Attribute(_same(",".join(["00000000"] * 8) + "\n")),
     "max_tokens": _BUFFERS,
-    "max_read_buffers": _newer(_BUFFERS),
+    "max_read_buffers": _BUFFERS,
     "token_limit": _LIMIT,
-    "read_buffer_limit": _newer(_LIMIT),
+    "read_buffer_limit": _LIMIT,
     "cdev_major": Attribute(_same("237\n")),
     "cmd_status": Attribute(lambda k, i, _: f"{k.state.devices[i].cmd_status:#x}\n", _clear_status),
 }

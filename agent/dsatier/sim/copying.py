@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ARRAY = 8
 """Entries of the seed's arrays of channels."""
+CONCURRENT = ("use_concur_to_compact", "use_concur_to_demote", "use_concur_for_htmm")
+"""The knobs with each of which lists migrate concurrently."""
 
 
 # channels and the queues behind them
@@ -149,12 +151,14 @@ def _seed_init(k: Kernel) -> None:
         _claim(k, name, 1)
     stale = k.state.engine.stale
     good = len(taken) == max(0, wanted) and not (injected and wanted > 0)
-    k.state.engine = Engine(
-        good=good, chans=tuple(taken), descs=max(0, wanted) if good else 0, stale=stale
-    )
-    if not good:
+    if good:
+        k.state.engine = Engine(good=True, chans=tuple(taken), descs=max(0, wanted), stale=stale)
+    else:
         k.log(f"Failed to get DMA channel {len(taken)}.")
         k.log("Failed to initialize DSA.")
+        for name in taken:  # given back at once, and not forgotten
+            _claim(k, name, -1)
+        k.state.engine = Engine(kept=tuple(taken), stale=stale)
     if len(taken) > ARRAY:
         k.hurt("corruption", f"dsa_state=1 with {len(taken)} channels overruns an array of 8")
     if any(not name.startswith("wq") for name in taken):
@@ -178,14 +182,14 @@ def _seed_release(k: Kernel) -> None:
     if flight:
         k.hurt("corruption", "dsa_state=0 freed descriptors of copies that were in flight")
     if not engine.good:
-        if engine.chans:
+        if engine.kept:
             k.warn("chan reference count 0 != 1")
             k.hurt("corruption", "dsa_state=0 after a failed init releases channels twice")
         elif engine.stale:
             k.hurt("corruption", "dsa_state=0 after a failed init frees stale pointers twice")
     elif limit > engine.descs:
         k.hurt("fatal", f"dsa_state=0 with limit_chans {limit} above the {engine.descs} in use")
-    released = engine.chans if not engine.good else engine.chans[: max(0, limit)]
+    released = engine.chans[: max(0, limit)]
     for name in released:
         if name != GONE:
             _claim(k, name, -1)
@@ -194,7 +198,7 @@ def _seed_release(k: Kernel) -> None:
         k.hurt("leak", f"dsa_state=0 leaks {leaked} channels: limit_chans is {limit}")
     if engine.good and GONE in engine.chans:
         k.hurt("corruption", "dsa_state=0 released a channel whose queue had gone")
-    k.state.engine = Engine(stale=engine.stale or bool(engine.good and engine.descs))
+    k.state.engine = Engine(stale=bool(engine.stale or engine.kept or engine.descs))
 
 
 # use_dsa_copy_pages
@@ -214,9 +218,7 @@ def set_use(k: Kernel, value: int) -> None:
 def note_quiet(k: Kernel) -> None:
     """Keep the time since when nothing starts a copy on a device."""
     engine = k.state.engine
-    quiet = not (
-        k.knob("use_dsa_copy_pages") or k.knob("numa_balancing") or k.knob("demotion_enabled")
-    )
+    quiet = not (k.knob("use_dsa_copy_pages") or k.state.balancing or k.knob("demotion_enabled"))
     if quiet != (engine.quiet_since is not None):
         k.state.engine = engine._replace(quiet_since=k.state.now if quiet else None)
 
@@ -236,9 +238,21 @@ def live(k: Kernel) -> bool:
 
 def concurrent(k: Kernel) -> bool:
     """Tell whether lists migrate concurrently."""
-    return "lists" in k.spec.load and bool(
-        k.knob("use_concur_to_compact") or k.knob("use_concur_to_demote")
-    )
+    return "lists" in k.spec.load and any(k.knob(name) for name in CONCURRENT)
+
+
+def flip_chans(k: Kernel) -> None:
+    """Change limit_chans under copies (seed): each reads it again whenever it needs it.
+
+    Once is met between two copies. To and fro meets them in the middle, and in the end frees
+    what one of them is using.
+    """
+    engine = k.state.engine
+    k.state.engine = engine._replace(flips=min(engine.flips + 1, 2))
+    if engine.flips == 1:
+        k.hurt("corruption", "limit_chans flipped under copies: pages get contents of others")
+    elif engine.flips:
+        k.hurt("fatal", "limit_chans flipped on under copies: they use what is not there")
 
 
 def fail_copy(k: Kernel, *, plain: bool, status: int = 3) -> None:
@@ -254,6 +268,13 @@ def fail_copy(k: Kernel, *, plain: bool, status: int = 3) -> None:
         k.log(f"dsatier: {name}: descriptor failed with status {status:#x}: copying by CPU")
     k.state.knobs["use_dsa_copy_pages"] = 0
     note_quiet(k)
+
+
+def fail_list(k: Kernel, *, huge: bool) -> None:
+    """Let a list fail that migrates at once; its huge pages are then tried one by one (seed)."""
+    fail_copy(k, plain=not k.seed)
+    if huge and k.seed:
+        fail_copy(k, plain=True)
 
 
 # queues that go away

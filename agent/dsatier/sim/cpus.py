@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from dsatier.sim import memory
 from dsatier.sim.faults import StuckCpu
 from dsatier.sim.parse import Refused, kstrtobool
 
@@ -22,11 +23,13 @@ def store(cpu: int, k: Kernel, text: str) -> None:
     """Bring a CPU online or take it offline. Raises Refused."""
     if kstrtobool(text):
         k.state.offline -= {cpu}
+        memory.set_targets(k)
         return
     if cpu in k.state.offline:
         return
     _stuck(k, cpu)
     k.state.offline |= {cpu}
+    memory.set_targets(k, leaving=cpu)
     k.log(f"smpboot: CPU {cpu} is now offline")
 
 

@@ -12,6 +12,7 @@ from dsatier.sim.faults import (
     ClockJump,
     CopyFailures,
     Halt,
+    LateCompletion,
     LateDevice,
     LostLog,
     OtherWriter,
@@ -54,6 +55,10 @@ def _wait(k: Kernel, armed: Armed) -> float:
             done = fault.times and armed.uses >= fault.times
             meets = running and copying.concurrent(k) and not done
             return fault.every - armed.spent if meets else inf
+        case LateCompletion() if armed.uses == 0:
+            return fault.after - armed.spent if running else inf
+        case LateCompletion():
+            return left if armed.uses == 1 else inf
         case OtherWriter():
             return inf if fault.times and armed.uses >= fault.times else left
         case LostLog():
@@ -75,7 +80,16 @@ def _happen(k: Kernel, armed: Armed) -> Armed:
         case SelfClear():
             k.change("a copy fails", "fault", lambda: copying.fail_copy(k, plain=True))
         case CopyFailures():
-            k.change("a list fails", "fault", lambda: copying.fail_copy(k, plain=False))
+            k.change("a list fails", "fault", lambda: copying.fail_list(k, huge=fault.huge))
+        case LateCompletion() if armed.uses == 1:
+            k.change(
+                "a copy times out", "fault", lambda: copying.fail_copy(k, plain=True, status=0)
+            )
+            armed = armed._replace(due=k.state.now + fault.late)
+        case LateCompletion():
+            k.change(
+                f"{fault.device} completes", "fault", lambda: idxd.complete_late(k, fault.device)
+            )
         case VanishedQueue():
             device, queue = copying.place(fault.queue)
             driver = k.state.devices[device].queues[queue].driver
@@ -119,7 +133,7 @@ def _pass(k: Kernel, seconds: float) -> None:
     if running:
         k.state.faults = tuple(
             a._replace(spent=a.spent + seconds)
-            if isinstance(a.fault, Halt | SelfClear)
+            if isinstance(a.fault, Halt | SelfClear | LateCompletion)
             or (listed and isinstance(a.fault, CopyFailures))
             else a
             for a in k.state.faults

@@ -60,7 +60,25 @@ class CopyFailures:
     kind: Literal["copy-failures"]
     every: Annotated[float, Ge(0.001)] = 1.0
     """Seconds of live engine between two failures."""
+    huge: bool = False
+    """There are huge pages in the lists: they are tried again one by one, and the knob is
+    cleared."""
     times: Times = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LateCompletion:
+    """A copy times out, and its device completes it ``late`` seconds later all the same.
+
+    The pages are somebody else's by then. Nothing stops it but an end of the device.
+    """
+
+    __pydantic_config__ = STRICT
+    kind: Literal["late-completion"]
+    device: str
+    after: After = 0.0
+    """Seconds of live engine."""
+    late: Annotated[float, Ge(0)] = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +220,7 @@ AnyFault = (
     | Halt
     | SelfClear
     | CopyFailures
+    | LateCompletion
     | VanishedQueue
     | HungWrite
     | HungCommand

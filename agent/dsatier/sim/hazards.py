@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 THP = 2 << 20
 BATCH = 128
 THREADS = 32
+FLUSH = (
+    "workqueue: WQ_MEM_RECLAIM kswapd0 is flushing !WQ_MEM_RECLAIM events_highpri:copy_page_work",
+    "WARNING: CPU: 3 PID: 88 at kernel/workqueue.c:2613 check_flush_dependency+0x110/0x130",
+)
+"""What threads that copy for reclaim make a seed kernel say; it does no harm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +68,22 @@ def _threads(k: Kernel) -> set[int]:
     return {min(k.knob("limit_mt_num"), count) for count in counts}
 
 
-def _odd(count: int) -> bool:
-    return bool(count & (count - 1))
+def _loses(k: Kernel, count: int) -> bool:
+    """Tell whether that many threads lose bytes; one by one, a huge page bears 3 and 5."""
+    if copying.concurrent(k):
+        return bool(count & (count - 1))
+    return count in (6, 7) or (count > 8 and bool(count & (count - 1)))
 
 
 def _list_chans(k: Kernel) -> bool:
     """Whether a concurrent list overruns the descriptor arrays; memtis has longer lists."""
     return _chans(k) in ((1, 2, 4) if k.spec.kernel.kind == "memtis" else (1, 2))
+
+
+def _aimless(k: Kernel) -> bool:
+    """Tell whether TPP has found no node to demote to, though there may be one by now."""
+    tpp = k.spec.kernel.kind == "tpp"
+    return tpp and bool(k.knob("demotion_enabled")) and k.state.targets[0] < 0
 
 
 # looked at only while use_dsa_copy_pages is 1
@@ -136,15 +150,32 @@ ENGINE = (
         "a concurrent list overruns the descriptors: limit_chans is too small for it",
     ),
     Hazard(
+        "missing descriptor",
+        "fatal",
+        lambda k: (
+            "mixed" in k.spec.load
+            and bool(k.knob("use_concur_for_htmm"))
+            and _chans(k) == copying.ARRAY
+        ),
+        "NULL dereference: 24 huge pages with 8 to 15 base pages in a list use a descriptor "
+        "that is not there",
+    ),
+    Hazard(
         "translated",
         "fault",
         lambda k: k.spec.iommu == "translated",
         "the devices fault: physical addresses in a translated IOMMU domain",
     ),
     Hazard(
+        "halted under huge pages",
+        "oops",
+        lambda k: _plain(k) and any(q.state != "enabled" for q in _queues(k)),
+        "the device behind a channel has halted: its portal is gone",
+    ),
+    Hazard(
         "halted",
         "fault",
-        lambda k: any(q.state != "enabled" for q in _queues(k)),
+        lambda k: not _plain(k) and any(q.state != "enabled" for q in _queues(k)),
         "copies fail: the device behind a channel has halted",
     ),
     Hazard(
@@ -178,8 +209,8 @@ THREADED = (
     Hazard(
         "odd threads",
         "corruption",
-        lambda k: any(map(_odd, _threads(k))),
-        "the last bytes of pages are not copied: a thread count that is no power of two",
+        lambda k: any(_loses(k, count) for count in _threads(k)),
+        "the last bytes of pages are not copied: a thread count that does not divide them",
     ),
     Hazard(
         "many threads",
@@ -192,10 +223,10 @@ THREADED = (
 # looked at on every kernel while pages move between the tiers
 TIERED = (
     Hazard(
-        "slow CPUs",
+        "nowhere",
         "ineffective",
-        lambda k: len(k.spec.nodes) > 1 and k.online(1) > 0,
-        "tiering is on while the slow node has CPUs online",
+        lambda k: len(k.spec.nodes) > 1 and (k.online(1) > 0 or _aimless(k)),
+        "tiering is on while the slow node has CPUs online, or next_demotion_node is -1",
     ),
     Hazard(
         "swap",
@@ -204,14 +235,14 @@ TIERED = (
         "tiering is on while swap is on: demotion goes to disk",
     ),
     Hazard(
-        "early factor",
+        "no mark",
         "ineffective",
         lambda k: (
-            k.state.factor_early
-            and k.knob("numa_balancing") == 2
-            and bool(k.knob("demotion_enabled"))
+            "demote_scale_factor" in k.state.knobs
+            and bool(k.knob("numa_balancing") & 2 and k.knob("demotion_enabled"))
+            and not any(k.state.watermarks)
         ),
-        "tiering is on, but demote_scale_factor was written before numa_balancing=2",
+        "tiering is on without a demotion mark: demote_scale_factor was written before it",
     ),
 )
 
@@ -221,7 +252,7 @@ FAULTS = frozenset(row.name for row in ROWS if row.kind == "fault")
 
 def tiering(k: Kernel) -> bool:
     """Tell whether the kernel moves pages between the tiers by itself."""
-    return k.knob("numa_balancing") >= 2 or bool(k.knob("demotion_enabled"))
+    return bool(k.knob("numa_balancing") & 2) or bool(k.knob("demotion_enabled"))
 
 
 def _holding(k: Kernel) -> list[Hazard]:
@@ -250,6 +281,8 @@ def judge(k: Kernel) -> None:
     state.active = frozenset(row.name for row in rows)
     for row in new:
         k.hurt(row.kind, row.reason)
+    if k.seed and k.knob("cpu_multi_copy_pages") and k.knob("demotion_enabled"):
+        k.warn_once(FLUSH)
     if state.active & FAULTS:
         meet_faults(k)
 

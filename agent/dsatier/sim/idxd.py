@@ -136,12 +136,18 @@ def halt(k: Kernel, index: int, reset: str) -> None:
         device = device._replace(state="disabled")
     else:
         k.log(f"idxd {pci(k, index)}: idxd halted, need {FLR[reset]}.")
-        # 6.12 clears the state to disabled; older drivers leave it at halted
-        device = device._replace(state="halted" if k.seed else "disabled", broken=reset)
+        # the state is cleared with the rest: it does not tell a halted device from an idle one
+        device = device._replace(state="disabled", broken=reset)
     set_device(k, index, device)
     if not k.seed:
         for name in held:
             copying.lose_queue(k, name, f"dsa{index} halted")
+
+
+def complete_late(k: Kernel, name: str) -> None:
+    """Complete a copy that its kernel has given up (seed; ours keeps such pages back)."""
+    if k.seed and k.state.devices[int(name.removeprefix("dsa"))].state == "enabled":
+        k.hurt("corruption", "a copy that had timed out overwrote pages of somebody else")
 
 
 # queues
@@ -188,7 +194,7 @@ def _unready(k: Kernel, queue: Queue, driver: str) -> tuple[int, int]:
         return WQ_USER_NO_IOMMU, EOPNOTSUPP
     if queue.group < 0:
         return WQ_NO_GRP, ENXIO
-    if not queue.name:
+    if not queue.name and not k.seed:
         return WQ_NO_NAME, ENXIO
     if queue.mode == "shared" and not k.spec.scalable_mode:
         return WQ_NO_SVM, ENXIO
@@ -249,7 +255,16 @@ def bind(k: Kernel, driver: str, text: str) -> None:
     found = find(k, word(text))
     if found is None:
         raise Refused(ENODEV)
-    kind, index, number = found
+    try:
+        _bind(k, driver, *found)
+    except Refused:
+        if not k.seed:
+            raise
+        # an older driver core: whatever the reason, it says that there is no device
+        raise Refused(ENODEV) from None
+
+
+def _bind(k: Kernel, driver: str, kind: str, index: int, number: int) -> None:
     if kind == "dsa" and driver == "idxd":
         bind_device(k, index)
     elif kind == "wq" and driver in ("dmaengine", "user"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dsatier.host.port import HostDown, Missing, Rejected
 from dsatier.sim import copying, events, hazards, memory
-from dsatier.sim.faults import LateDevice
+from dsatier.sim.faults import LateCompletion, LateDevice
 from dsatier.sim.parse import Refused
 from dsatier.sim.state import (
     Armed,
@@ -86,11 +86,24 @@ class Kernel:
         self.log(line)
         self.state.tainted |= TAINT_WARN
 
+    def warn_once(self, lines: tuple[str, ...]) -> None:
+        """Log the lines of a WARN_ONCE."""
+        if lines[-1] not in self.state.warned:
+            self.state.warned |= {lines[-1]}
+            for line in lines:
+                self.warn(line)
+
     def hurt(self, kind: str, reason: str) -> None:
-        """Record harm; fatal harm ends the simulation. Raises HostDown."""
+        """Record harm; fatal harm ends the simulation, an oops where it panics. Raises HostDown."""
         self.state.harm.append(Harm(self.cause, reason, kind, self.origin))
         if kind == "fatal":
             self.panic(reason)
+        if kind == "oops":
+            self.log("BUG: kernel NULL pointer dereference, address: 0000000000000000")
+            self.log("Oops: 0002 [#1] SMP NOPTI")
+            self.state.tainted |= TAINT_OOPS
+            if self.spec.kernel.config.get("CONFIG_PANIC_ON_OOPS") == "y":
+                self.panic(reason)
 
     def panic(self, reason: str) -> None:
         """Take the host down. Raises HostDown."""
@@ -174,7 +187,7 @@ class Kernel:
         new.faults = tuple(
             a._replace(
                 due=getattr(a.fault, "after", 0.0),
-                uses=0 if isinstance(a.fault, LateDevice) else a.uses,
+                uses=_left_after_boot(a),
             )
             for a in old.faults
         )
@@ -197,7 +210,7 @@ class Kernel:
             Dma(i, -1, d.pci, tuple(Chan(c, "", int(d.in_use)) for c in range(d.channels)))
             for i, d in enumerate(spec.other_dma)
         )
-        memory.set_watermarks(self)
+        self._start_tiering()
         for armed in state.faults:
             events.arm(self, armed)
         self.log(f"Linux version {spec.kernel.release}")
@@ -206,6 +219,32 @@ class Kernel:
                 copying.preset(self, i, device)
         # what stands at boot is nobody's write
         state.active = hazards.standing(self)
+
+    def _start_tiering(self) -> None:
+        """Bring up what the tiers of memory have at boot."""
+        spec, state = self.spec, self.state
+        state.huge_pages = "always"
+        several = len(spec.nodes) > 1
+        default_on = spec.kernel.config.get("CONFIG_NUMA_BALANCING_DEFAULT_ENABLED") == "y"
+        if several and default_on and "numa_balancing" not in spec.kernel.boot:
+            state.balancing = True
+            if spec.kernel.kind != "tpp":  # which forgets to say so
+                state.knobs["numa_balancing"] = 1
+        else:
+            memory.note_mode(self)
+        memory.set_targets(self)
+        memory.set_watermarks(self)
+        copying.note_quiet(self)
+
+
+def _left_after_boot(armed: Armed) -> int:
+    """Return how often a fault has happened, to whoever boots."""
+    match armed.fault:
+        case LateDevice():
+            return 0
+        case LateCompletion():
+            return 2 if armed.uses else 0  # what was under way ended with the machine
+    return armed.uses
 
 
 def _device(spec: DeviceSpec) -> Device:

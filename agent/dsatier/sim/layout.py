@@ -13,7 +13,7 @@ from functools import partial
 from posixpath import dirname, join, normpath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from dsatier.sim import attributes, copying, cpus, idxd, machine, sysctl, timer
+from dsatier.sim import attributes, copying, cpus, idxd, machine, memory, sysctl, timer
 from dsatier.sim.parse import Refused
 
 if TYPE_CHECKING:
@@ -124,6 +124,7 @@ class Layout:
             self._file(sysctl.path(row.name), File(show, store))
         if self.spec.kernel.kind != "stock":
             self._file("/proc/timer", File(timer.show, timer.store))
+        self._file(memory.HUGE_PAGES, File(memory.show_huge, memory.store_huge))
 
     def _add_cpus(self) -> None:
         for cpu in sorted(cpu for node in self.cpus for cpu in node):
@@ -185,7 +186,7 @@ class Layout:
             self._file(f"{folder}/{attribute}", file)
             # the same file by the bus's link, found without walking it
             self.files[f"{BUS}/{name}/{attribute}"] = file
-        if kind == "dsa" and self.devices[i].event_log and not old:
+        if kind == "dsa" and self.devices[i].event_log:
             self._file(f"{folder}/event_log_size", File(partial(_constant, "64\n"), None, i))
 
     def _add_iommu(self) -> None:

@@ -45,7 +45,6 @@ def files(spec: HostSpec) -> dict[str, Show]:
             [c for c in _cpus(k) if c not in k.state.offline]
         ),
         "/sys/devices/system/cpu/offline": lambda k: to_list(tuple(k.state.offline)),
-        "/sys/kernel/mm/transparent_hugepage/enabled": lambda _: "[always] madvise never\n",
     }
     for node in range(len(spec.nodes)):
         folder = f"/sys/devices/system/node/node{node}"
@@ -141,6 +140,6 @@ def manifest(k: Kernel) -> str:
             "errors": _ERRORS.get(row.name, ["EINVAL"]),
         }
         for row in k.layout.knobs
-        if row.name != "numa_balancing"
+        if row.name not in sysctl.MAINLINE or row.name == "demotion_enabled"
     ]
     return json.dumps({"abi": 1, "version": k.spec.kernel.release, "knobs": rows}) + "\n"

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from errno import EINVAL
 from typing import TYPE_CHECKING
 
 from dsatier.host.port import Ran
+from dsatier.sim.parse import Refused
 
 if TYPE_CHECKING:
     from dsatier.sim.kernel import Kernel
 
+HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage/enabled"
 DMA_PAGES = 3840
 DMA32_PAGES = 480000
 
@@ -25,30 +29,69 @@ def _high(managed: int) -> int:
 
 
 def set_watermarks(k: Kernel) -> None:
-    """Work out the demotion watermarks: at boot and at a write to ``demote_scale_factor`` only."""
+    """Work out the demotion watermarks: at boot, and whenever anything works out watermarks."""
     factor = k.knob("demote_scale_factor")
+    # TPP asks a flag that nothing ever clears, ours what numa_balancing is now
+    tiers = k.state.tiered if k.spec.kernel.kind == "tpp" else bool(k.knob("numa_balancing") & 2)
     marks = []
     for node in range(len(k.spec.nodes)):
         managed = _managed(k, node)
         mark = 0
         # only the top tier demotes: a node with CPUs
-        if k.knob("numa_balancing") == 2 and k.online(node):
+        if tiers and k.online(node):
             mark = min(max(managed * factor // 10000, 2 * _high(managed)), managed)
         marks.append(mark)
     k.state.watermarks = tuple(marks)
 
 
-def write_factor(k: Kernel, value: int) -> None:
-    """``demote_scale_factor``."""
-    k.state.knobs["demote_scale_factor"] = value
-    k.state.factor_early = k.knob("numa_balancing") != 2
+def writer(name: str) -> Callable[[Kernel, int], None]:
+    """Return the effect of a knob whose every write works out the watermarks anew."""
+
+    def write(k: Kernel, value: int) -> None:
+        k.state.knobs[name] = value
+        set_watermarks(k)
+
+    return write
+
+
+def note_mode(k: Kernel) -> None:
+    """Keep what TPP remembers of a write to ``numa_balancing``."""
+    mode = k.knob("numa_balancing")
+    k.state.balancing = bool(mode)
+    top = [node for node in range(len(k.spec.nodes)) if k.online(node)]
+    if k.spec.kernel.kind == "tpp" and (mode == 2 or (mode and top == [0])):
+        k.state.tiered = True
+
+
+def set_targets(k: Kernel, *, leaving: int | None = None) -> None:
+    """Work out where each node demotes to, as TPP does at every CPU that comes or goes.
+
+    A CPU that goes, ``leaving``, still counts: so the last one of a node leaves the node as it was.
+    """
+    count = len(k.spec.nodes)
+    top = {n for n in range(count) if k.online(n) or leaving in k.layout.cpus[n]}
+    below = [n for n in range(count) if n not in top]
+    k.state.targets = tuple(below[0] if n in top and below else -1 for n in range(count))
+
+
+def show_huge(k: Kernel) -> str:
+    """Return /sys/kernel/mm/transparent_hugepage/enabled."""
+    words = ("always", "madvise", "never")
+    return " ".join(f"[{w}]" if w == k.state.huge_pages else w for w in words) + "\n"
+
+
+def store_huge(k: Kernel, text: str) -> None:
+    """Say who gets huge pages; the kernel then keeps more memory free. Raises Refused."""
+    if text.strip() not in ("always", "madvise", "never"):
+        raise Refused(EINVAL)
+    k.state.huge_pages = text.strip()
     set_watermarks(k)
 
 
-def _zone(node: int, name: str, free: int, managed: int, demote: int | None) -> str:
+def _zone(k: Kernel, node: int, name: str, free: int, managed: int, demote: int | None) -> str:
     high = _high(managed)
     rows = [
-        f"Node {node}, zone {name:>8}",
+        f"Node {node}, zone {name:>8}{_of_tier(k, node)}",
         f"  pages free     {free}",
         "        boost    0",
         f"        min      {high * 2 // 3}",
@@ -68,6 +111,13 @@ def _zone(node: int, name: str, free: int, managed: int, demote: int | None) -> 
     return "\n".join(rows) + "\n"
 
 
+def _of_tier(k: Kernel, node: int) -> str:
+    """Return what TPP says of a node in the header of each of its zones."""
+    if k.spec.kernel.kind != "tpp":
+        return ""
+    return f", toptier {int(k.online(node) > 0)} next_demotion_node {k.state.targets[node]}"
+
+
 def zoneinfo(k: Kernel) -> str:
     """Return /proc/zoneinfo. The memtis kernel and a stock one have no ``demote`` line."""
     shows = "demote_scale_factor" in k.state.knobs
@@ -75,11 +125,11 @@ def zoneinfo(k: Kernel) -> str:
     for node, mark in enumerate(k.state.watermarks):
         zero = 0 if shows else None
         if node == 0:
-            out.append(_zone(0, "DMA", DMA_PAGES, DMA_PAGES, zero))
-            out.append(_zone(0, "DMA32", DMA32_PAGES, DMA32_PAGES, zero))
+            out.append(_zone(k, 0, "DMA", DMA_PAGES, DMA_PAGES, zero))
+            out.append(_zone(k, 0, "DMA32", DMA32_PAGES, DMA32_PAGES, zero))
         managed = _managed(k, node)
         free = max(0, k.state.free[node] // 4 - (k.spec.nodes[node].memory * 262144 - managed))
-        out.append(_zone(node, "Normal", free, managed, mark if shows else None))
+        out.append(_zone(k, node, "Normal", free, managed, mark if shows else None))
     return "".join(out)
 
 

@@ -17,7 +17,7 @@ from dsatier.sim.parse import cpu_list
 
 Count = Annotated[int, Ge(0)]
 Kind = Literal["ours", "tpp", "memtis", "stock"]
-Load = Literal["thp", "lists"]
+Load = Literal["thp", "lists", "mixed"]
 
 LARGEST = 1 << 20
 """Bytes of a description."""
@@ -148,7 +148,8 @@ class HostSpec:
     swap_tools: bool = True
     """swapon and swapoff are installed."""
     load: tuple[Load, ...] = ("thp", "lists")
-    """What migrates all the time: huge pages one by one, and lists of base pages."""
+    """What migrates all the time: huge pages one by one, lists of base pages, and on memtis lists
+    of 24 huge pages with some base pages."""
     settle: Annotated[float, Ge(0)] = 5.0
     """Seconds for which a copy may stay in flight on a seed kernel."""
     log_lines: Annotated[int, Ge(1)] = 1000

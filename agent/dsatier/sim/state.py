@@ -94,6 +94,10 @@ class Engine(NamedTuple):
     """Channels that descriptors were allocated for."""
     stale: bool = False
     """It was initialised before: pointers in the arrays are dangling after a release."""
+    kept: tuple[str, ...] = ()
+    """Channels that a start which failed has given back, and points to still."""
+    flips: int = 0
+    """How often limit_chans has changed under copies."""
     copied: bool = False
     """It has been live since its init."""
     quiet_since: float | None = None
@@ -125,8 +129,9 @@ class SwapArea(NamedTuple):
 class Harm(NamedTuple):
     """What a write did to the host.
 
-    ``kind``: fatal (the host went down), corruption, leak, stuck (no way back but a reboot),
-    fault (device errors), ineffective, swap. ``by``: agent, other or fault.
+    ``kind``: fatal (the host went down), oops (it goes on, damaged), corruption, leak, stuck (no
+    way back but a reboot), fault (device errors), ineffective, swap. ``by``: agent, other or
+    fault.
     """
 
     write: str
@@ -153,7 +158,10 @@ _FIELDS: dict[str, Any] = {
     "swaps": tuple,
     "free": tuple,
     "watermarks": tuple,
-    "factor_early": bool,
+    "tiered": bool,
+    "balancing": bool,
+    "targets": tuple,
+    "huge_pages": str,
     "timer": Timer,
     "active": frozenset,
     "harm": list,
@@ -163,6 +171,7 @@ _FIELDS: dict[str, Any] = {
     "wall": float,
     "boot": int,
     "tainted": int,
+    "warned": frozenset,
     "down": str,
     "faults": tuple,
     "files": dict,
@@ -185,7 +194,13 @@ class State:
     swaps: tuple[SwapArea, ...]
     free: tuple[int, ...]
     watermarks: tuple[int, ...]
-    factor_early: bool
+    tiered: bool
+    """TPP's flag: tiering was on once."""
+    balancing: bool
+    """What numa_balancing turns on is on, whatever it reads."""
+    targets: tuple[int, ...]
+    """Where each node demotes to, -1 for nowhere."""
+    huge_pages: str
     timer: Timer
     active: frozenset[str]
     harm: list[Harm]
@@ -195,6 +210,8 @@ class State:
     wall: float
     boot: int
     tainted: int
+    warned: frozenset[str]
+    """Warnings that the kernel gives only once, and has given."""
     down: str
     faults: tuple[Armed, ...]
     files: dict[str, str]
@@ -236,8 +253,11 @@ class State:
             self.swaps,
             self.free,
             self.watermarks,
-            self.factor_early,
+            self.tiered,
+            self.balancing,
+            self.targets,
             self.tainted,
+            self.warned,
             self.down,
             tuple(a._replace(due=round(a.due - self.now, 3)) for a in self.faults),
             self.hung,
@@ -274,6 +294,7 @@ class State:
             [(len(d.engines), len(d.groups), len(d.queues)) for d in self.devices],
             len(self.free),
             len(self.watermarks),
+            len(self.targets),
         )
 
 

@@ -45,16 +45,20 @@ def _set_demotion(k: Kernel, value: int) -> None:
 
 
 def _set_balancing(k: Kernel, value: int) -> None:
-    # the watermarks stay as they are: only demote_scale_factor works them out again
+    # the watermarks stay as they are until something works them out again
     k.state.knobs["numa_balancing"] = value
+    memory.note_mode(k)
     copying.note_quiet(k)
 
 
 def _seed_chans(k: Kernel, value: int) -> None:
     old = k.knob("limit_chans")
     k.state.knobs["limit_chans"] = value
-    if value != old and k.knob("dsa_state") and k.state.engine.chans:
-        k.hurt("leak", f"limit_chans changed from {old} to {value} while dsa_state=1")
+    if value == old or not k.knob("dsa_state") or not k.state.engine.chans:
+        return
+    k.hurt("leak", f"limit_chans changed from {old} to {value} while dsa_state=1")
+    if copying.live(k) and k.spec.load:
+        copying.flip_chans(k)
 
 
 def _our_chans(k: Kernel, value: int) -> None:
@@ -64,10 +68,12 @@ def _our_chans(k: Kernel, value: int) -> None:
 
 
 _SEED, _OURS, _MAINLINE = "tpp memtis", "ours", "ours stock"
+_ALL = f"{_SEED} {_MAINLINE}"
 
 ROWS = (
     Row("use_concur_to_compact", "tpp memtis ours", 0, 0, 1, dointvec),
     Row("use_concur_to_demote", "tpp memtis ours", 0, 0, 1, dointvec),
+    Row("use_concur_for_htmm", "memtis", 0, 0, 1, dointvec),
     Row("cpu_multi_copy_pages", "tpp memtis ours", 0, 0, 1, dointvec),
     Row("limit_mt_num", _SEED, 4, 0, UINT_MAX, douintvec),
     Row("limit_mt_num", _OURS, 4, 1, 32, dointvec),
@@ -79,18 +85,35 @@ ROWS = (
     Row("dsa_copy_threshold", _OURS, 16, 1, INT_MAX, dointvec),
     Row("dsa_async_mode", _SEED, 0, 0, 1, dointvec),
     Row("dsa_sync_mode", _SEED, 0, 0, 3, dointvec),
-    Row("demote_scale_factor", "tpp ours", 200, 1, 10000, dointvec, memory.write_factor),
+    Row(
+        "demote_scale_factor",
+        "tpp ours",
+        200,
+        1,
+        10000,
+        dointvec,
+        memory.writer("demote_scale_factor"),
+    ),
     Row("numa_balancing", "tpp", 0, 0, 3, dointvec, _set_balancing),
     Row("numa_balancing", "memtis", 0, 0, 1, dointvec, _set_balancing),
-    Row("numa_balancing", _MAINLINE, 0, 0, 2, dointvec, _set_balancing),
+    Row("numa_balancing", _MAINLINE, 0, 0, 4, dointvec, _set_balancing),
     Row("demotion_enabled", _SEED, 0, 0, 1, _demotion, _set_demotion),
     Row("demotion_enabled", _MAINLINE, 0, 0, 1, kstrtobool, _set_demotion),
+    Row("min_free_kbytes", _ALL, 67584, 0, INT_MAX, dointvec, memory.writer("min_free_kbytes")),
+    Row(
+        *("watermark_scale_factor", _ALL, 10, 1, 1000, dointvec),
+        memory.writer("watermark_scale_factor"),
+    ),
 )
 
 _ELSEWHERE = {
     "numa_balancing": "/proc/sys/kernel/numa_balancing",
     "demotion_enabled": "/sys/kernel/mm/numa/demotion_enabled",
 }
+
+
+MAINLINE = frozenset(row.name for row in ROWS if "stock" in row.kernels)
+"""Knobs that are no part of our series."""
 
 
 def rows(kind: str) -> tuple[Row, ...]:

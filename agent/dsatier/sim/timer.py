@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from errno import EINVAL
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,9 @@ HUGE = 100.0
 """Huge pages that the load migrates in a second."""
 BASE = 4000.0
 """Base pages that the load migrates in lists in a second."""
-BUFFER = 64
+BUFFER = 1024
+"""Bytes of a seed kernel's buffer, which its write handler fills without a bound."""
+_NUMBER = re.compile(r"\s*([+-]?\d+)")
 
 
 def show(k: Kernel) -> str:
@@ -33,14 +36,18 @@ def show(k: Kernel) -> str:
 
 
 def store(k: Kernel, text: str) -> None:
-    """Start (1, from off) or stop (0). The seed takes anything, and any length."""
+    """Start (1, from off) or stop (0).
+
+    The seed takes any text of any length, and acts on a 0 or a 1 that it begins with.
+    """
     word = text.strip()
     if k.seed:
         if len(text) > BUFFER:
             k.warn("detected buffer overflow in timer_write")
             k.hurt("corruption", f"{len(text)} bytes written to /proc/timer overrun its buffer")
         k.log(f"rc: 0 len(buf): {len(text)} buf: {word}")
-        word = word[:1] if word[:1].isdigit() else "0"
+        found = _NUMBER.match(text)
+        word = str(int(found[1])) if found else ""
     elif word not in ("0", "1"):
         raise Refused(EINVAL)
     timer = k.state.timer
