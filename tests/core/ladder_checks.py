@@ -94,6 +94,18 @@ CHANGES: tuple[Change, ...] = (
         Desired(cpus_online=CPUS),
         "evidence",
     ),
+    Change(
+        "a demotion target under threads, seed",
+        build.aimless(cpuless(threaded("seed"))),
+        wants(demotion_enabled=1),
+        "evidence",
+    ),
+    Change(
+        "a demotion target, seed",
+        build.aimless(cpuless(LIVE["seed"])),
+        wants(demotion_enabled=1),
+        None,
+    ),
     Change("CPUs come", cpuless(LIVE["ours"]), Desired(cpus_online=CPUS), None),
     Change("CPUs come under tiering", tiered(OURS), Desired(cpus_online=CPUS), "engine"),
     Change("tiering off", tiered(LIVE["ours"]), wants(numa_balancing=0, demotion_enabled=0), None),

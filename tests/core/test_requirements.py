@@ -19,7 +19,17 @@ from dsatier.queues.config import DeviceConfig, QueueConfig
 from tests.core.ladder_checks import named
 from tests.support import build, scenarios
 from tests.support.build import GIB
-from tests.support.scenarios import FOREIGN, LIVE, OURS, QUEUED, SEED, cpuless, initialised, knobs
+from tests.support.scenarios import (
+    FOREIGN,
+    LIVE,
+    OURS,
+    QUEUED,
+    SEED,
+    cpuless,
+    initialised,
+    knobs,
+    memtis,
+)
 
 SWAP = Swap("/dev/sda3", 8 * GIB, 4 * GIB, -2)
 SWAPPING = replace(OURS, swaps=(SWAP,))
@@ -104,6 +114,8 @@ def _rows() -> tuple[Row, ...]:
 
     tier = wish({"numa_balancing": 2, "demotion_enabled": 1})
     demote = wish({"demotion_enabled": 1})
+    one = replace(SEED.nodes[0], cpus=(0,))
+    alone = replace(cpuless(SEED), nodes=(one, cpuless(SEED).nodes[1]))
     release = wish({"use_dsa_copy_pages": 0, "dsa_state": 0})
     plenty = {"CONFIG_NUMA_BALANCING": "y", "CONFIG_MEMORY_HOTPLUG": "y", "CONFIG_INTEL_IDXD": "m"}
     pins = OtherWriter("kubelet", "/var/lib/kubelet/config.yaml", ("cpus",))
@@ -215,6 +227,43 @@ def _rows() -> tuple[Row, ...]:
             wish({"demote_scale_factor": 300, "numa_balancing": 1}),
             knobs(OURS, numa_balancing=2),
             "numa_balancing 1",
+        ),
+        row(
+            "target-in-reach",
+            build.aimless(alone),
+            demote,
+            build.aimless(cpuless(SEED)),
+            "none",
+        ),
+        row(
+            "lists-fit",
+            memtis(SEED),
+            dsa(use_concur_for_htmm=1),
+            dsa(use_concur_for_htmm=0),
+            "a descriptor too many",
+            "warning",
+        ),
+        row(
+            "lists-fit",
+            knobs(memtis(SEED), use_concur_for_htmm=1),
+            dsa(),
+            memtis(SEED),
+            "a descriptor too many",
+            "warning",
+        ),
+        row(
+            "concurrency-fits",
+            knobs(memtis(SEED), use_concur_for_htmm=1),
+            dsa(limit_chans=4),
+            dsa(limit_chans=8),
+            "4",
+        ),
+        row(
+            "watermark-order",
+            OURS,
+            wish({"demote_scale_factor": 300}),
+            wish({"demote_scale_factor": 300, "numa_balancing": 3}),
+            "numa_balancing 0",
         ),
         row(
             "cpus-can-go", OURS, wish(cpuless=True, tiers=Tiers(2, 0)), wish(cpuless=True), "cpu 0"

@@ -8,7 +8,7 @@ import pytest
 from dsatier.apply.driver import Driver
 from dsatier.apply.outcome import Outcome
 from dsatier.facts.knobs import KNOBS
-from dsatier.plan.requests import LoadDevice, Request, SetCpu, SetKnob, SwapOff
+from dsatier.plan.requests import LoadDevice, Request, SetCpu, SetKnob, StirCpu, SwapOff
 from dsatier.sim.faults import AnyFault, CopyFailures, HungCommand, HungWrite
 from dsatier.sim.host import SimHost
 from tests.support.scene import (
@@ -40,7 +40,7 @@ def hung_by(request: Request, performed: bool) -> AnyFault:
     match request:
         case SetKnob(knob, _):
             return HungWrite("hung-write", KNOBS[knob].path, performed)
-        case SetCpu(cpu, _):
+        case SetCpu(cpu, _) | StirCpu(cpu):
             path = f"/sys/devices/system/cpu/cpu{cpu}/online"
             return HungWrite("hung-write", path, performed)
         case LoadDevice():

@@ -124,6 +124,8 @@ def test_ordinary_balancing_stays() -> None:
 def test_tiering_that_may_be_comes_back(kind: str) -> None:
     """What was safe is brought back as it was, and nothing is told."""
     start = found(kind, *((f"/sys/devices/system/cpu/cpu{n}/online", 0) for n in (4, 5)))
+    for online in (0, 1):  # TPP works out its demotion targets at this
+        start.poke("/sys/devices/system/cpu/cpu3/online", f"{online}\n")
     for path, value in ((BALANCING, 2), (VM + "demote_scale_factor", 300), (DEMOTION, 1)):
         start.poke(path, f"{value}\n")
     assert [] == start.harm

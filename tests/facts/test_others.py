@@ -18,7 +18,7 @@ from tests.support.memory import TextHost
         ("-vm.dsa_state=1", ("dsa_state",)),
         ("/proc/sys/vm/dsa_state=1", ("dsa_state",)),
         ("kernel.numa_balancing = 0", ("numa_balancing",)),
-        ("vm.use_concur_* = 1", ("use_concur_to_compact", "use_concur_to_demote")),
+        ("vm.use_concur_to_* = 1", ("use_concur_to_compact", "use_concur_to_demote")),
         ("# vm.limit_chans = 4", ()),
         ("; vm.limit_chans = 4", ()),
         ("-vm.limit_chans", ()),

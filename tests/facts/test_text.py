@@ -50,7 +50,7 @@ def test_no_text_breaks_the_parsers_otherwise_than_told(found: str) -> None:
     text.words(found)
     text.version(found)
     text.cpu_model(found)
-    text.demotion_watermarks(found)
+    text.demotion(found)
     text.pci_address(found)
     text.options(found, frozenset({"CONFIG_NUMA"}))
 
@@ -119,11 +119,20 @@ Node 10, zone   Normal
 
 
 def test_the_demotion_watermark_of_each_node() -> None:
-    assert text.demotion_watermarks(ZONES) == {0: 4711, 1: 5, 10: 6}
+    found = {node: (one.watermark, one.target) for node, one in text.demotion(ZONES).items()}
+    assert {0: (4711, None), 1: (5, None), 10: (6, None)} == found
+
+
+def test_a_header_that_goes_on_as_that_of_tpp_does() -> None:
+    shown = ZONES.replace("Normal\n", "Normal, toptier 1 next_demotion_node -1\n", 1)
+    assert (4711, -1) == text.demotion(shown)[0]
+    assert (5, None) == text.demotion(shown)[1]
+    silent = ZONES.replace("demote", "spread").replace("Normal\n", "Normal, toptier 1\n")
+    assert {} == text.demotion(silent)
 
 
 def test_a_kernel_that_shows_no_watermark() -> None:
-    assert text.demotion_watermarks(ZONES.replace("demote", "spread")) == {}
+    assert {} == text.demotion(ZONES.replace("demote", "spread"))
 
 
 def test_kernel_options() -> None:

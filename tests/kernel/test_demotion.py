@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dsatier.facts.observe.parse import demotion_watermarks
+from dsatier.facts.observe.parse import demotion
 from tests.kernel.ours import program
 from vm.booting import guest
 from vm.guest import Command, Guest, GuestError
@@ -317,7 +317,7 @@ def test_the_agent_reads_the_same() -> None:
     """The agent looks for the mark in zone Normal, which a fast node of 3 GiB has."""
     machine = Machine(nodes=(Node(cpus=1, memory=3072), Node(memory=256)))
     with guest(machine, kernel=kernel()) as vm:
-        assert demotion_watermarks(vm.read("/proc/zoneinfo"))[0] == 0
+        assert demotion(vm.read("/proc/zoneinfo"))[0].watermark == 0
         vm.write(BALANCING, "2")
         vm.write(FACTOR, "1000")
-        assert demotion_watermarks(vm.read("/proc/zoneinfo"))[0] > 0
+        assert (demotion(vm.read("/proc/zoneinfo"))[0].watermark or 0) > 0

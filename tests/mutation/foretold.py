@@ -50,15 +50,17 @@ def _goals(host: Facts) -> dict[str, Desired]:
 def _cases() -> tuple[tuple[str, Facts, Desired], ...]:
     """Return the ways: from the host as found and from each goal, to each goal and back."""
     found = []
-    for family in ("ours", "seed"):
-        plain = build.facts(family, swaps=(Swap("/dev/sda3", 8 * GIB, GIB, -2),))
+    hosts = {family: build.facts(family) for family in ("ours", "seed")}
+    hosts["seed without a target"] = build.aimless(hosts["seed"])
+    for family, host in hosts.items():
+        plain = replace(host, swaps=(Swap("/dev/sda3", 8 * GIB, GIB, -2),))
         before = originals(plain, USUAL, 0.0)
         places = {"found": plain}
         for name, goal in _goals(plain).items():
             places[name] = _end(prepare(plain, goal), plain)
-        for start, host in places.items():
-            goals = {**_goals(plain), "back": from_originals(before, host, USUAL)}
-            found += [(f"{family}, {start} to {n}", host, goal) for n, goal in goals.items()]
+        for start, there in places.items():
+            goals = {**_goals(plain), "back": from_originals(before, there, USUAL)}
+            found += [(f"{family}, {start} to {n}", there, goal) for n, goal in goals.items()]
     return tuple(found)
 
 

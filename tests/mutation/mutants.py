@@ -76,7 +76,7 @@ def _explored(
     kind: str, starts: tuple[str, ...], names: tuple[str, ...], tables: Tables
 ) -> list[str]:
     """Return what an exploration with changed tables finds wrong."""
-    every = profiles.fitted() | profiles.generated(12, seed=3)
+    every = profiles.fitted() | profiles.generated(12, seed=3) | profiles.CONCURRENT
     wanted = {name: every[name] for name in names}
     for start in hosts.starts(kind):
         if start.name not in starts:
@@ -102,6 +102,10 @@ def ladder_checks_of(ladder: tuple[Rung, ...], descents: Descents) -> tuple[Chec
         (
             "exploration, tpp",
             lambda: _explored("tpp", ("booted",), ("tpp-dsa", "cpu"), tables),
+        ),
+        (
+            "exploration, memtis",
+            lambda: _explored("memtis", ("booted",), ("concurrent in its own way",), tables),
         ),
         (
             "exploration, threads",

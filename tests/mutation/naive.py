@@ -17,7 +17,16 @@ from dsatier.facts.model import Swap
 from dsatier.facts.observe.observer import Observer
 from dsatier.host.port import HostDown, HostError
 from dsatier.plan.interlock import GUARDS, Guard
-from dsatier.plan.requests import LoadDevice, Request, SetCpu, SetKnob, StopDevice, SwapOff, SwapOn
+from dsatier.plan.requests import (
+    LoadDevice,
+    Request,
+    SetCpu,
+    SetKnob,
+    StirCpu,
+    StopDevice,
+    SwapOff,
+    SwapOn,
+)
 from dsatier.queues.config import captured
 from dsatier.sim.faults import FailedInit
 from dsatier.sim.host import SimHost
@@ -88,6 +97,7 @@ def _area(used: int = 0) -> Swap:
 READY = queues(0, 1)
 START, USE, STOP = knob("dsa_state", 1), knob("use_dsa_copy_pages", 1), knob("dsa_state", 0)
 STARTED, USED = puts(("dsa_state", 1)), puts(("use_dsa_copy_pages", 1))
+LISTS = puts(("use_concur_to_compact", 1))
 TIERED = (_cpuless, _no_swap, puts((BALANCING, 2), ("demote_scale_factor", 300)))
 STOCK: dict[str, Any] = {"kernel": {"release": "6.12.117+deb13-amd64", "kind": "stock"}}
 FULL = {
@@ -110,7 +120,7 @@ TRIES: tuple[Try, ...] = (
     Try(
         "value-in-range",
         "tpp",
-        (puts(("limit_mt_num", 2), ("cpu_multi_copy_pages", 1)),),
+        (LISTS, puts(("limit_mt_num", 2), ("cpu_multi_copy_pages", 1))),
         knob("limit_mt_num", 3),
     ),
     Try(
@@ -186,9 +196,15 @@ TRIES: tuple[Try, ...] = (
         knob("use_concur_to_demote", 1),
     ),
     Try(
+        "concurrency-fits",
+        "memtis",
+        (puts(("limit_chans", 4)), READY, STARTED, USED),
+        knob("use_concur_for_htmm", 1),
+    ),
+    Try(
         "threads-whole",
         "tpp",
-        (puts(("limit_mt_num", 3)),),
+        (LISTS, puts(("limit_mt_num", 3))),
         knob("cpu_multi_copy_pages", 1),
     ),
     Try("tiering-on-cpuless", "ours", (_no_swap,), knob("demotion_enabled", 1)),
@@ -203,6 +219,7 @@ TRIES: tuple[Try, ...] = (
     ),
     Try("cpu-of-slow-node", "ours", (), lambda host: SetCpu(0, online=False)),
     Try("cpu-not-into-tiering", "tpp", TIERED, lambda host: SetCpu(4, online=True)),
+    Try("stirred-for-a-target", "tpp", (), lambda host: StirCpu(3)),
     Try("swap-fits", "ours", (), lambda host: SwapOff(_area()), spec=FULL),
     Try("swap-not-into-tiering", "ours", TIERED, lambda host: SwapOn(_area())),
     Try("device-unheld", "tpp", (READY, STARTED), lambda host: StopDevice("dsa0")),

@@ -19,6 +19,9 @@ EQUIVALENT: dict[str, str] = {
     "parameters, up: dsa_copy_threshold before limit_chans": INDEPENDENT,
     "parameters, up: use_concur_to_compact before dsa_copy_threshold": INDEPENDENT,
     "parameters, up: use_concur_to_demote before use_concur_to_compact": INDEPENDENT,
+    "parameters, up: use_concur_for_htmm before use_concur_to_demote": INDEPENDENT,
+    "cpuless, up: stir before cpus online": "CPUs of the slow node come back only where nothing "
+    "demotes, and at one of the fast node the targets are worked out as well",
     "engine, up: use_dsa_copy_pages before cpu_multi_copy_pages": "no engine asks for both, "
     "the way down has turned off the one that goes, and where both had been on both come back",
     "engine, down: cpu_multi_copy_pages 0 before use_dsa_copy_pages 0": "each stands for itself; "

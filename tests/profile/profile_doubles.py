@@ -63,6 +63,7 @@ FACTS: dict[str, Any] = {
             "mem_free": 1 << 35,
             "tier": None,
             "demotion_watermark": None,
+            "demotion_target": None,
         },
         {
             "id": 1,
@@ -72,6 +73,7 @@ FACTS: dict[str, Any] = {
             "mem_free": 1 << 35,
             "tier": None,
             "demotion_watermark": None,
+            "demotion_target": None,
         },
     ],
     "offline_cpus": [],

@@ -58,7 +58,9 @@ SECTIONS = {
         numa=_some(nodes=st.integers(3, 8), cpuless_nodes=st.integers(0, 2)),
     ),
     "tiers": _some(fast_node=st.just(0), slow_node=st.integers(1, 9), cpuless=_BOOL),
-    "concurrency": _some(use_concur_to_compact=_BOOL, use_concur_to_demote=_BOOL),
+    "concurrency": _some(
+        use_concur_to_compact=_BOOL, use_concur_to_demote=_BOOL, use_concur_for_htmm=_BOOL
+    ),
     "engine": ENGINES,
     "tiering": _some(
         demotion_enabled=_BOOL,

@@ -82,7 +82,7 @@ tiering: {}
         "f:11:13: engine.on_fault: expected cpu or cpu-and-stop-tiering, found 'x'",
         "f:12:3: engine.demotion_enabled: unknown key, it belongs in tiering",
         "f:14:9: tiering.swap: expected off or on, found true; write on",
-        "f:15:19: tiering.numa_balancing: expected an integer from 0 to 2, "
+        "f:15:19: tiering.numa_balancing: expected an integer from 0 to 3, "
         "found the number 2.0; write 2",
         "f:16:21: tiering.demotion_enabled: expected true or false, found the number 1",
         "f:17:1: tiering: duplicate key, first at line 13, column 1",

@@ -16,10 +16,17 @@ from typing import Any
 from dsatier.apply.gate import Gate, Refused
 from dsatier.facts.knobs import KNOBS, SEED_SETTLE
 from dsatier.facts.model import Facts
-from dsatier.facts.observe.observer import RELEASED, Observer
+from dsatier.facts.observe.observer import Observer, lets_go
 from dsatier.facts.partial import narrowed
-from dsatier.facts.readings import held, initialised, live, migration_quiet, releasable
-from dsatier.facts.tiers import USUAL, Tiers, watermark
+from dsatier.facts.readings import (
+    held,
+    initialised,
+    live,
+    may_balance_untold,
+    migration_quiet,
+    releasable,
+)
+from dsatier.facts.tiers import USUAL, Tiers, target, watermark
 from dsatier.host.port import HostDown, HostError, LogTail
 from dsatier.plan.desired import from_profile
 from dsatier.plan.interlock import GUARDS, Guard
@@ -28,7 +35,7 @@ from dsatier.plan.model import Desired, Plan
 from dsatier.plan.originals import Originals, originals
 from dsatier.plan.projection import project
 from dsatier.plan.rehearsal import no_way_back, prepare
-from dsatier.plan.requests import Request
+from dsatier.plan.requests import Request, SetKnob
 from dsatier.plan.requirements import REQUIREMENTS, Requirement
 from dsatier.plan.restore import cpu_only, from_originals, not_restored
 from dsatier.profile.model import Profile
@@ -37,6 +44,7 @@ from dsatier.sim.host import SimHost
 from tests.support.hosts import Start
 
 Key = tuple[Any, ...]
+BALANCING_OFF = SetKnob("numa_balancing", 0)
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,7 @@ class Edge:
 
 def key_of(host: SimHost) -> Key:
     """Return what the agent's decisions and the kernel's behaviour depend on."""
-    return (*host.key(), any(RELEASED in line for line in host.kernel.state.log))
+    return (*host.key(), any(map(lets_go, host.kernel.state.log)))
 
 
 class Eyes:
@@ -300,7 +308,7 @@ class Explorer:
         wrong: list[tuple[str, str]],
     ) -> Node | None:
         """Carry a plan out, noting each state on the way; None where it cannot be ended."""
-        settled = False
+        settled = told = False
         for step in plan.steps:
             lines: tuple[str, ...] = ()
             for request in step.requests:
@@ -310,12 +318,14 @@ class Explorer:
                 if edge.to is None:
                     return None
                 node, lines = edge.to, lines + edge.lines
+                told = told or request == BALANCING_OFF
                 met.append((node, len(done)))
                 settled = settled and migration_quiet(node.facts)
             if step.settle:
                 node = self._settle(node, step.settle)
                 met.append((node, len(done)))
                 settled = migration_quiet(node.facts) and step.settle >= SEED_SETTLE
+                settled = settled and (told or not may_balance_untold(node.facts))
             tail = LogTail(lines, complete=True)
             missing = [m for e in step.evidence if (m := e.missing(node.facts, tail)) is not None]
             if missing:
@@ -335,6 +345,8 @@ class Explorer:
         gate = Gate(host, Known(host, node.facts), self.tables.guards)
         gate.look()
         if settled:
+            if may_balance_untold(node.facts):  # it has been written: this gate is another one
+                gate.submit(BALANCING_OFF, 60.0, tiers)
             host.sleep(SEED_SETTLE)
         mark = host.log_mark()
         try:
@@ -431,10 +443,12 @@ def unmet(desired: Desired, facts: Facts) -> str:
     wrong += [f"swap {area.path} off" for area in desired.swap_on if area.path not in on]
     if desired.wants("use_dsa_copy_pages") == 1 and not initialised(facts):
         wrong.append("the DSA is not initialised")
-    tiers = desired.wants("numa_balancing") == 2 or desired.wants("demotion_enabled") == 1
+    tiers = desired.wants("numa_balancing") in (2, 3) or desired.wants("demotion_enabled") == 1
     tiers = tiers or desired.wants("demote_scale_factor") is not None
-    if tiers and live(facts, "numa_balancing") == 2 and watermark(facts, desired.tiers) == 0:
+    if tiers and live(facts, "numa_balancing") in (2, 3) and watermark(facts, desired.tiers) == 0:
         wrong.append("no demotion watermark")
+    if desired.wants("demotion_enabled") == 1 and target(facts, desired.tiers) == -1:
+        wrong.append("no demotion target")
     return "; ".join(wrong)
 
 
@@ -524,6 +538,8 @@ def unforetold(foretold: Facts, found: Facts) -> str:
     before, now = watermark(foretold, USUAL), watermark(found, USUAL)
     if (before == 0) != (now == 0):
         wrong.append(f"demotion watermark is {now}, not {before}")
+    if target(foretold, USUAL) != target(found, USUAL):
+        wrong.append(f"demotion target is {target(found, USUAL)}")
     if foretold.dsa_released != found.dsa_released and foretold.kernel.family == "seed":
         wrong.append(f"dsa_released is {found.dsa_released}")
     return "; ".join(wrong)

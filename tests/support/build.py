@@ -61,7 +61,9 @@ def device(number: int, *, event_log: bool = False) -> DsaDevice:
 
 def facts(family: str = "ours", devices: int = 8, **changes: Any) -> Facts:
     """A two-tier host of a kernel family, with everything off."""
-    missing = {"none": {k.name for k in KNOBS.values() if not k.mainline}}.get(family, set())
+    missing = {"use_concur_for_htmm"}  # memtis's alone
+    if family == "none":
+        missing = {k.name for k in KNOBS.values() if not k.mainline}
     host = Facts(
         schema_version=1,
         hostname="host1",
@@ -118,6 +120,11 @@ def live(host: Facts, chans: int = 8) -> Facts:
 def channel(name: str, queue_id: str | None, in_use: int = 0) -> Channel:
     """A DMA channel."""
     return Channel(name, queue_id, in_use)
+
+
+def aimless(host: Facts) -> Facts:
+    """The host as a TPP kernel shows it that booted with CPUs on both nodes."""
+    return replace(host, nodes=tuple(replace(n, demotion_target=-1) for n in host.nodes))
 
 
 def marked(host: Facts, pages: int | None, number: int = 0) -> Facts:

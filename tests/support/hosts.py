@@ -53,6 +53,17 @@ def small(kind: str, **fields: Any) -> SimHost:
     return SimHost.of(spec.parse(json.dumps(description)))
 
 
+def balances(kind: str) -> dict[str, Any]:
+    """Return a kernel that balances from boot on, and does not tell where it is TPP."""
+    options = {
+        "CONFIG_INTEL_IDXD": "m",
+        "CONFIG_MEMORY_HOTPLUG": "y",
+        "CONFIG_NUMA_BALANCING": "y",
+        "CONFIG_NUMA_BALANCING_DEFAULT_ENABLED": "y",
+    }
+    return {"release": RELEASES[kind], "kind": kind, "config": options}
+
+
 def eight(kind: str) -> Start:
     """Return a host that shipped profiles are for, freshly booted."""
     host = small(
@@ -149,8 +160,15 @@ def _all(*changes: Change) -> Change:
     return act
 
 
+def _stir(host: SimHost) -> None:
+    """Let a CPU of the fast node go and come back: TPP works out its demotion targets then."""
+    for online in (0, 1):
+        put(host, "/sys/devices/system/cpu/cpu3/online", online)
+
+
 _TIERED = _all(
     _cpus(4, 5),
+    _stir,
     _swap_off,
     _puts((BALANCING, 2), ("demote_scale_factor", 300), (DEMOTION, 1)),
 )
@@ -218,6 +236,9 @@ CHANGES: tuple[tuple[str, str, Change], ...] = (
     ("tiered", "ours tpp", _TIERED),
     ("tiered, copying", "ours tpp", _all(_COPYING, _TIERED)),
     ("both modes, copying", "tpp", _all(_COPYING, _cpus(4, 5), _swap_off, _puts((BALANCING, 3)))),
+    ("concurrent in its own way", "memtis", _puts(("use_concur_for_htmm", 1))),
+    ("cpuless, no target", "tpp", _all(_cpus(4, 5), _swap_off)),
+    ("balancing at boot", "tpp", _COPYING),
     ("demoting", "memtis", _all(_cpus(4, 5), _swap_off, _puts((DEMOTION, 1)))),
     ("start failed, 0", "tpp memtis", _failed_start(0)),
     ("start failed, 3", "tpp memtis", _failed_start(3)),
@@ -250,6 +271,7 @@ UNFIT: tuple[tuple[str, str, Change], ...] = (
 
 HARMED: tuple[tuple[str, str, Change], ...] = (
     # what others have done to the host is their harm; the agent must add none
+    ("demoting nowhere", "tpp", _all(_cpus(4, 5), _swap_off, _puts((DEMOTION, 1)))),
     ("factor too early", "ours tpp", _puts(("demote_scale_factor", 300), (BALANCING, 2))),
     ("fewer channels, live", "tpp memtis", _all(_COPYING, _puts(("limit_chans", 4)))),
     ("queue gone, quiet", "tpp memtis", _all(queues(0, 1), _start, _unbind)),
@@ -263,7 +285,7 @@ def starts(kind: str) -> Iterator[Start]:
     for name, kinds, change in CHANGES:
         if kind not in kinds.split():
             continue
-        host = small(kind)
+        host = small(kind, kernel=balances(kind)) if name == "balancing at boot" else small(kind)
         change(host)
         if host.harm:
             raise AssertionError(f"{kind}: {name}: harm on the way to a start: {host.harm}")

@@ -30,7 +30,14 @@ CONCURRENCY = (
     Concurrency(use_concur_to_compact=True, use_concur_to_demote=True),
     Concurrency(use_concur_to_compact=False, use_concur_to_demote=False),
     Concurrency(use_concur_to_demote=True),
+    Concurrency(use_concur_for_htmm=True),
 )
+CONCURRENT = {
+    "concurrent in its own way": Profile(
+        version=1, concurrency=Concurrency(use_concur_for_htmm=True), engine=CpuEngine("cpu")
+    )
+}
+"""What memtis alone can do."""
 SHAPES = (
     None,
     QueueShape(devices=2, engines=1, queues=4),
@@ -53,6 +60,7 @@ TIERING = (
     Tiering(demotion_enabled=True, swap="off"),
     Tiering(numa_balancing=1, swap="on"),
     Tiering(numa_balancing=2),
+    Tiering(demotion_enabled=True, numa_balancing=3, swap="off"),
 )
 
 

@@ -10,7 +10,16 @@ from dsatier.facts.model import Facts, Swap
 from dsatier.facts.tiers import USUAL
 from dsatier.plan.interlock import GUARDS, Circumstances, Guard, refusals
 from dsatier.plan.projection import project
-from dsatier.plan.requests import LoadDevice, Request, SetCpu, SetKnob, StopDevice, SwapOff, SwapOn
+from dsatier.plan.requests import (
+    LoadDevice,
+    Request,
+    SetCpu,
+    SetKnob,
+    StirCpu,
+    StopDevice,
+    SwapOff,
+    SwapOn,
+)
 from dsatier.queues.config import captured
 from tests.support import build
 from tests.support.build import GIB
@@ -106,9 +115,10 @@ def _kernel(host: Facts, **changes: Any) -> Facts:
     return replace(host, kernel=replace(host.kernel, **changes))
 
 
-def _memtis() -> Facts:
-    host = cpuless(build.facts("seed"))
-    return replace(host, knobs={k: v for k, v in host.knobs.items() if k != "demote_scale_factor"})
+def memtis(host: Facts) -> Facts:
+    """The host with the other seed kernel."""
+    found = {k: v for k, v in host.knobs.items() if k != "demote_scale_factor"}
+    return replace(host, knobs={**found, "use_concur_for_htmm": "0"})
 
 
 def _without_log(host: Facts) -> Facts:
@@ -148,7 +158,8 @@ def _scenarios() -> tuple[Scenario, ...]:
         row("value-in-range", SEED, SetKnob("limit_mt_num", 7), SetKnob("limit_mt_num", 8)),
         row("value-in-range", SEED, SetKnob("limit_mt_num", 16), SetKnob("limit_mt_num", 8)),
         row("value-in-range", SEED, SetKnob("dsa_async_mode", 1), SetKnob("dsa_async_mode", 0)),
-        row("value-in-range", _memtis(), SetKnob("numa_balancing", 2), cpuless(SEED)),
+        row("value-in-range", memtis(cpuless(SEED)), SetKnob("numa_balancing", 2), cpuless(SEED)),
+        row("value-in-range", memtis(cpuless(SEED)), SetKnob("numa_balancing", 3), cpuless(SEED)),
         row("start-once", initialised("ours", 4), START, queues(QUEUED["ours"])),
         row("start-once", initialised("seed", 4), START, QUEUED["seed"]),
         row("cpu-of-slow-node", OURS, SetCpu(3, online=False), SetCpu(17, online=False)),
@@ -178,7 +189,33 @@ def _scenarios() -> tuple[Scenario, ...]:
             SetKnob("numa_balancing", 3),
             cpuless(SEED),
         ),
-        row("value-in-range", cpuless(OURS), SetKnob("numa_balancing", 3), cpuless(SEED)),
+        row(
+            "value-in-range",
+            cpuless(OURS),
+            SetKnob("numa_balancing", 4),
+            SetKnob("numa_balancing", 3),
+        ),
+        row(
+            "stirred-for-a-target",
+            build.aimless(SEED),
+            StirCpu(15),
+            build.aimless(cpuless(SEED)),
+        ),
+        row("stirred-for-a-target", cpuless(SEED), StirCpu(15), build.aimless(cpuless(SEED))),
+        row("stirred-for-a-target", build.aimless(cpuless(SEED)), StirCpu(0), StirCpu(1)),
+        row("stirred-for-a-target", build.aimless(cpuless(SEED)), StirCpu(16), StirCpu(1)),
+        row(
+            "stirred-for-a-target",
+            replace(build.aimless(cpuless(SEED)), pinned_cpus=(0, 15)),
+            StirCpu(15),
+            StirCpu(14),
+        ),
+        row(
+            "threads-whole",
+            knobs(build.aimless(cpuless(SEED)), limit_mt_num=16, cpu_multi_copy_pages=1),
+            StirCpu(15),
+            knobs(build.aimless(cpuless(SEED)), limit_mt_num=8, cpu_multi_copy_pages=1),
+        ),
         row(
             "swap-fits",
             replace(OURS, swaps=(replace(AREA, used=200 * GIB),)),
@@ -210,6 +247,18 @@ def _scenarios() -> tuple[Scenario, ...]:
             knobs(initialised("seed", 4), use_concur_to_compact=1),
             USE,
             knobs(initialised("seed"), use_concur_to_compact=1),
+        ),
+        row(
+            "concurrency-fits",
+            memtis(build.live(SEED, 4)),
+            SetKnob("use_concur_for_htmm", 1),
+            memtis(LIVE["seed"]),
+        ),
+        row(
+            "concurrency-fits",
+            knobs(memtis(initialised("seed", 4)), use_concur_for_htmm=1),
+            USE,
+            knobs(memtis(initialised("seed")), use_concur_for_htmm=1),
         ),
         row(
             "start-untranslated", replace(QUEUED["seed"], iommu="translated"), START, QUEUED["seed"]

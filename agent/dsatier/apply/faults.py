@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 from dsatier.apply.records import Record
-from dsatier.facts.kernel_complaints import complaints
+from dsatier.facts.kernel_complaints import complaints, oopses
 from dsatier.facts.knobs import SEED_BATCH_CHANS
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import (
+    concurrent,
     effective_threads_broken,
     failed_copies,
     halted,
     held,
     live,
     on,
+    oopsed,
     value_refusal,
 )
 from dsatier.plan.model import Desired
@@ -33,7 +35,8 @@ def fault(record: Record, facts: Facts, desired: Desired, lines: tuple[str, ...]
         return None
     named = {config.id for config in desired.queues}
     said = complaints(lines, facts, named)
-    because = f" (kernel log: {said[0]})" if said else ""
+    words = dict.fromkeys((*said[:1], *oopses(said)[:1]))  # an oops says what is left to do
+    because = f" (kernel log: {'; '.join(words)})" if words else ""
     if halted(facts):
         return f"{', '.join(halted(facts))} halted{because}"
     chans = live(facts, "limit_chans")
@@ -52,6 +55,8 @@ def fault(record: Record, facts: Facts, desired: Desired, lines: tuple[str, ...]
             wanted = any(q.id == queue.id for c in desired.queues for q in c.queues)
             if wanted and queue.state != "enabled":
                 return f"{queue.id} is {queue.state}{because}"
+    if oopsed(facts):
+        return f"the kernel has oopsed{because}"
     failed = failed_copies(facts, record.copy_fails)
     if failed:
         fails = facts.timer["dsa_copy_fail"]
@@ -86,8 +91,7 @@ def _spoilt(facts: Facts) -> str | None:
     chans = live(facts, "limit_chans")
     if chans is not None and (refusal := value_refusal("limit_chans", chans, facts)):
         return refusal
-    concurrent = on(facts, "use_concur_to_compact") or on(facts, "use_concur_to_demote")
-    if concurrent and chans != SEED_BATCH_CHANS:
+    if concurrent(facts) and chans != SEED_BATCH_CHANS:
         return f"limit_chans is {chans} with concurrent migration: lists overrun the descriptors"
     if on(facts, "dsa_async_mode"):
         return "dsa_async_mode is 1, which oopses at the first huge page"

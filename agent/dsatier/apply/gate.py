@@ -11,7 +11,7 @@ from dsatier.facts.knobs import KNOBS, TIMER
 from dsatier.facts.model import Facts
 from dsatier.facts.observe.observer import Observer
 from dsatier.facts.partial import NotSeen
-from dsatier.facts.readings import migration_quiet
+from dsatier.facts.readings import may_balance_untold, migration_quiet
 from dsatier.facts.tiers import USUAL, Tiers
 from dsatier.host.port import Host
 from dsatier.plan.interlock import GUARDS, Circumstances, Guard, Refusal, refusals
@@ -21,6 +21,7 @@ from dsatier.plan.requests import (
     SetCpu,
     SetKnob,
     SetTimer,
+    StirCpu,
     StopDevice,
     SwapOff,
     SwapOn,
@@ -56,6 +57,7 @@ class Gate:
         self._observer = observer
         self._guards = guards
         self._quiet_since: float | None = None
+        self._balancing_told = False
 
     def look(self) -> Facts:
         """Return the host's facts now."""
@@ -73,7 +75,8 @@ class Gate:
             return ask(self.look())
 
     def _seen(self, facts: Facts) -> Facts:
-        if not migration_quiet(facts):
+        untold = may_balance_untold(facts) and not self._balancing_told
+        if untold or not migration_quiet(facts):
             self._quiet_since = None
         elif self._quiet_since is None:
             self._quiet_since = self._host.monotonic()
@@ -102,9 +105,14 @@ class Gate:
         match request:
             case SetKnob(knob, value):
                 self._host.write(KNOBS[knob].path, f"{value}\n", deadline)
+                self._balancing_told |= knob == "numa_balancing"
             case SetCpu(cpu, online):
                 path = f"/sys/devices/system/cpu/cpu{cpu}/online"
                 self._host.write(path, f"{int(online)}\n", deadline)
+            case StirCpu(cpu):
+                path = f"/sys/devices/system/cpu/cpu{cpu}/online"
+                self._host.write(path, "0\n", deadline)
+                self._host.write(path, "1\n", deadline)
             case SetTimer(on):
                 self._host.write(TIMER, f"{int(on)}\n", deadline)
             case LoadDevice(device):

@@ -52,6 +52,11 @@ def complaints(lines: Iterable[str], facts: Facts, named: Collection[str] = ()) 
     return tuple(line for line in lines if _counts(line, facts, named))
 
 
+def oopses(lines: Iterable[str]) -> tuple[str, ...]:
+    """Return the lines by which the kernel says that it has hurt itself."""
+    return tuple(line for line in lines if _KERNEL.match(line) and not _PROGRAM.match(line))
+
+
 def may_complain(line: str) -> bool:
     """Tell whether a line counts, whichever device it is about."""
     return bool(_KERNEL.match(line) or _ENGINE.match(line) or _DEVICE.match(line)) and not (

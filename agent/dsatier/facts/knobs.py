@@ -14,6 +14,7 @@ KnobName = Literal[
     "dsa_copy_threshold",
     "use_concur_to_compact",
     "use_concur_to_demote",
+    "use_concur_for_htmm",
     "dsa_state",
     "use_dsa_copy_pages",
     "cpu_multi_copy_pages",
@@ -53,6 +54,7 @@ KNOBS: dict[KnobName, Knob] = {
         _vm("dsa_copy_threshold", 1, INT_MAX, 16, "least 4 KiB pages in a list for the DSA"),
         _vm("use_concur_to_compact", 0, 1, 0, "compaction migrates its list concurrently"),
         _vm("use_concur_to_demote", 0, 1, 0, "demotion migrates its list concurrently"),
+        _vm("use_concur_for_htmm", 0, 1, 0, "memtis promotes and demotes its lists concurrently"),
         _vm("dsa_state", 0, 1, 0, "the kernel holds DMA channels and descriptors"),
         _vm("use_dsa_copy_pages", 0, 1, 0, "the DSA copies pages"),
         _vm("cpu_multi_copy_pages", 0, 1, 0, "several CPU threads copy pages"),
@@ -63,9 +65,9 @@ KNOBS: dict[KnobName, Knob] = {
             "numa_balancing",
             "/proc/sys/kernel/numa_balancing",
             0,
-            2,
+            3,
             0,
-            "0 off, 1 balancing, 2 memory tiering",
+            "0 off, 1 balancing, 2 memory tiering, 3 both",
             mainline=True,
         ),
         Knob(
@@ -81,6 +83,16 @@ KNOBS: dict[KnobName, Knob] = {
 }
 
 TIMER = "/proc/timer"
+
+CONCURRENT: tuple[KnobName, ...] = (
+    "use_concur_to_compact",
+    "use_concur_to_demote",
+    "use_concur_for_htmm",
+)
+"""The knobs with each of which lists migrate concurrently."""
+
+TIERING_MODES = frozenset({2, 3})
+"""The values of ``numa_balancing`` with which the kernel tiers; 3 balances as well."""
 
 SEED_CHANS = frozenset({1, 2, 4, 8})
 SEED_BATCH_CHANS = 8

@@ -58,6 +58,9 @@ class NumaNode:
     a one only. None where the kernel shows none."""
     demotion_watermark: int | None = None
     """Pages, of its Normal zone in /proc/zoneinfo; None where it is not shown."""
+    demotion_target: int | None = None
+    """The node that its pages are demoted to, by /proc/zoneinfo; -1: none, so nothing is demoted.
+    None where it is not shown: only TPP shows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +191,8 @@ class Facts:
     """Version of accel-config, None where it is not installed or there are no devices for it."""
     others: tuple[OtherWriter, ...]
     dsa_released: bool | None
-    """The seed's DSA has been released since boot, by its log line; None where the log no longer
+    """The seed has let go of DMA channels since boot, which it may point to still: by a release,
+    or by a start that failed midway. The log says so; None where it cannot be read or no longer
     reaches back."""
     boot_taint: int
     """/proc/sys/kernel/tainted; bit 7 (128): the kernel has oopsed since boot."""

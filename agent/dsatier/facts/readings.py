@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dsatier.facts.knobs import KNOBS, SEED_CHANS, KnobName
+from dsatier.facts.knobs import CONCURRENT, KNOBS, SEED_CHANS, TIERING_MODES, KnobName
 from dsatier.facts.model import Channel, DsaDevice, Facts, NumaNode, WorkQueue
 
 TYPE_CHECKING = False
@@ -15,6 +15,7 @@ SEED_BATCH = 128
 """Least max_batch_size of a queue that a seed kernel may use, in descriptors."""
 SEED_TRANSFER = 2 << 20
 """Least max_transfer_size of a queue that a seed kernel may use, in bytes."""
+_BALANCES_AT_BOOT = "CONFIG_NUMA_BALANCING_DEFAULT_ENABLED"
 OOPSED = 1 << 7
 """The bit of /proc/sys/kernel/tainted that an oops sets."""
 
@@ -34,13 +35,35 @@ def on(facts: Facts, knob: KnobName) -> bool:
     return bool(live(facts, knob))
 
 
+def concurrent(facts: Facts) -> bool:
+    """Tell whether some lists of pages migrate concurrently."""
+    return any(on(facts, knob) for knob in CONCURRENT)
+
+
+def tiered(facts: Facts) -> bool:
+    """Tell whether balancing is in one of the modes of memory tiering."""
+    return live(facts, "numa_balancing") in TIERING_MODES
+
+
 def tiering_on(facts: Facts) -> bool:
     """Tell whether the kernel moves pages between the tiers by itself."""
-    return live(facts, "numa_balancing") in (2, 3) or on(facts, "demotion_enabled")
+    return tiered(facts) or on(facts, "demotion_enabled")
+
+
+def may_balance_untold(facts: Facts) -> bool:
+    """Tell whether balancing may be on though it reads 0: a TPP kernel that was booted with it.
+
+    It does not tell before ``numa_balancing`` is first written.
+    """
+    if facts.kernel.family != "seed" or "demote_scale_factor" not in facts.knobs:
+        return False
+    config = facts.kernel.config
+    told_off = config is not None and config.get(_BALANCES_AT_BOOT) != "y"
+    return not told_off and live(facts, "numa_balancing") == 0
 
 
 def migration_quiet(facts: Facts) -> bool:
-    """Tell whether neither engine nor tiering starts new copies on a device."""
+    """Tell whether neither engine nor tiering starts new copies on a device, by what is told."""
     return not (
         on(facts, "use_dsa_copy_pages")
         or on(facts, "numa_balancing")
@@ -184,23 +207,16 @@ def thread_counts(facts: Facts) -> frozenset[int]:
     return frozenset(n for n in (1, 2, 4, 8, 16, 32) if n <= fewest)
 
 
-def _both_modes(facts: Facts) -> bool:
-    """Tell whether the kernel is the seed's that takes balancing and tiering together."""
-    return facts.kernel.family == "seed" and "demote_scale_factor" in facts.knobs
-
-
 def value_refusal(name: KnobName, value: int, facts: Facts) -> str | None:
     """Return why this kernel cannot take ``value``, None where it can."""
     knob = KNOBS[name]
-    if name == "numa_balancing" and value == 3 and _both_modes(facts):
-        return None  # no profile asks for it, but what was there may come back
     if not knob.low <= value <= knob.high:
         span = str(knob.low) if knob.low == knob.high else f"{knob.low} to {knob.high}"
         return f"{name}: expected {span}, found {value}"
     if facts.kernel.family != "seed":
         return None
-    if name == "numa_balancing" and value == 2 and "demote_scale_factor" not in facts.knobs:
-        return "numa_balancing: expected 0 or 1 on this seed kernel (memtis), found 2"
+    if name == "numa_balancing" and value > 1 and "demote_scale_factor" not in facts.knobs:
+        return f"numa_balancing: expected 0 or 1 on this seed kernel (memtis), found {value}"
     if name == "limit_chans" and value not in SEED_CHANS:
         return (
             f"limit_chans: expected 1, 2, 4 or 8 on a seed kernel, found {value}: "

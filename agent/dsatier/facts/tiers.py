@@ -32,6 +32,25 @@ USUAL = Tiers()
 """Node 0 is fast and node 1 slow, where a profile names neither."""
 
 
+def target(facts: Facts, tiers: Tiers) -> int | None:
+    """Return the node that the fast node demotes to, -1 for none, None where none is shown."""
+    fast = tiers.fast_of(facts)
+    return None if fast is None else fast.demotion_target
+
+
+def untargeted(facts: Facts, tiers: Tiers) -> bool:
+    """Tell whether the kernel says that the fast node demotes nowhere."""
+    return target(facts, tiers) == -1
+
+
+def stirrable(facts: Facts, tiers: Tiers) -> int | None:
+    """Return the CPU of the fast node that can best go and come back, None where none can."""
+    fast = tiers.fast_of(facts)
+    if fast is None or len(fast.cpus) < 2:
+        return None
+    return next((c for c in reversed(fast.cpus) if c and c not in facts.pinned_cpus), None)
+
+
 def watermark(facts: Facts, tiers: Tiers) -> int | None:
     """Return the pages of the fast node's demotion watermark, None where none is shown."""
     fast = tiers.fast_of(facts)

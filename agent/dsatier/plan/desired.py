@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dsatier.facts.knobs import ENGINES, KnobName
+from dsatier.facts.knobs import CONCURRENT, ENGINES, KnobName
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import effective_threads_broken
 from dsatier.facts.tiers import USUAL, Tiers
@@ -52,7 +52,7 @@ def from_profile(
     section = profile.tiers
     knobs: dict[KnobName, int] = {}
     if profile.concurrency:
-        _named(knobs, profile.concurrency, "use_concur_to_compact", "use_concur_to_demote")
+        _named(knobs, profile.concurrency, *CONCURRENT)
     if profile.engine is not None:
         knobs |= _engine(profile.engine, facts)
     swap = None
@@ -63,6 +63,7 @@ def from_profile(
         tiers=tiers_of(profile),
         cpuless=section is not None and section.cpuless is True,
         cpus_online=before.online_cpus if before and section and section.cpuless is False else (),
+        fast_online=before.fast_cpus if before else (),
         knobs=knobs,
         queues=queues or _short_form(profile.engine, facts),
         stopped=(),

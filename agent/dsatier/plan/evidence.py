@@ -17,7 +17,7 @@ from dsatier.facts.kernel_complaints import complaints
 from dsatier.facts.knobs import KnobName
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import device, failed_copies, held, live, migration_quiet
-from dsatier.facts.tiers import Tiers, watermark
+from dsatier.facts.tiers import Tiers, target, watermark
 from dsatier.host.port import LogTail
 from dsatier.queues.config import DeviceConfig, differences
 
@@ -177,6 +177,26 @@ class Watermark:
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """The fast node has a node to demote to, where /proc/zoneinfo shows that."""
+
+    __pydantic_config__ = STRICT
+
+    tiers: Tiers
+    kind: Literal["target"] = "target"
+
+    def __str__(self) -> str:
+        return f"next_demotion_node of node {self.tiers.fast} is {self.tiers.slow}, where shown"
+
+    def missing(self, facts: Facts, log: LogTail) -> str | None:
+        """Return the node that it is instead, or that it is none."""
+        found = target(facts, self.tiers)
+        if found in (None, self.tiers.slow):
+            return None
+        return f"next_demotion_node of node {self.tiers.fast} is {found}"
+
+
+@dataclass(frozen=True, slots=True)
 class NoFailures:
     """The kernel has counted no further failed copy by the DSA."""
 
@@ -220,6 +240,7 @@ Evidence = Annotated[
     | CpusAre
     | SwapIs
     | Watermark
+    | Target
     | NoFailures
     | Quiet,
     Tagged("kind"),

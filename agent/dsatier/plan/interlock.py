@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dsatier.facts.knobs import KNOBS, SEED_BATCH_CHANS, SEED_SETTLE, KnobName
+from dsatier.facts.knobs import KNOBS, SEED_BATCH_CHANS, SEED_SETTLE, TIERING_MODES, KnobName
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import (
+    concurrent,
     device,
     effective_threads_broken,
     foreign,
@@ -26,16 +27,18 @@ from dsatier.facts.readings import (
     oopsed,
     releasable,
     stranded,
+    tiered,
     tiering_on,
     value_refusal,
 )
-from dsatier.facts.tiers import Tiers
+from dsatier.facts.tiers import Tiers, untargeted
 from dsatier.plan.projection import project
 from dsatier.plan.requests import (
     LoadDevice,
     Request,
     SetCpu,
     SetKnob,
+    StirCpu,
     StopDevice,
     SwapOff,
     SwapOn,
@@ -241,9 +244,8 @@ def _concurrency_fits(request: Request, at: Circumstances) -> str | None:
     if not _seed(at) or not isinstance(request, SetKnob):
         return None
     after = project(at.facts, request, at.tiers)
-    concurrent = on(after, "use_concur_to_compact") or on(after, "use_concur_to_demote")
     narrow = live(after, "limit_chans") != SEED_BATCH_CHANS
-    if on(after, "use_dsa_copy_pages") and concurrent and narrow and _is_upward(request):
+    if on(after, "use_dsa_copy_pages") and concurrent(after) and narrow and _is_upward(request):
         return (
             f"a seed kernel's lists overrun the descriptors of fewer than {SEED_BATCH_CHANS} "
             "channels when migration is concurrent"
@@ -258,9 +260,15 @@ def _is_upward(request: SetKnob) -> bool:
 def _threads_whole(request: Request, at: Circumstances) -> str | None:
     if not _seed(at) or not (on(at.facts, "cpu_multi_copy_pages") or _starts_threads(request)):
         return None
-    if not (isinstance(request, SetCpu) or _starts_threads(request)):
-        return None
-    after = project(at.facts, request, at.tiers)
+    match request:
+        case StirCpu(cpu):  # what is worst of it lies in between
+            after = project(at.facts, SetCpu(cpu, online=False), at.tiers)
+        case SetCpu():
+            after = project(at.facts, request, at.tiers)
+        case _ if _starts_threads(request):
+            after = project(at.facts, request, at.tiers)
+        case _:
+            return None
     if effective_threads_broken(after):
         return (
             f"limit_mt_num {live(at.facts, 'limit_mt_num')} does not fit the CPUs online: "
@@ -274,7 +282,7 @@ def _starts_threads(request: Request) -> bool:
 
 
 def _turns_tiering_on(request: Request) -> bool:
-    return _sets(request, "numa_balancing", 2, 3) or _sets(request, "demotion_enabled", 1)
+    return _sets(request, "numa_balancing", *TIERING_MODES) or _sets(request, "demotion_enabled", 1)
 
 
 def _tiering_on_cpuless(request: Request, at: Circumstances) -> str | None:
@@ -295,8 +303,8 @@ def _tiering_without_swap(request: Request, at: Circumstances) -> str | None:
 
 
 def _watermark_after_tiering(request: Request, at: Circumstances) -> str | None:
-    if _sets(request, "demote_scale_factor") and live(at.facts, "numa_balancing") != 2:
-        return "numa_balancing is not 2: the watermark would not be computed"
+    if _sets(request, "demote_scale_factor") and not tiered(at.facts):
+        return "numa_balancing is neither 2 nor 3: the watermark would not be computed"
     return None
 
 
@@ -312,6 +320,21 @@ def _cpu_of_slow_node(request: Request, at: Circumstances) -> str | None:
         return f"it is not a CPU of the slow node {at.tiers.slow}"
     if not any(n.cpus for n in at.facts.nodes if n.id != at.tiers.slow):
         return "no other node has CPUs"
+    return None
+
+
+def _stirred_for_a_target(request: Request, at: Circumstances) -> str | None:
+    if not isinstance(request, StirCpu):
+        return None
+    if not untargeted(at.facts, at.tiers):
+        return "no demotion target is to be worked out"
+    slow, fast = at.tiers.slow_of(at.facts), at.tiers.fast_of(at.facts)
+    if slow is None or slow.cpus:
+        return f"node {at.tiers.slow} has CPUs online, or is not there: it would be no target"
+    if fast is None or request.cpu not in fast.cpus or len(fast.cpus) < 2:
+        return f"it is not one of several CPUs of the fast node {at.tiers.fast}"
+    if request.cpu in at.facts.pinned_cpus or request.cpu == 0:
+        return "it cannot go offline"
     return None
 
 
@@ -394,6 +417,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard("tiering-without-swap",     _tiering_without_swap),
     Guard("watermark-after-tiering",  _watermark_after_tiering),
     Guard("cpu-of-slow-node",         _cpu_of_slow_node),
+    Guard("stirred-for-a-target",     _stirred_for_a_target),
     Guard("cpu-not-into-tiering",     _cpu_not_into_tiering),
     Guard("swap-fits",                _swap_fits),
     Guard("swap-not-into-tiering",    _swap_not_into_tiering),

@@ -30,7 +30,15 @@ class Put:
 Act = (
     Put
     | Literal[
-        "cpus offline", "cpus online", "load", "stop", "prove", "settle", "swap off", "swap on"
+        "cpus offline",
+        "cpus online",
+        "stir",
+        "load",
+        "stop",
+        "prove",
+        "settle",
+        "swap off",
+        "swap on",
     ]
 )
 
@@ -48,11 +56,12 @@ class Rung:
 # fmt: off
 LADDER: tuple[Rung, ...] = (
     Rung("cpuless", "the slow node has no CPU online",
-         up=("cpus offline", "cpus online"),
+         up=("cpus offline", "cpus online", "stir"),
          down=()),
     Rung("parameters", "limits, threshold and concurrency are set",
          up=(Put("limit_mt_num"), Put("limit_chans"), Put("dsa_copy_threshold"),
-             Put("use_concur_to_compact"), Put("use_concur_to_demote")),
+             Put("use_concur_to_compact"), Put("use_concur_to_demote"),
+             Put("use_concur_for_htmm")),
          down=()),
     Rung("queues", "the work queues are configured and enabled",
          up=("stop", "load"),

@@ -26,6 +26,8 @@ class Desired:
     """The slow node's CPUs are to be offline."""
     cpus_online: tuple[int, ...] = ()
     """CPUs that are to come back."""
+    fast_online: tuple[int, ...] = ()
+    """CPUs of the fast node that are to come back."""
     knobs: dict[KnobName, int] | None = None
     """Knobs by name; those of the engine are among them."""
     queues: tuple[DeviceConfig, ...] = ()

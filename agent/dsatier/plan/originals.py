@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from dsatier.base.fields import STRICT
 from dsatier.facts.knobs import KNOBS, KnobName
 from dsatier.facts.model import DsaDevice, Facts, Swap
-from dsatier.facts.readings import live
-from dsatier.facts.tiers import Tiers
+from dsatier.facts.readings import initialised, live, on
+from dsatier.facts.tiers import Tiers, stirrable, untargeted
 from dsatier.queues.config import DeviceConfig, captured
 
 
@@ -31,22 +31,37 @@ class Originals:
     """Devices that were enabled, with their queues."""
     idle_devices: tuple[str, ...]
     """Devices that were disabled, or on without a queue."""
+    fast_cpus: tuple[int, ...] = ()
+    """The CPU of the fast node that goes offline for a moment where the kernel has yet to work out
+    its demotion targets. It comes back though dsatier ended just then."""
 
 
 def originals(facts: Facts, tiers: Tiers, taken_at: float) -> Originals:
     """Return what must be kept of a host before it is first written to."""
     slow = tiers.slow_of(facts)
+    stirred = stirrable(facts, tiers) if untargeted(facts, tiers) else None
     values = {name: live(facts, name) for name in KNOBS}
     return Originals(
         schema_version=1,
         boot_id=facts.kernel.boot_id,
         taken_at=taken_at,
-        knobs={name: value for name, value in values.items() if value is not None},
+        knobs={name: value for name, value in values.items() if value is not None} | _failed(facts),
         online_cpus=slow.cpus if slow is not None else (),
         swaps=tuple(replace(area, used=0) for area in facts.swaps),
         devices=tuple(captured(d) for d in facts.devices if d.state == "enabled" and _serves(d)),
         idle_devices=tuple(d.id for d in facts.devices if _idle(d, facts)),
+        fast_cpus=() if stirred is None else (stirred,),
     )
+
+
+def _failed(facts: Facts) -> dict[KnobName, int]:
+    """Return what the engine's knobs stand for on a seed kernel whose start has failed.
+
+    They read 1, and there is no engine that one could return to.
+    """
+    if facts.kernel.family != "seed" or not on(facts, "dsa_state") or initialised(facts):
+        return {}
+    return {"dsa_state": 0, "use_dsa_copy_pages": 0}
 
 
 def _serves(device: DsaDevice) -> bool:

@@ -11,10 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from dsatier.base.text import ranges
-from dsatier.facts.knobs import KNOBS, SEED_SETTLE, KnobName
+from dsatier.facts.knobs import KNOBS, SEED_SETTLE, TIERING_MODES, KnobName
 from dsatier.facts.model import DsaDevice, Facts
-from dsatier.facts.readings import held, initialised, live, on, tiering_on
-from dsatier.facts.tiers import watermark
+from dsatier.facts.readings import (
+    held,
+    initialised,
+    live,
+    may_balance_untold,
+    on,
+    tiered,
+    tiering_on,
+)
+from dsatier.facts.tiers import stirrable, untargeted, watermark
 from dsatier.plan.evidence import (
     CleanLog,
     Configured,
@@ -26,12 +34,22 @@ from dsatier.plan.evidence import (
     Reads,
     Stopped,
     SwapIs,
+    Target,
     Watermark,
 )
 from dsatier.plan.ladder import DESCENTS, LADDER, Act, Put, Rung
 from dsatier.plan.model import Desired, Finding, Plan, Step, Verdict
 from dsatier.plan.projection import project
-from dsatier.plan.requests import LoadDevice, Request, SetCpu, SetKnob, StopDevice, SwapOff, SwapOn
+from dsatier.plan.requests import (
+    LoadDevice,
+    Request,
+    SetCpu,
+    SetKnob,
+    StirCpu,
+    StopDevice,
+    SwapOff,
+    SwapOn,
+)
 from dsatier.queues.config import DeviceConfig, captured, differences
 
 KNOB_DEADLINE = 10.0
@@ -39,6 +57,7 @@ CPU_DEADLINE = 30.0
 DEVICE_DEADLINE = 60.0
 SWAP_DEADLINE = 600.0
 """Seconds that a request of each kind may take before it counts as hung."""
+_TIERING_OFF = SetKnob("numa_balancing", 0)
 
 
 class _Way:
@@ -168,15 +187,14 @@ def _changes(facts: Facts, desired: Desired) -> frozenset[str]:
     coming = _cpus_to_return(facts, desired)
     chans = desired.wants("limit_chans")
     wanted_state = desired.wants("dsa_state")
+    threaded = facts.kernel.family == "seed" and on(facts, "cpu_multi_copy_pages")
     found = {
         "cpus online": bool(coming) and tiering_on(facts),
-        "watermark": desired.wants("numa_balancing") == 2
-        and live(facts, "numa_balancing") != 2
+        "watermark": desired.wants("numa_balancing") in TIERING_MODES
+        and not tiered(facts)
         and "demote_scale_factor" in facts.knobs
         and on(facts, "demotion_enabled"),
-        "cpus under threads": bool(going_offline or coming)
-        and facts.kernel.family == "seed"
-        and on(facts, "cpu_multi_copy_pages"),
+        "cpus under threads": threaded and bool(going_offline or coming),
         "limit_chans": state and chans is not None and chans != live(facts, "limit_chans"),
         "dsa_state off": state and wanted_state == 0,
         "dsa_state stale": state and wanted_state == 1 and not initialised(facts),
@@ -186,7 +204,17 @@ def _changes(facts: Facts, desired: Desired) -> frozenset[str]:
             or _devices_to_stop(facts, desired, loading)
         ),
     }
+    if any(found.values()) or desired.wants("demotion_enabled") == 1:
+        # what comes down goes up again, and finds its demotion target then
+        found["cpus under threads"] |= threaded and _stirs(facts, desired)
     return frozenset(name for name, true in found.items() if true)
+
+
+def _stirs(facts: Facts, desired: Desired) -> bool:
+    """Tell whether a CPU of the fast node is to go and come back, where demotion is turned on."""
+    wanted = desired.wants("demotion_enabled")
+    demotes = on(facts, "demotion_enabled") if wanted is None else wanted == 1
+    return demotes and untargeted(facts, desired.tiers)
 
 
 def _cpus_to_take(facts: Facts, desired: Desired) -> tuple[int, ...]:
@@ -196,7 +224,7 @@ def _cpus_to_take(facts: Facts, desired: Desired) -> tuple[int, ...]:
 
 def _cpus_to_return(facts: Facts, desired: Desired) -> tuple[int, ...]:
     offline = set(facts.offline_cpus)
-    return tuple(cpu for cpu in desired.cpus_online if cpu in offline)
+    return tuple(cpu for cpu in (*desired.cpus_online, *desired.fast_online) if cpu in offline)
 
 
 def _devices(facts: Facts) -> dict[str, DsaDevice]:
@@ -233,8 +261,8 @@ def _act(way: _Way, rung: Rung, act: Act, direction: str, *, forced: bool) -> No
 def _lower(way: _Way, rung: Rung, put: Put, *, forced: bool) -> None:
     if put.value is None:
         wanted = way.desired.wants(put.knob)
-        leaving = way.desired.wants("numa_balancing") not in (None, 2)
-        if wanted is not None and leaving and live(way.facts, "numa_balancing") == 2:
+        leaving = way.desired.wants("numa_balancing") not in (None, *TIERING_MODES)
+        if wanted is not None and leaving and tiered(way.facts):
             _write(way, rung, "down", put.knob, wanted, "it cannot be written without tiering")
         return
     value = put.value
@@ -242,7 +270,10 @@ def _lower(way: _Way, rung: Rung, put: Put, *, forced: bool) -> None:
         return
     named = way.desired.wants(put.knob) == value
     reason = "the desired state says so" if named else _why(way)
-    _write(way, rung, "down", put.knob, value, reason)
+    untold = put.knob == "numa_balancing" and forced and may_balance_untold(way.facts)
+    if untold:
+        reason = "it may be on though it reads 0: this kernel may boot so"
+    _write(way, rung, "down", put.knob, value, reason, anyway=untold and on(way.facts, "dsa_state"))
 
 
 def _why(way: _Way) -> str:
@@ -265,12 +296,12 @@ def _raise(way: _Way, rung: Rung, put: Put) -> None:
 
 def _watermark_stale(way: _Way) -> bool:
     """Tell whether the demotion watermark has yet to be computed for memory tiering."""
-    if live(way.facts, "numa_balancing") != 2 or "demote_scale_factor" not in way.facts.knobs:
+    if not tiered(way.facts) or "demote_scale_factor" not in way.facts.knobs:
         return False
-    if any(SetKnob("numa_balancing", 2) in step.requests for step in way.steps):
+    if not tiered(way.origin) or any(_TIERING_OFF in step.requests for step in way.steps):
         return True
     wanted = way.desired.wants
-    tiers = wanted("numa_balancing") == 2 or wanted("demotion_enabled") == 1
+    tiers = wanted("numa_balancing") in TIERING_MODES or wanted("demotion_enabled") == 1
     named = wanted("demote_scale_factor") is not None
     # others may have written the factor before memory tiering came on
     return (tiers or named) and watermark(way.facts, way.desired.tiers) == 0
@@ -317,13 +348,26 @@ def _cpus_offline(way: _Way, rung: Rung, direction: str) -> None:
 
 
 def _cpus_online(way: _Way, rung: Rung, direction: str) -> None:
-    cpus = _cpus_to_return(way.facts, way.desired)
-    if cpus:
-        _switch_cpus(way, rung, direction, cpus, online=True, reason="they were online before")
+    tiers = way.desired.tiers
+    for node, cpus in (
+        (tiers.slow, way.desired.cpus_online),
+        (tiers.fast, way.desired.fast_online),
+    ):
+        back = tuple(cpu for cpu in cpus if cpu in way.facts.offline_cpus)
+        if back:
+            why = "they were online before"
+            _switch_cpus(way, rung, direction, back, online=True, reason=why, node=node)
 
 
 def _switch_cpus(
-    way: _Way, rung: Rung, direction: str, cpus: tuple[int, ...], *, online: bool, reason: str
+    way: _Way,
+    rung: Rung,
+    direction: str,
+    cpus: tuple[int, ...],
+    *,
+    online: bool,
+    reason: str,
+    node: int | None = None,
 ) -> None:
     words = ("offline", "online")
     way.step(
@@ -332,11 +376,40 @@ def _switch_cpus(
         f"cpus {ranges(cpus)} {words[online]}",
         (words[not online], words[online]),
         reason,
-        requests=tuple(SetCpu(cpu, online) for cpu in cpus),
+        requests=tuple(SetCpu(cpu, online, node) for cpu in cpus),
         evidence=(CpusAre(cpus, online),),
-        inverse=tuple(SetCpu(cpu, not online) for cpu in reversed(cpus)),
+        inverse=tuple(SetCpu(cpu, not online, node) for cpu in reversed(cpus)),
         deadline=CPU_DEADLINE,
     )
+
+
+def _stir(way: _Way, rung: Rung, direction: str) -> None:
+    """Plan the event at which the kernel works out where the fast node demotes to."""
+    tiers = way.desired.tiers
+    cpu, slow = stirrable(way.facts, tiers), tiers.slow_of(way.facts)
+    if not untargeted(way.facts, tiers) or not _will_demote(way) or cpu is None or slow is None:
+        return
+    if slow.cpus:
+        return
+    way.step(
+        rung,
+        direction,
+        f"cpu {cpu} offline and online",
+        ("no demotion target", f"node {tiers.slow}"),
+        "the kernel works out its demotion targets when a CPU comes or goes",
+        requests=(StirCpu(cpu),),
+        evidence=(CpusAre((cpu,), online=True), Target(tiers)),
+        inverse=(SetCpu(cpu, online=True),),
+        deadline=CPU_DEADLINE,
+    )
+
+
+def _will_demote(way: _Way) -> bool:
+    """Tell whether the way ends with demotion on, and it is the way that turns it on."""
+    wanted = way.desired.wants("demotion_enabled")
+    if wanted is None:
+        return on(way.origin, "demotion_enabled") and not on(way.facts, "demotion_enabled")
+    return wanted == 1
 
 
 def _stop(way: _Way, rung: Rung, direction: str) -> None:
@@ -442,6 +515,7 @@ def _swap_on(way: _Way, rung: Rung, direction: str) -> None:
 _ACTS: dict[str, Callable[[_Way, Rung, str], None]] = {
     "cpus offline": _cpus_offline,
     "cpus online": _cpus_online,
+    "stir": _stir,
     "stop": _stop,
     "load": _load,
     "prove": _prove,

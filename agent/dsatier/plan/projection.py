@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from dsatier.facts.model import Channel, DsaDevice, Facts, WorkQueue
-from dsatier.facts.readings import free, held, live
+from dsatier.facts.readings import free, held, live, tiered
 from dsatier.facts.tiers import Tiers
 from dsatier.plan.requests import (
     LoadDevice,
@@ -15,6 +15,7 @@ from dsatier.plan.requests import (
     SetCpu,
     SetKnob,
     SetTimer,
+    StirCpu,
     StopDevice,
     SwapOff,
     SwapOn,
@@ -23,12 +24,19 @@ from dsatier.queues.config import DeviceConfig, QueueConfig
 
 
 def project(facts: Facts, request: Request, tiers: Tiers) -> Facts:
-    """Return the facts after ``request``. A CPU that comes online is counted to the slow node."""
+    """Return the facts after ``request``. A CPU that comes online is one of the slow node's.
+
+    Unless the request says another.
+    """
     match request:
         case SetKnob():
             return _knob(facts, request, tiers)
-        case SetCpu(cpu, online):
-            return _cpu(facts, cpu, online, tiers)
+        case SetCpu(cpu, online, node):
+            of = tiers.slow if node is None else node
+            # one of the slow node that goes is counted still
+            return _retargeted(_cpu(facts, cpu, online, of), tiers, none=of == tiers.slow)
+        case StirCpu():
+            return _retargeted(facts, tiers, none=False)
         case LoadDevice(device):
             return _load(facts, device)
         case StopDevice(device):
@@ -50,10 +58,10 @@ def switched(
 ) -> Facts:
     """Return the facts with those CPUs offline or online."""
     for cpu in offline:
-        facts = _cpu(facts, cpu, False, tiers)
+        facts = _cpu(facts, cpu, False, tiers.slow)
     for cpu in online:
         if cpu in facts.offline_cpus:
-            facts = _cpu(facts, cpu, True, tiers)
+            facts = _cpu(facts, cpu, True, tiers.slow)
     return facts
 
 
@@ -76,7 +84,7 @@ def _knob(facts: Facts, request: SetKnob, tiers: Tiers) -> Facts:
             devices = _with_clients(devices, {c.queue for c in given}, 0)
             released = True
     nodes = facts.nodes
-    if request.knob == "demote_scale_factor" and knobs["numa_balancing"] == "2":
+    if request.knob == "demote_scale_factor" and tiered(facts):
         # how many pages it will be does not matter here
         nodes = tuple(
             replace(n, demotion_watermark=1)
@@ -92,6 +100,19 @@ def _knob(facts: Facts, request: SetKnob, tiers: Tiers) -> Facts:
         dsa_released=released,
         nodes=nodes,
     )
+
+
+def _retargeted(facts: Facts, tiers: Tiers, *, none: bool) -> Facts:
+    """Return the facts with the demotion target that a CPU event gives, where one is shown."""
+    slow = tiers.slow_of(facts)
+    target = -1 if none or slow is None or slow.cpus else slow.id
+    nodes = tuple(
+        replace(n, demotion_target=target)
+        if n.id == tiers.fast and n.demotion_target is not None
+        else n
+        for n in facts.nodes
+    )
+    return replace(facts, nodes=nodes)
 
 
 def _with_clients(
@@ -112,7 +133,7 @@ def _with_clients(
     return tuple(found)
 
 
-def _cpu(facts: Facts, cpu: int, online: bool, tiers: Tiers) -> Facts:
+def _cpu(facts: Facts, cpu: int, online: bool, node: int) -> Facts:
     if not online:
         nodes = tuple(
             replace(n, cpus=tuple(c for c in n.cpus if c != cpu)) if cpu in n.cpus else n
@@ -120,8 +141,7 @@ def _cpu(facts: Facts, cpu: int, online: bool, tiers: Tiers) -> Facts:
         )
         return replace(facts, nodes=nodes, offline_cpus=tuple(sorted({*facts.offline_cpus, cpu})))
     nodes = tuple(
-        replace(n, cpus=tuple(sorted({*n.cpus, cpu}))) if n.id == tiers.slow else n
-        for n in facts.nodes
+        replace(n, cpus=tuple(sorted({*n.cpus, cpu}))) if n.id == node else n for n in facts.nodes
     )
     return replace(
         facts, nodes=nodes, offline_cpus=tuple(c for c in facts.offline_cpus if c != cpu)

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from dsatier.facts.model import Facts
-from dsatier.facts.readings import migration_quiet
+from dsatier.facts.readings import may_balance_untold, migration_quiet
 from dsatier.plan.interlock import GUARDS, Circumstances, Guard, Refusal, refusals
 from dsatier.plan.ladder import DESCENTS, LADDER, Rung
 from dsatier.plan.model import Desired, Finding, Plan, Step
 from dsatier.plan.originals import Originals
 from dsatier.plan.planner import plan as make_plan
 from dsatier.plan.projection import project
+from dsatier.plan.requests import SetKnob
 from dsatier.plan.requirements import REQUIREMENTS, Requirement, findings
 from dsatier.plan.restore import from_originals
 
@@ -61,13 +62,16 @@ def rehearse(
 ) -> Iterator[tuple[Step, Refusal]]:
     """Yield what the interlock will refuse of ``plan``, with the step that asks for it."""
     quiet = 0.0
+    told = False
     tiers = plan.desired.tiers
     for step in plan.steps:
         for request in step.requests:
             for refusal in refusals(request, Circumstances(facts, quiet, tiers), guards):
                 yield step, refusal
             facts = project(facts, request, tiers)
-        quiet = quiet + step.settle if migration_quiet(facts) else 0.0
+            told = told or (isinstance(request, SetKnob) and request.knob == "numa_balancing")
+        silent = migration_quiet(facts) and (told or not may_balance_untold(facts))
+        quiet = quiet + step.settle if silent else 0.0
 
 
 def foretold(plan: Plan, facts: Facts) -> Iterator[tuple[Step, Facts]]:

@@ -38,10 +38,29 @@ class SetCpu:
 
     cpu: int
     online: bool
+    node: int | None = None
+    """Its node, where that is known: of a CPU that is offline the kernel does not tell it."""
     kind: Literal["cpu"] = "cpu"
 
     def __str__(self) -> str:
         return f"cpu {self.cpu} {'online' if self.online else 'offline'}"
+
+
+@dataclass(frozen=True, slots=True)
+class StirCpu:
+    """Take one CPU of the fast node offline and bring it back at once.
+
+    TPP works out where to demote to whenever a CPU comes or goes, and then does not see yet
+    that the slow node has lost its last one.
+    """
+
+    __pydantic_config__ = STRICT
+
+    cpu: int
+    kind: Literal["stir"] = "stir"
+
+    def __str__(self) -> str:
+        return f"cpu {self.cpu} offline and online"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +129,7 @@ class SwapOn:
 
 
 Request = Annotated[
-    SetKnob | SetCpu | SetTimer | LoadDevice | StopDevice | SwapOff | SwapOn,
+    SetKnob | SetCpu | StirCpu | SetTimer | LoadDevice | StopDevice | SwapOff | SwapOn,
     Tagged("kind"),
 ]
 

@@ -29,6 +29,7 @@ from dsatier.plan.requirements_dsa import (
     devices_there,
     dsa_can_be_freed,
     dsa_healthy,
+    lists_fit,
     queues_enough,
 )
 from dsatier.plan.requirements_tiers import (
@@ -36,6 +37,7 @@ from dsatier.plan.requirements_tiers import (
     cpus_can_go,
     quiet_can_be_had,
     swap_fits,
+    target_in_reach,
     tiering_conditions,
     tiers_apart,
     tiers_exist,
@@ -187,8 +189,10 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     addresses_untranslated,
     channels_ours_alone,
     concurrency_fits,
+    lists_fit,
     dsa_can_be_freed,
     quiet_can_be_had,
+    target_in_reach,
     swap_fits,
     knobs_uncontested,
 )

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from dsatier.facts.knobs import SEED_BATCH_CHANS, KnobName
+from dsatier.facts.knobs import CONCURRENT, SEED_BATCH_CHANS, KnobName
 from dsatier.facts.model import DsaDevice, Facts
 from dsatier.facts.readings import (
     SEED_BATCH,
@@ -324,7 +324,7 @@ def concurrency_fits(facts: Facts, desired: Desired) -> Iterator[Finding]:
         wanted = desired.wants(knob)
         return live(facts, knob) if wanted is None else wanted
 
-    concurrent = after("use_concur_to_compact") or after("use_concur_to_demote")
+    concurrent = [knob for knob in CONCURRENT if after(knob)]
     if concurrent and after("limit_chans") != SEED_BATCH_CHANS:
         yield Finding(
             "blocker",
@@ -332,7 +332,23 @@ def concurrency_fits(facts: Facts, desired: Desired) -> Iterator[Finding]:
             "limit_chans",
             f"{SEED_BATCH_CHANS} with concurrent migration on a seed kernel",
             str(after("limit_chans")),
-            "set limit_chans 8, or use_concur_to_compact and use_concur_to_demote to false",
+            f"set limit_chans {SEED_BATCH_CHANS}, or {' and '.join(concurrent)} to false",
+        )
+
+
+def lists_fit(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """Memtis's own lists may need one descriptor more than a seed kernel has."""
+    wanted = desired.wants("use_concur_for_htmm")
+    if wanted is None:
+        wanted = live(facts, "use_concur_for_htmm")
+    if facts.kernel.family == "seed" and wants_dsa(desired) and wanted:
+        yield Finding(
+            "warning",
+            "lists-fit",
+            "use_concur_for_htmm",
+            "0 with the DSA engine",
+            "1: 24 huge pages with 8 to 15 base pages in a list use a descriptor too many",
+            "set use_concur_for_htmm to false, or use another engine",
         )
 
 

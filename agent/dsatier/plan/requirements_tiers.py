@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dsatier.facts.knobs import KnobName
+from dsatier.facts.knobs import TIERING_MODES, KnobName
 from dsatier.facts.model import Facts, NumaNode, Swap
-from dsatier.facts.readings import live
-from dsatier.facts.tiers import USUAL
+from dsatier.facts.readings import live, tiered
+from dsatier.facts.tiers import USUAL, stirrable, untargeted
 from dsatier.plan.model import Desired, Finding
 from dsatier.plan.outlook import GIB, frees_dsa, with_cpus, with_swaps
 from dsatier.plan.planner import descent
@@ -72,7 +72,9 @@ def tiers_apart(facts: Facts, desired: Desired) -> Iterator[Finding]:
 
 
 def _turns_tiering_on(desired: Desired) -> bool:
-    return desired.wants("numa_balancing") == 2 or desired.wants("demotion_enabled") == 1
+    return (
+        desired.wants("numa_balancing") in TIERING_MODES or desired.wants("demotion_enabled") == 1
+    )
 
 
 def tiering_conditions(facts: Facts, desired: Desired) -> Iterator[Finding]:
@@ -119,14 +121,14 @@ def watermark_order(facts: Facts, desired: Desired) -> Iterator[Finding]:
     factor = desired.wants("demote_scale_factor")
     if factor is None or factor == live(facts, "demote_scale_factor"):
         return
-    if 2 not in (balancing, live(facts, "numa_balancing")):
+    if balancing not in TIERING_MODES and not tiered(facts):
         yield Finding(
             "blocker",
             "watermark-order",
             "demote_scale_factor",
-            "numa_balancing 2",
+            "numa_balancing 2 or 3",
             f"numa_balancing {balancing}",
-            "name `numa_balancing: 2` in the profile's tiering",
+            "name `numa_balancing: 2`, or 3, in the profile's tiering",
         )
 
 
@@ -157,7 +159,10 @@ def cpus_can_go(facts: Facts, desired: Desired) -> Iterator[Finding]:
             )
 
 
-_TIERING: dict[KnobName, tuple[int, ...]] = {"numa_balancing": (2, 3), "demotion_enabled": (1,)}
+_TIERING: dict[KnobName, frozenset[int]] = {
+    "numa_balancing": TIERING_MODES,
+    "demotion_enabled": frozenset({1}),
+}
 """The values with which the kernel tiers."""
 
 
@@ -193,6 +198,21 @@ def quiet_can_be_had(facts: Facts, desired: Desired) -> Iterator[Finding]:
             "no swap, so that tiering can resume",
             _swap_found(swaps[0], facts),
             "set `swap: off` in the profile's tiering, or turn tiering off in it",
+        )
+
+
+def target_in_reach(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """A kernel that finds its demotion targets when CPUs come and go needs one that can."""
+    if desired.wants("demotion_enabled") != 1 or not untargeted(facts, desired.tiers):
+        return
+    if stirrable(facts, desired.tiers) is None:
+        yield Finding(
+            "blocker",
+            "target-in-reach",
+            f"node {desired.tiers.fast}",
+            "a second CPU that can go offline and come back, so that its demotion target is found",
+            "none",
+            "bring one of its CPUs online, or boot with the slow node's CPUs off",
         )
 
 

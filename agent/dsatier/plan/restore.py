@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dsatier.facts.knobs import ENGINES, KnobName
+from dsatier.facts.knobs import ENGINES, TIERING_MODES, KnobName
 from dsatier.facts.model import Facts
-from dsatier.facts.readings import live, on, value_refusal
+from dsatier.facts.readings import live, on, tiered, value_refusal
 from dsatier.facts.tiers import Tiers
 from dsatier.plan.model import Desired
 from dsatier.plan.originals import Originals
@@ -50,6 +50,7 @@ def from_originals(before: Originals, facts: Facts, tiers: Tiers) -> Desired:
         tiers=tiers,
         knobs=_restored(before, facts, tiers)[0],
         cpus_online=before.online_cpus,
+        fast_online=before.fast_cpus,
         queues=before.devices,
         stopped=before.idle_devices,
         swap_on=before.swaps,
@@ -74,7 +75,7 @@ def _restored(
     tiering = {name: knobs.get(name, live(facts, name)) for name in TIERING}
     off, lost = _untiered(tiering, then, tiers)
     knobs |= off
-    if 2 not in (knobs.get("numa_balancing"), live(facts, "numa_balancing")):
+    if knobs.get("numa_balancing") not in TIERING_MODES and not tiered(facts):
         knobs.pop("demote_scale_factor", None)  # it has no effect and cannot be written
     for name, value in tuple(knobs.items()):
         refusal = value_refusal(name, value, then)

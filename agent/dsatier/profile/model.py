@@ -75,6 +75,8 @@ class Concurrency:
     """Compaction migrates its list concurrently."""
     use_concur_to_demote: bool | None = None
     """Demotion migrates its list concurrently."""
+    use_concur_for_htmm: bool | None = None
+    """Memtis promotes and demotes its lists concurrently; that kernel alone has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +153,10 @@ class Tiering:
 
     demotion_enabled: bool | None = None
     """Reclaim demotes pages to the slow tier."""
-    numa_balancing: Annotated[int, Interval(ge=0, le=2)] | None = None
-    """0 off, 1 balancing, 2 memory tiering."""
+    numa_balancing: Annotated[int, Interval(ge=0, le=3)] | None = None
+    """0 off, 1 balancing, 2 memory tiering, 3 both: for hosts with two sockets."""
     demote_scale_factor: Annotated[int, Interval(ge=1, le=10000)] | None = None
-    """Demotion watermark in 1/10000 of a node's managed pages; needs numa_balancing 2."""
+    """Demotion watermark in 1/10000 of a node's managed pages; needs numa_balancing 2 or 3."""
     swap: Literal["off", "on"] | None = None
     """off: all swap is turned off. on: swap that dsatier turned off comes back."""
 

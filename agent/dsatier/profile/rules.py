@@ -125,10 +125,15 @@ def _queues(data: dict[str, Any]) -> Iterator[Broken]:
 def _tiering(data: dict[str, Any]) -> Iterator[Broken]:
     tiering = _part(data, "tiering")
     balancing, factor = tiering.get("numa_balancing"), tiering.get("demote_scale_factor")
-    if factor is not None and balancing not in (None, 2):
+    if factor is not None and balancing not in (None, 2, 3):
         path = ("tiering", "demote_scale_factor")
-        hint = "write numa_balancing: 2, or leave demote_scale_factor out"
-        yield path, "it only with numa_balancing 2", f"it with numa_balancing {balancing}", hint
+        hint = "write numa_balancing: 2 or 3, or leave demote_scale_factor out"
+        yield (
+            path,
+            "it only with numa_balancing 2 or 3",
+            f"it with numa_balancing {balancing}",
+            hint,
+        )
 
 
 def _drift(data: dict[str, Any], *, whole: bool) -> Iterator[Broken]:

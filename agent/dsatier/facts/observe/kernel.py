@@ -28,6 +28,7 @@ CONFIG = {
     "CONFIG_MEMORY_HOTPLUG": "without it there are no demotion targets",
     "CONFIG_MIGRATION": "pages can move at all",
     "CONFIG_NUMA_BALANCING": "memory tiering",
+    "CONFIG_NUMA_BALANCING_DEFAULT_ENABLED": "balancing from boot on, which TPP does not tell",
     "CONFIG_PANIC_ON_OOPS": "an oops ends the host",
     "CONFIG_TRANSPARENT_HUGEPAGE": "huge pages, which the DSA copies best",
 }

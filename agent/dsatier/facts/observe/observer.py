@@ -8,6 +8,7 @@ the files of one concern, ``parse`` what is in them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -21,8 +22,12 @@ from dsatier.facts.observe.read import optional
 from dsatier.facts.partial import unseen
 from dsatier.host.port import Host, Missing, Rejected
 
-RELEASED = "DMA memcpy module exit."
-"""What a seed kernel logs whenever it lets go of its channels."""
+_LET_GO = re.compile(
+    r"DMA memcpy module exit\.|Failed to get DMA channel [1-9]|dsa_init: no device: "
+    r"|Failed to allocate page for (?:idxd_desc|dsa_)"
+)
+"""What a seed kernel logs when it lets go of channels: at a release, and where a start fails
+midway. One that fails at channel 0 had none yet."""
 _SWAPS = "/proc/swaps"
 _ZONES = "/proc/zoneinfo"
 _TAINTED = "/proc/sys/kernel/tainted"
@@ -83,7 +88,7 @@ class Observer:
             cpu_model=boot.cpu_model,
             kernel=boot.kernel,
             scalable_mode=boot.scalable_mode,
-            nodes=topology.nodes(host, boot.watermarks()),
+            nodes=topology.nodes(host, boot.demotion()),
             offline_cpus=topology.offline(host),
             pinned_cpus=boot.pinned,
             knobs=_knobs(host),
@@ -108,7 +113,7 @@ class _Boot:
         self._had_devices = False
         self.eyes = DsaEyes(host)
         self._groups: dict[str, str] = {}
-        self._shows_watermarks = True
+        self._shows_demotion = True
         self._released: bool | None = False
         self._mark = 0
 
@@ -127,16 +132,16 @@ class _Boot:
         self._had_devices = devices
         return self._accel_config if devices else None
 
-    def watermarks(self) -> dict[int, int]:
-        """Return the nodes' demotion watermarks. A long file: it is read where it has shown one."""
-        if not self._shows_watermarks:
+    def demotion(self) -> dict[int, parse.Demotion]:
+        """Return what is told of the nodes' demotion. A long file: read where it has told some."""
+        if not self._shows_demotion:
             return {}
-        found = parse.demotion_watermarks(optional(self._host, _ZONES) or "")
-        self._shows_watermarks = bool(found)
+        found = parse.demotion(optional(self._host, _ZONES) or "")
+        self._shows_demotion = bool(found)
         return found
 
     def released(self) -> bool | None:
-        """Tell whether the log says that a seed kernel has released its channels."""
+        """Tell whether the log says that a seed kernel has let go of channels."""
         if self.kernel.family != "seed" or self._released:
             return self.kernel.family == "seed"
         try:
@@ -145,11 +150,16 @@ class _Boot:
         except (Missing, Rejected):
             return None
         self._mark = mark
-        if any(RELEASED in line for line in tail.lines):
+        if any(map(lets_go, tail.lines)):
             self._released = True
         elif not tail.complete:
             self._released = None
         return self._released
+
+
+def lets_go(line: str) -> bool:
+    """Tell whether a line of the kernel log says that a seed kernel lets go of channels."""
+    return bool(_LET_GO.match(line))
 
 
 def _knobs(host: Host) -> dict[str, str]:
@@ -162,4 +172,4 @@ def _number(host: Host, path: str) -> int:
     return 0 if found is None else parse.whole(found, path)
 
 
-__all__ = ["Observer", "observe"]
+__all__ = ["Observer", "lets_go", "observe"]

@@ -8,6 +8,7 @@ what was found.
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from dsatier.base.problem import show
 from dsatier.facts.model import Swap
@@ -17,9 +18,11 @@ MOST_CPUS = 1 << 16
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _TIMER_UNIT = re.compile(r"(\w+) = -?\d+(ms|ns)(?=\s|$)")
 _TIMER = re.compile(r"(\w+) = (-?\d+)(?:ms|ns)?(?=\s|$)")
-_WATERMARK = re.compile(
-    r"^Node (\d+), zone +Normal$(?:\n(?!Node ).*)*?\n +demote +(\d+)$", re.MULTILINE
+_NORMAL = re.compile(
+    r"^Node (\d+), zone +Normal(?P<more>,.*)?$(?P<rows>(?:\n(?!Node ).*)*)", re.MULTILINE
 )
+_WATERMARK = re.compile(r"^ +demote +(\d+)$", re.MULTILINE)
+_TARGET = re.compile(r"\bnext_demotion_node (-?\d+)")
 _PCI = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _OPTION = re.compile(r"(CONFIG_\w+)=(.*)|# (CONFIG_\w+) is not set")
 
@@ -108,9 +111,29 @@ def timer_units(text: str) -> dict[str, str]:
     return dict(_TIMER_UNIT.findall(text.partition("\n")[0]))
 
 
-def demotion_watermarks(text: str) -> dict[int, int]:
-    """Return each node's ``demote`` watermark in /proc/zoneinfo, in pages, of its Normal zone."""
-    return {int(found[1]): int(found[2]) for found in _WATERMARK.finditer(text)}
+class Demotion(NamedTuple):
+    """What /proc/zoneinfo says of a node's demotion, None for what it does not."""
+
+    watermark: int | None
+    """Pages, of its Normal zone."""
+    target: int | None
+    """A node, -1 for none."""
+
+
+def demotion(text: str) -> dict[int, Demotion]:
+    """Return what /proc/zoneinfo says of the demotion of each node, by its Normal zone.
+
+    TPP adds tier and target to the line that names a zone.
+    """
+    found = {}
+    for zone in _NORMAL.finditer(text):
+        watermark = _WATERMARK.search(zone["rows"])
+        target = _TARGET.search(zone["more"] or "")
+        if watermark or target:
+            found[int(zone[1])] = Demotion(
+                int(watermark[1]) if watermark else None, int(target[1]) if target else None
+            )
+    return found
 
 
 def cpu_model(text: str) -> str:

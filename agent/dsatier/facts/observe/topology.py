@@ -13,19 +13,22 @@ from dsatier.host.port import Host, Missing
 NODES = "/sys/devices/system/node"
 CPUS = "/sys/devices/system/cpu"
 TIERS = "/sys/devices/virtual/memory_tiering"
+_UNTOLD = parse.Demotion(None, None)
 
 
-def nodes(host: Host, watermarks: Mapping[int, int]) -> tuple[NumaNode, ...]:
-    """Return the nodes by number, with their demotion watermarks; () on a kernel without NUMA."""
+def nodes(host: Host, demotion: Mapping[int, parse.Demotion]) -> tuple[NumaNode, ...]:
+    """Return the nodes by number, with what is known of their demotion; () without NUMA."""
     names = (name.removeprefix("node") for name in host.entries(NODES) if name.startswith("node"))
     numbers = sorted(int(name) for name in names if name.isdecimal())
     level = tiers(host)
-    found = [node(host, number, level.get(number), watermarks.get(number)) for number in numbers]
+    found = [
+        node(host, number, level.get(number), demotion.get(number, _UNTOLD)) for number in numbers
+    ]
     return tuple(node for node in found if node is not None)
 
 
-def node(host: Host, number: int, tier: int | None, watermark: int | None) -> NumaNode | None:
-    """Return a node of that tier and watermark, None where it went away meanwhile."""
+def node(host: Host, number: int, tier: int | None, demotion: parse.Demotion) -> NumaNode | None:
+    """Return a node of that tier and demotion, None where it went away meanwhile."""
     folder = f"{NODES}/node{number}"
     try:
         memory = host.read(f"{folder}/meminfo")
@@ -36,7 +39,8 @@ def node(host: Host, number: int, tier: int | None, watermark: int | None) -> Nu
             mem_total=parse.kilobytes(memory, "MemTotal", f"{folder}/meminfo"),
             mem_free=parse.kilobytes(memory, "MemFree", f"{folder}/meminfo"),
             tier=tier,
-            demotion_watermark=watermark,
+            demotion_watermark=demotion.watermark,
+            demotion_target=demotion.target,
         )
     except Missing:
         return None
