@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from dsatier.cli import render
 from dsatier.cli.render import facts as show_facts
 from dsatier.facts.model import Channel, Facts, Family, Iommu, WorkQueue
 from dsatier.facts.observe import dsa, iommu
@@ -236,7 +237,11 @@ def test_a_log_that_may_not_be_read_leaves_a_release_in_doubt() -> None:
         def log_mark(self) -> int:
             raise Rejected("/dev/kmsg", 1, "may not be read")
 
-    assert observe(Closed(SEED)).dsa_released is None
+    found = observe(Closed(SEED))
+    assert found.dsa_released is None
+    assert not found.kernel_log
+    assert "log       the kernel log cannot be read" in render.facts(found).splitlines()
+    assert "kernel log" not in render.facts(observe(TextHost(SEED)))
 
 
 def test_what_stays_is_read_once() -> None:

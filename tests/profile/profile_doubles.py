@@ -123,4 +123,5 @@ FACTS: dict[str, Any] = {
     "others": [{"tool": "TuneD", "path": "/etc/tuned/active_profile", "items": ["cpus"]}],
     "dsa_released": False,
     "boot_taint": 0,
+    "kernel_log": True,
 }

@@ -83,6 +83,9 @@ def facts(one: Facts) -> str:
         cpus = f"cpus {ranges(node.cpus)}" if node.cpus else "no CPU online"
         distances = " ".join(map(str, node.distances))
         tier = "" if node.tier is None else f"; memory tier {node.tier}"
+        if node.demotion_target is not None:
+            to = "nowhere" if node.demotion_target < 0 else f"to node {node.demotion_target}"
+            tier += f"; demotes {to}"
         lines.append(
             f"node {node.id:<4} {cpus}; {node.mem_total / GIB:.1f} GiB, "
             f"{node.mem_free / GIB:.1f} GiB free; distances {distances}{tier}"
@@ -97,6 +100,8 @@ def facts(one: Facts) -> str:
             f"{device.id:<9} {device.state}, node {device.numa_node}, version {device.version:#x}"
             f"{', event log' if device.event_log else ''}; {queues or 'no queue enabled'}"
         )
+    if not one.kernel_log:
+        lines.append("log       the kernel log cannot be read")
     lines.append(f"channels  {len(held(one))} of {len(usable(one))} usable DSA channels in use")
     lines += [f"swap      {s.path}, {s.used >> 20} of {s.size >> 20} MiB used" for s in one.swaps]
     lines += [f"{name:<22} {value}" for name, value in one.knobs.items()]

@@ -196,3 +196,5 @@ class Facts:
     reaches back."""
     boot_taint: int
     """/proc/sys/kernel/tainted; bit 7 (128): the kernel has oopsed since boot."""
+    kernel_log: bool = True
+    """The kernel log can be read. Without it nothing is applied: it is evidence."""

@@ -96,6 +96,7 @@ class Observer:
             swaps=() if swaps is None else parse.swaps(swaps, _SWAPS),
             dsa_released=boot.released(),
             boot_taint=_number(host, _TAINTED),
+            kernel_log=boot.logs,
             **more,
         )
 
@@ -115,6 +116,7 @@ class _Boot:
         self._groups: dict[str, str] = {}
         self._shows_demotion = True
         self._released: bool | None = False
+        self.logs = _logs(host)
         self._mark = 0
 
     def iommu(self, addresses: frozenset[str]) -> Iommu:
@@ -155,6 +157,15 @@ class _Boot:
         elif not tail.complete:
             self._released = None
         return self._released
+
+
+def _logs(host: Host) -> bool:
+    """Tell whether the kernel log can be read."""
+    try:
+        host.log_mark()
+    except (Missing, Rejected):
+        return False
+    return True
 
 
 def lets_go(line: str) -> bool:
