@@ -68,7 +68,9 @@ def ratio(argv: list[str], peer: list[str]) -> tuple[float, float, float]:
 
 def commands() -> list[Row]:
     """Measure the commands that people run most: ``status`` in a loop, the others by hand."""
-    python, script = sys.executable, str(Path(sys.executable).with_name("dsatier"))
+    python = sys.executable
+    # as the package starts it; the script that pip makes may import re for itself
+    start = "import sys; from dsatier.cli.main import main; sys.exit(main())"
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         sim = SimHost.host_for("dsa8")
@@ -82,7 +84,7 @@ def commands() -> list[Row]:
             ("check", ["check", profile_file], None, 0.6),
             ("plan", ["plan", "-p", profile_file, "--host", "sim:dsa8"], None, 0.6),
         ):
-            found, mine, bare = ratio([script, *argv], [python, "-c", "pass"])
+            found, mine, bare = ratio([python, "-c", start, *argv], [python, "-c", "pass"])
             rows.append(
                 Row(
                     f"dsatier {name} / python -c pass",
