@@ -6,13 +6,20 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from dsatier.apply.journal import LOCK
 from dsatier.host import children
 from dsatier.host.files import FileHost
-from dsatier.host.port import Hung, Missing, Rejected
+from dsatier.host.port import Hung, Locked, Missing, Rejected
+
+AGENT = Path(__file__).resolve().parents[2] / "agent"
 
 
 def full_pipe() -> tuple[int, int]:
@@ -144,6 +151,81 @@ def test_a_command_that_leaves_something_behind_is_not_waited_for(tmp_path: Path
         assert "done\n" == FileHost(path=f"{path}:/usr/bin:/bin").run(("swapon", "x"), 60.0).out
     finally:
         os.kill(int(pids.read_text()), signal.SIGKILL)
+
+
+AT_WORK = """
+import sys
+from dsatier.apply.journal import LOCK
+from dsatier.host.children import run
+from dsatier.host.rooted import Tree
+from dsatier.host.state_files import OwnFiles
+own = OwnFiles(Tree(sys.argv[1]))
+with own.lock(LOCK, "one that is killed"):
+    run((sys.argv[2],), {"PATH": "/usr/bin:/bin"}, 60.0, "accel-config", holds=own.locks)
+"""
+
+
+def killed_at_work(tmp_path: Path, script: str) -> tuple[FileHost, list[int]]:
+    """Return a host whose dsatier was killed while a program ran, and what the program noted."""
+    pids = tmp_path / "pids"
+    root = tmp_path / "root"
+    root.mkdir()
+    noted = f"{pids}.new && mv {pids}.new {pids}"
+    path = programs(tmp_path, accel_config=script.format(pids=noted))
+    words = [sys.executable, "-c", AT_WORK, str(root), f"{path}/accel-config"]
+    with subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(AGENT)}) as process:
+        until(pids.exists)
+        process.kill()
+    return FileHost(str(root)), [int(pid) for pid in pids.read_text().split()]
+
+
+def until(so: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + 60.0
+    while not so():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def ended(pid: int) -> bool:
+    """Tell whether a process is gone, or waits to be reaped."""
+    state = Path(f"/proc/{pid}/stat")
+    try:
+        return state.read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_a_command_ends_with_the_one_who_ran_it(tmp_path: Path) -> None:
+    """It would go on to configure a device that nobody waits for any more."""
+    done = tmp_path / "done"
+    host, (pid,) = killed_at_work(
+        tmp_path, f"echo $$ > {{pids}}; while [ -e {tmp_path} ]; do :; done; touch {done}"
+    )
+    until(lambda: ended(pid))
+    with host.lock(LOCK, "the next one"):
+        assert not done.exists()
+
+
+def test_what_a_command_leaves_at_work_holds_the_lock(tmp_path: Path) -> None:
+    """The next run finds it, and does not go about what it is still at."""
+    host, (pid,) = killed_at_work(tmp_path, "sleep 1000 & echo $! > {pids}; wait")
+    try:
+        until(lambda: bool(locked(host)))
+        assert "one that is killed" in locked(host)
+        assert "it has ended, but something that it began is still at work" in locked(host)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not locked(host))
+
+
+def locked(host: FileHost) -> str:
+    """Return who holds the lock, empty where it can be had."""
+    try:
+        with host.lock(LOCK, "another"):
+            return ""
+    except Locked as error:
+        return error.holder
 
 
 def test_what_a_command_says_is_bounded(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ HAZARDS: tuple[Hazard, ...] = (
         "tiering over CPUs",
         "test_tiering_waits_for_a_node_without_cpus",
         "test_tiering_that_must_not_be_is_not_brought_back",
-        f"{UNFIT}::test_all_but_the_tiering_comes_back",
+        f"{UNFIT}::test_the_tiering_of_others_goes_on_and_what_it_forbids_waits",
     ),
     _row("a CPU of the slow node returns", "test_a_cpu_that_returns_is_drift"),
     _row(

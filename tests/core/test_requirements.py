@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dsatier.facts.knobs import ENGINES, KnobName
-from dsatier.facts.model import Facts, OtherWriter, Swap
+from dsatier.facts.model import Elsewhere, Facts, OtherWriter, Swap
 from dsatier.facts.tiers import Tiers
 from dsatier.plan.model import Desired
 from dsatier.plan.requirements import REQUIREMENTS, Requirement, findings
@@ -89,6 +89,13 @@ def tiers(host: Facts, fast: int, slow: int) -> Facts:
     return node(node(host, 0, tier=fast), 1, tier=slow)
 
 
+def sockets(host: Facts) -> Facts:
+    """The host whose two nodes are sockets of one tier, beside a node of CXL memory."""
+    cxl = replace(host.nodes[1], id=2, cpus=(), tier=22)
+    host = tiers(host, 4, 4)
+    return replace(host, nodes=(*host.nodes, cxl))
+
+
 def device(host: Facts, **changes: Any) -> Facts:
     """The host with its first device changed."""
     return replace(host, devices=(replace(host.devices[0], **changes), *host.devices[1:]))
@@ -135,6 +142,13 @@ def _rows() -> tuple[Row, ...]:
     user = device(
         LIVE["ours"],
         queues=tuple(replace(q, type="user", clients=1) for q in LIVE["ours"].devices[0].queues),
+    )
+    idle_user = device(
+        build.queued(OURS),
+        queues=tuple(
+            replace(q, type="user", name="app0") if q.id == "wq0.0" else q
+            for q in build.queued(OURS).devices[0].queues
+        ),
     )
     threads = wish({"cpu_multi_copy_pages": 1})
     return (
@@ -193,6 +207,16 @@ def _rows() -> tuple[Row, ...]:
             "no such node",
         ),
         row("tiers-exist", SEED, replace(demote, tiers=Tiers(1, 0)), demote, "fast node 1"),
+        row("tiers-exist", node(OURS, 0, mem_total=0), wish(cpuless=True), OURS, "no memory"),
+        # the second socket must not go where CXL memory is there to be the slow tier
+        row("tiers-apart", sockets(OURS), wish(cpuless=True), tiers(OURS, 4, 4), "tier 4 for it"),
+        row(
+            "tiers-apart",
+            sockets(OURS),
+            wish(cpuless=True),
+            wish(cpuless=True, tiers=Tiers(0, 2)),
+            "tier 4 for it",
+        ),
         row("tiers-apart", tiers(OURS, 4, 4), tier, tiers(OURS, 4, 7), "tier 4 for it, and 4 "),
         row("tiers-apart", tiers(OURS, 7, 4), demote, OURS, "tier 4 for it, and 7"),
         row("tiering-conditions", OURS, tier, replace(tier, cpuless=True), "8 CPUs online"),
@@ -304,6 +328,21 @@ def _rows() -> tuple[Row, ...]:
             "reboot",
         ),
         row("devices-there", user, dsa(*narrow), LIVE["ours"], "clients"),
+        row(
+            "devices-there",
+            replace(OURS, devices=(), elsewhere=(Elsewhere("0000:6a:01.0", "vfio-pci"),)),
+            dsa(*usual),
+            OURS,
+            "0000:6a:01.0 at vfio-pci",
+        ),
+        row(
+            "queues-are-ours",
+            idle_user,
+            dsa(*usual),
+            dsa(*usual[1:]),
+            "wq0.0 (user, app0), which will be gone",
+            "warning",
+        ),
         row("devices-can-stop", guardless, dsa(*narrow), dsa(*usual), "then oopses", "reboot"),
         row(
             "devices-can-stop",
@@ -625,3 +664,27 @@ def test_a_host_that_has_everything_has_no_findings() -> None:
     )
     for host in (SWAPPING, replace(SEED, swaps=(SWAP,))):
         assert () == findings(host, everything)
+
+
+def remedy(name: str, facts: Facts, desired: Desired) -> str:
+    """Return what the first finding of that name says is to be done."""
+    return next(f.remedy for f in findings(facts, desired) if f.name == name)
+
+
+def test_the_remedy_of_a_second_socket_names_the_slow_nodes() -> None:
+    host = sockets(OURS)
+    assert "name `tiers: {slow_node: 2}` in the profile" in remedy(
+        "tiers-apart", host, wish(cpuless=True)
+    )
+    more = replace(host, nodes=(*host.nodes, replace(host.nodes[2], id=3)))
+    said = remedy("tiers-apart", more, wish({"demotion_enabled": 1}, cpuless=True))
+    assert "`tiers: {slow_node: 2}` or `tiers: {slow_node: 3}`" in said
+    assert said.endswith("in a lower tier, without CPUs: nodes 2-3")
+
+
+def test_the_remedy_of_devices_that_a_guest_has_names_their_driver() -> None:
+    taken = replace(OURS, devices=(), elsewhere=(Elsewhere("0000:6a:01.0", "vfio-pci"),))
+    said = remedy("devices-there", taken, dsa(*shape(OURS)))
+    assert said.startswith("take them from vfio-pci")
+    assert "0000:6a:01.0" in said
+    assert "BIOS" not in said

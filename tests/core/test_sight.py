@@ -22,7 +22,7 @@ from dsatier.sim.host import SimHost
 from tests.support.scene import RELEASES, apply, small
 
 QUIET = LogTail((), complete=True)
-HIDDEN = {"devices", "channels", "iommu", "accel_config", "others"}
+HIDDEN = {"devices", "channels", "iommu", "accel_config", "others", "elsewhere"}
 
 
 class Counted(SimHost):

@@ -38,6 +38,7 @@ KERNELS = pytest.mark.parametrize("kind", ["ours", "tpp"])
 SWAP = [{"path": "/dev/sda3", "size": 2, "used": 1}]
 CPUS = "node 1: expected no CPU online, found 2 CPUs online"
 BOTH = f"tiering is left off (numa_balancing was 2, demotion_enabled was 1): {CPUS}"
+OTHERS = "tiering is on and not dsatier's: turn it off, then roll back again"
 OFF = "dsatier's hand is off the host"
 
 
@@ -74,18 +75,31 @@ def is_back(before: SimHost, host: SimHost) -> None:
 
 @KERNELS
 @pytest.mark.parametrize("verb", ["rollback", "release"])
-def test_all_but_the_tiering_comes_back(kind: str, verb: str) -> None:
+def test_the_tiering_of_others_goes_on_and_what_it_forbids_waits(kind: str, verb: str) -> None:
+    """CPUs and swap that dsatier took would harm it: they come back when it is off."""
     start = unfit(kind)
     host = start.copy()
     assert "changed" == apply(host, "tpp-dsa").result
     at_rest(host)
     outcome = getattr(Driver(host), verb)()
-    assert ("changed", f"{OFF}; {BOTH}") == (outcome.result, outcome.message)
+    waits = f"cpus 4-5 are left offline: {OTHERS}; swap /dev/sda3 is left off: {OTHERS}"
+    assert ("changed", f"{OFF}; {waits}") == (outcome.result, outcome.message)
     assert outcome.message == record(host).message
+    assert tiering_on(look(host))
+    assert untiered(start) == untiered(host)
+    again = Driver(host).rollback()
+    assert ("unchanged", outcome.message) == (again.result, again.message)
+    off_by_hand(host)
+    assert "changed" == Driver(host).rollback().result
     is_back(start, host)
     assert ORIGINALS not in host.files
-    # and it is not half done: there is nothing to repeat
     assert "unchanged" == Driver(host).rollback().result
+
+
+def off_by_hand(host: SimHost) -> None:
+    """Turn tiering off, as whoever turned it on may."""
+    host.poke(BALANCING, "0\n")
+    host.poke(DEMOTION, "0\n")
 
 
 @KERNELS
@@ -182,7 +196,10 @@ def test_a_crash_guard_that_must_pause_the_tiering_leaves_it_off(kind: str) -> N
             assert "tiering is left off" in kept.message
             assert not tiering_on(look(host))
         if kept.state == "quarantined":
-            assert "changed" == Driver(host).rollback().result
+            Driver(host).rollback()
+            if tiering_on(look(host)):
+                off_by_hand(host)
+                Driver(host).rollback()
             is_back(start, host)
     assert met > 0
 

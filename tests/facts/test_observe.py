@@ -7,7 +7,7 @@ import pytest
 
 from dsatier.cli import render
 from dsatier.cli.render import facts as show_facts
-from dsatier.facts.model import Channel, Facts, Family, Iommu, WorkQueue
+from dsatier.facts.model import Channel, Elsewhere, Facts, Family, Iommu, WorkQueue
 from dsatier.facts.observe import dsa, iommu
 from dsatier.facts.observe import kernel as kernels
 from dsatier.facts.observe.observer import Observer, observe
@@ -129,6 +129,40 @@ def test_what_boot_parameters_ask_of_the_iommu(cmdline: str, expected: Iommu) ->
 )
 def test_scalable_mode(cmdline: str, expected: bool) -> None:
     assert expected == iommu.scalable_mode(tuple(cmdline.split()))
+
+
+@pytest.mark.parametrize(
+    ("cmdline", "default", "expected"),
+    [("iommu=pt", "y", True), ("intel_iommu=sm_off", "y", False), ("iommu=pt", "n", False)],
+)
+def test_scalable_mode_by_the_kernels_default(cmdline: str, default: str, expected: bool) -> None:
+    option = "CONFIG_INTEL_IOMMU_SCALABLE_MODE_DEFAULT_ON"
+    assert expected == iommu.scalable_mode(tuple(cmdline.split()), {option: default})
+
+
+def test_a_device_with_its_pasid_enabled_shows_scalable_mode() -> None:
+    host = SimHost.load(
+        "version: 1\nkernel: {release: 6.12.63-dsatier, kind: ours, cmdline: 'intel_iommu=on'}\n"
+        "nodes: [{cpus: 0-3}, {cpus: 4-7}]\ndevices: 1\n"
+    )
+    assert observe(host).scalable_mode
+    assert "sm_on" not in " ".join(observe(host).kernel.cmdline)
+
+
+def test_devices_that_another_driver_has() -> None:
+    at = "/sys/bus/pci/drivers"
+    host = TextHost(
+        {
+            f"{at}/vfio-pci/0000:6a:01.0/vendor": "0x8086\n",
+            f"{at}/vfio-pci/0000:6a:01.0/device": "0x0b25\n",
+            f"{at}/vfio-pci/0000:17:00.0/vendor": "0x8086\n",
+            f"{at}/vfio-pci/0000:17:00.0/device": "0x1592\n",
+            f"{at}/vfio-pci/0000:18:00.0/vendor": "0x15b3\n",
+            f"{at}/vfio-pci/0000:18:00.0/device": "0x0b25\n",
+            f"{at}/vfio-pci/new_id": "",
+        }
+    )
+    assert (Elsewhere("0000:6a:01.0", "vfio-pci"),) == observe(host).elsewhere
 
 
 @pytest.mark.parametrize(

@@ -113,3 +113,95 @@ def test_accel_configs_service_needs_a_file_and_to_be_enabled() -> None:
     assert () == others(TextHost({}, unit))
     expected = (OtherWriter("accel-config", "/etc/accel-config/accel-config.conf", ("queues",)),)
     assert expected == others(TextHost(conf, unit))
+
+
+FOR_ARM = """
+[variables]
+other_cpuinfo_regex=CPU part\\s+:\\s+0x0a1
+
+[sysctl]
+vm.dirty_ratio=40
+
+[sysctl.othercpu]
+type=sysctl
+uname_regex={uname}
+cpuinfo_regex={cpuinfo}
+enabled={enabled}
+kernel.numa_balancing=0
+"""
+
+
+@pytest.mark.parametrize(
+    ("uname", "cpuinfo", "enabled", "counts"),
+    [
+        ("aarch64", "${other_cpuinfo_regex}", "1", False),
+        ("x86_64", "${other_cpuinfo_regex}", "1", False),
+        ("x86_64", "^model name.*Xeon", "1", True),
+        ("x86_64", "^model name.*Xeon", "false", False),
+        # what is not understood may be for this host
+        ("x86_64", "${nobody_knows}", "1", True),
+        ("x86_64", "(", "1", True),
+    ],
+)
+def test_a_section_for_other_machines_does_not_count(
+    uname: str, cpuinfo: str, enabled: str, counts: bool
+) -> None:
+    text = FOR_ARM.format(uname=uname, cpuinfo=cpuinfo, enabled=enabled)
+    path = "/usr/lib/tuned/server/tuned.conf"
+    host = TextHost(
+        {
+            "/etc/tuned/active_profile": "server\n",
+            path: text,
+            "/proc/cpuinfo": "processor\t: 0\nmodel name\t: Intel(R) Xeon(R)\n",
+        }
+    )
+    assert ((OtherWriter("TuneD", path, ("numa_balancing",)),) if counts else ()) == others(host)
+
+
+def test_tmpfiles_write_at_boot() -> None:
+    line = "w /sys/kernel/mm/numa/demotion_enabled - - - - 0\n"
+    host = TextHost(
+        {
+            "/etc/tmpfiles.d/a.conf": line,
+            "/usr/lib/tmpfiles.d/a.conf": "w /proc/sys/vm/dsa_state - - - - 0\n",
+            "/run/tmpfiles.d/b.conf": "w+! '/proc/sys/kernel/numa_*' - - - - 0\n",
+            "/etc/tmpfiles.d/c.conf": f"#{line}f /sys/kernel/mm/numa/demotion_enabled\nd\n\n",
+            "/etc/tmpfiles.d/d": line,
+        }
+    )
+    assert (
+        OtherWriter("tmpfiles.d", "/etc/tmpfiles.d/a.conf", ("demotion_enabled",)),
+        OtherWriter("tmpfiles.d", "/run/tmpfiles.d/b.conf", ("numa_balancing",)),
+    ) == others(host)
+
+
+def test_sysfsutils_set_at_boot() -> None:
+    line = "kernel/mm/numa/demotion_enabled = 0\n"
+    host = TextHost(
+        {
+            "/etc/sysfs.conf": f"# a comment\n{line}",
+            "/etc/sysfs.d/a.conf": line,
+            "/etc/sysfs.d/b.conf": f"mode {line}#{line}= 3\n",
+            "/etc/sysfs.d/c": line,
+        }
+    )
+    assert tuple(
+        OtherWriter("sysfs.conf", path, ("demotion_enabled",))
+        for path in ("/etc/sysfs.conf", "/etc/sysfs.d/a.conf")
+    ) == others(host)
+
+
+def test_the_notes_that_saptune_applies() -> None:
+    note = "[version]\nVERSION=1\n[sysctl]\nkernel.numa_balancing = {}\n[service]\nvm.dsa_state=1\n"
+    host = TextHost(
+        {
+            "/etc/sysconfig/saptune": 'TUNE_FOR_NOTES=""\nNOTE_APPLY_ORDER="2684254 mine 99"\n',
+            "/usr/share/saptune/notes/2684254": note.format(0),
+            "/etc/saptune/extra/mine.conf": "[sysctl]\nvm.limit_chans=2\n",
+            "/usr/share/saptune/notes/1656250": note.format(0),
+        }
+    )
+    assert (
+        OtherWriter("saptune", "/etc/saptune/extra/mine.conf", ("limit_chans",)),
+        OtherWriter("saptune", "/usr/share/saptune/notes/2684254", ("numa_balancing",)),
+    ) == others(host)

@@ -8,13 +8,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from dsatier.apply.lifecycle import STATES, TRANSITIONS
+from dsatier.facts.model import Facts
+from dsatier.facts.tiers import USUAL
 from dsatier.plan.interlock import GUARDS
 from dsatier.plan.ladder import DESCENTS, LADDER, Act, Put, Rung
+from dsatier.plan.originals import Originals, originals
+from dsatier.plan.ownership import owned
+from dsatier.plan.requests import SetKnob
 from dsatier.plan.requirements import REQUIREMENTS
 from tests.core import ladder_checks, lifecycle_checks, test_requirements
 from tests.mutation import naive
 from tests.proof.explore import Explorer, Tables
-from tests.support import hosts, profiles, scenarios
+from tests.support import build, hosts, profiles, scenarios
 
 Descents = tuple[tuple[str, str, str], ...]
 Check = tuple[str, Callable[[], list[str]]]
@@ -45,6 +50,29 @@ def every() -> Iterator[Mutant]:
     yield from descents()
     yield from lifecycle()
     yield from requirements()
+    yield from whose()
+
+
+def whose() -> Iterator[Mutant]:
+    """Take for dsatier's what others have written, and what nobody has."""
+
+    def written(before: Originals, facts: Facts) -> Originals:
+        asked = before.written or ()
+        names = {request.knob for request in asked if isinstance(request, SetKnob)}
+        knobs = {name: value for name, value in before.knobs.items() if name in names}
+        return replace(owned(before, facts), knobs=knobs)
+
+    def everything(before: Originals, facts: Facts) -> Originals:
+        return originals(DEFAULTS, USUAL, 0.0)
+
+    for change, rule in (("all that was ever written", written), ("everything", everything)):
+        tables = Tables(whose=rule)
+        check = partial(_explored, "ours", ("booted",), ("tpp-dsa", "multithread"), tables)
+        yield Mutant("whose", f"{change} is dsatier's", (("exploration, whose", check),))
+
+
+DEFAULTS = build.facts()
+"""A host on which nobody has written anything."""
 
 
 def guards() -> Iterator[Mutant]:

@@ -17,7 +17,7 @@ def test_every_mutant_is_caught(tell: list[str]) -> None:
     tell.append(f"mutation: {summary(rows)}")
     assert [] == survivors(rows)
     tables = {table for table, _, _ in rows}
-    assert {"guards", "ladder", "descents", "lifecycle", "requirements"} == tables
+    assert {"guards", "ladder", "descents", "lifecycle", "requirements", "whose"} == tables
 
 
 def test_the_checks_find_nothing_wrong_with_what_is_there() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dsatier.apply.gate import Gate, Refused
-from dsatier.facts.knobs import KNOBS, SEED_SETTLE
+from dsatier.facts.knobs import KNOBS, SEED_SETTLE, KnobName
 from dsatier.facts.model import Facts
 from dsatier.facts.observe.observer import Observer, lets_go
 from dsatier.facts.partial import narrowed
@@ -33,11 +33,12 @@ from dsatier.plan.interlock import GUARDS, Guard
 from dsatier.plan.ladder import DESCENTS, LADDER, Rung
 from dsatier.plan.model import Desired, Plan
 from dsatier.plan.originals import Originals, originals
+from dsatier.plan.ownership import claimed, owned, settled
 from dsatier.plan.projection import project
-from dsatier.plan.rehearsal import no_way_back, prepare
+from dsatier.plan.rehearsal import foretold, no_way_back, prepare
 from dsatier.plan.requests import Request, SetKnob
 from dsatier.plan.requirements import REQUIREMENTS, Requirement
-from dsatier.plan.restore import cpu_only, from_originals, not_restored
+from dsatier.plan.restore import Whose, cpu_only, from_originals, not_restored
 from dsatier.profile.model import Profile
 from dsatier.queues.config import differences
 from dsatier.sim.host import SimHost
@@ -55,6 +56,7 @@ class Tables:
     ladder: tuple[Rung, ...] = LADDER
     descents: tuple[tuple[str, str, str], ...] = DESCENTS
     requirements: tuple[Requirement, ...] = REQUIREMENTS
+    whose: Whose = owned
 
     def prepare(self, facts: Facts, desired: Desired) -> Plan:
         """Return the plan that these tables give."""
@@ -205,6 +207,7 @@ class Explorer:
         self._nodes: dict[Key, Node] = {}
         self._edges: dict[tuple[int, bool, Request], Edge] = {}
         self._settled: dict[int, Node] = {}
+        self._asked_back: set[tuple[str, str]] = set()
         self._todo: deque[Node] = deque()
 
     def explore(self, starts: Iterable[Start]) -> Coverage:
@@ -297,6 +300,9 @@ class Explorer:
         if end is not None and not wrong:
             self.coverage.paths += 1
             self._judge(node, goal, desired, done, end)
+            if goal in self.profiles and (start.name, goal) not in self._asked_back:
+                self._asked_back.add((start.name, goal))
+                self._judge_whose(node, goal, plan, end)
 
     def _carry_out(
         self,
@@ -415,11 +421,37 @@ class Explorer:
         elif self.tables.prepare(end.facts, from_originals(before, end.facts, USUAL)).steps:
             self._violate("rolled back, and not there", node, "rollback", done, str(told))
 
+    def _judge_whose(self, node: Node, goal: str, plan: Plan, end: Node) -> None:
+        """Judge that going back leaves alone what others set after, and what was never written."""
+        asked = [request for step in plan.steps for request in step.requests]
+        before = settled(claimed(None, node.facts, USUAL, asked, 0.0), asked)
+        # whoever sets the very value that was written cannot be told apart
+        later = [SetKnob(name, value) for name, value in LATER if name in node.facts.knobs]
+        others = [request for request in later if request not in asked]
+        theirs = {request.knob for request in others}
+        there = end.facts
+        for request in others:
+            there = project(there, request, USUAL)
+        back = self.tables.prepare(there, from_originals(before, there, USUAL, self.tables.whose))
+        told = not_restored(before, there, USUAL)
+        last = [there, *(then for _, then in foretold(back, there))][-1]
+        written = {request.knob for request in asked if isinstance(request, SetKnob)}
+        for name in KNOBS:
+            if name not in theirs and (name in written or any(name in words for words in told)):
+                continue
+            if live(last, name) != live(there, name):
+                words = f"{name} went from {live(there, name)} to {live(last, name)}"
+                self._violate("went back with what is not dsatier's", node, goal, (), words)
+
     def _violate(self, rule: str, node: Node, goal: str, done: Iterable[str], detail: str) -> None:
         assert node.reached is not None
         start, _, way, _ = node.reached
         full = (*way, "|", *done)
         self.coverage.violations.append(Violation(rule, start.name, goal, full, detail))
+
+
+LATER: tuple[tuple[KnobName, int], ...] = (("dsa_copy_threshold", 77), ("limit_mt_num", 1))
+"""What others set when a profile is in force; no profile here asks for it."""
 
 
 def unmet(desired: Desired, facts: Facts) -> str:
@@ -455,11 +487,6 @@ def unmet(desired: Desired, facts: Facts) -> str:
 def unlike(before: Originals, facts: Facts, told: tuple[str, ...]) -> str:
     """Return what is not as it was and is not among what is told, said without the planner."""
     found = {name: live(facts, name) for name in before.knobs}
-    if before.knobs.get("numa_balancing") not in (2, 3):
-        # without memory tiering it has no effect, and cannot be written
-        found.pop("demote_scale_factor", None)
-    elif any("numa_balancing was" in words for words in told):
-        found.pop("demote_scale_factor", None)
     wrong = [
         f"{name} is {value}, was {before.knobs[name]}"
         for name, value in found.items()

@@ -52,6 +52,7 @@ from dsatier.sim.faults import (
     VanishedQueue,
 )
 from dsatier.sim.host import SimHost
+from dsatier.sim.kernel import Kernel
 from tests.support.scene import BALANCING, DEMOTION, VM, look, record, small, wanted
 
 Verb = Callable[[Driver], Outcome]
@@ -160,19 +161,51 @@ VERBS: dict[str, Verb] = {
 }
 
 
+CPU = "/sys/devices/system/cpu/cpu{}/online"
+LEFT = (*(VM + n for n in ("limit_mt_num", "limit_chans", "dsa_copy_threshold")), FACTOR)
+"""Knobs that nothing but going back writes on the way back."""
+
+
+class Witnessed(SimHost):
+    """A host that knows of each kernel file whether the agent was the last who wrote to it."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__(kernel)
+        self.agents: set[str] = set()
+
+    def write(self, path: str, text: str, deadline: float) -> None:
+        """Write as the agent does."""
+        self.agents.add(path)
+        super().write(path, text, deadline)
+
+    def poke(self, path: str, text: str) -> None:
+        """Write as anybody else does: whoever writes what is there has changed nothing."""
+        before = self.read(path)
+        super().poke(path, text)
+        if self.read(path) != before:
+            self.agents.discard(path)
+
+    def of_others(self) -> dict[str, str]:
+        """Return what is in the files that are not the agent's, and cannot be."""
+        files = (*LEFT, CPU.format(4), CPU.format(5))
+        there = [path for path in files if self.kernel.layout.file(self.kernel, path)]
+        return {path: self.read(path) for path in there if path not in self.agents}
+
+
 class Anything(RuleBasedStateMachine):
     """A host, the last profile that somebody wanted of it, and whether a run of the agent died."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.host: SimHost = small()
+        self.host = Witnessed(small().kernel)
         self.profile = Profile(version=1)
         self.died = False
 
     @initialize(kind=st.sampled_from(["ours", "tpp", "memtis"]), profile=PROFILES)
     def boots(self, kind: str, profile: Profile) -> None:
         """Begin with a kernel."""
-        self.host = small(kind, swap=[{"path": "/dev/sda3", "size": 2, "used": 1}])
+        start = small(kind, swap=[{"path": "/dev/sda3", "size": 2, "used": 1}])
+        self.host = Witnessed(start.kernel)
         self.profile = profile
 
     def _run(self, verb: Verb) -> None:
@@ -234,8 +267,11 @@ class Anything(RuleBasedStateMachine):
     @precondition(_up)
     @rule(verb=st.sampled_from(sorted(VERBS)))
     def other_verb(self, verb: str) -> None:
-        """Go back, or acknowledge."""
+        """Go back, or acknowledge. What others have written stays as they left it."""
+        theirs = self.host.of_others()
         self._run(VERBS[verb])
+        if not self.host.down:
+            assert theirs == {path: self.host.read(path) for path in theirs}
 
     @precondition(_up)
     @rule(after=st.integers(0, 40), performed=st.booleans(), profile=PROFILES)
@@ -408,6 +444,7 @@ class Anything(RuleBasedStateMachine):
             for armed in self.host.kernel.state.faults:
                 self.host.heal(armed.fault.kind)
         self.host.reboot()
+        self.host.agents.clear()
 
     # what always holds
 

@@ -8,7 +8,7 @@ all others happen only after it is on disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -23,6 +23,7 @@ from dsatier.apply.outcome import Outcome, Result
 from dsatier.apply.records import WITHDRAWN, Motion, ProfileStatus, Record, let_go, with_conditions
 from dsatier.apply.status_document import status
 from dsatier.apply.target import Target
+from dsatier.facts.knobs import ENGINES, KnobName
 from dsatier.facts.model import Facts
 from dsatier.facts.observe.kernel import boot_id
 from dsatier.facts.observe.observer import Observer
@@ -32,8 +33,10 @@ from dsatier.plan.desired import engine_off, with_cpu_engine
 from dsatier.plan.interlock import GUARDS, Guard
 from dsatier.plan.model import Desired, Plan, Step
 from dsatier.plan.originals import Originals, originals
+from dsatier.plan.ownership import claimed, remaining, settled
 from dsatier.plan.planner import plan as make_plan
 from dsatier.plan.rehearsal import no_way_back, prepare
+from dsatier.plan.requests import Request, SetKnob
 from dsatier.plan.restore import cpu_only, from_originals, not_restored, not_resumed, released
 
 NOTHING_WANTED = Target(Desired(), "")
@@ -287,7 +290,7 @@ class Driver:
         off = engine_off(facts, record.tiers, stop_tiering=target.stop_tiering_on_fault)
         plan = make_plan(facts, off)
         try:
-            self._perform(plan, latched, must_journal=False)
+            self._perform(plan, latched, facts, must_journal=False, undone=_undone_after_a_fault)
         except StepFailed as failed:
             return self._end(latched, "stuck", "EngineStuck", f"{reason}; {failed}", plan)
         if record.state in lifecycle.AT_AN_END:
@@ -309,7 +312,7 @@ class Driver:
         """Take dsatier's hand off the host: as it was before, with every engine off."""
         before = self.journal.originals()
         tiers = self.journal.record().tiers
-        return self._withdraw(before, lambda facts: released(before, facts, tiers))
+        return self._withdraw(before, lambda facts: released(before, facts, tiers), ENGINES["cpu"])
 
     def clear(self) -> Outcome:
         """Acknowledge a fault or a crash: the next apply may go up again.
@@ -405,9 +408,7 @@ class Driver:
             force = replace(force, profile_status="Accepted", profile_message="")
         if not plan.steps:
             return self._end(force, "proven", *_reached(record), plan)
-        kept = self.journal.originals()
-        before = kept or originals(facts, target.desired.tiers, self.host.wall())
-        dead_end = no_way_back(plan, facts, before)
+        dead_end = no_way_back(plan, facts, self._claim(plan, facts, _requests(plan)))
         if dead_end is not None:
             step, finding = dead_end
             return Outcome(
@@ -416,16 +417,12 @@ class Driver:
                 plan,
                 record,
             )
-        try:
-            # what was kept before is durable, or will be: opening the journal syncs their folder
-            if kept is None:
-                self.journal.keep_originals(before)
-        except Rejected as error:
-            return Outcome("refused", f"cannot keep what is there now: {error}", plan, record)
-        undo = originals(facts, target.desired.tiers, self.host.wall())
+        undo = replace(
+            originals(facts, target.desired.tiers, self.host.wall()), written=_requests(plan)
+        )
         moving = self._after(record, "apply", "Applying", f"{len(plan.steps)} steps")
         try:
-            self._perform(plan, moving, must_journal=True)
+            self._perform(plan, moving, facts, must_journal=True)
         except NotJournalled as error:
             return Outcome("refused", str(error), plan, record)
         except StepFailed as failed:
@@ -448,7 +445,7 @@ class Driver:
             words = f"{failed}; no safe way back: {back.findings[0]}"
             return self._end(record, "stuck", "NoWayBack", words, plan)
         try:
-            self._perform(back, record, must_journal=False)
+            self._perform(back, record, facts, must_journal=False)
         except StepFailed as again:
             words = f"{failed}; going back failed at {again}"
             event = "stuck" if again.hung else "failed"
@@ -456,7 +453,13 @@ class Driver:
         words = "; ".join((str(failed), *not_restored(undo, facts, plan.desired.tiers)))
         return self._end(record, "restored", "StepFailed", words, plan)
 
-    def _withdraw(self, before: Originals | None, wanted: Callable[[Facts], Desired]) -> Outcome:
+    def _withdraw(
+        self,
+        before: Originals | None,
+        wanted: Callable[[Facts], Desired],
+        given_up: Collection[KnobName] = (),
+    ) -> Outcome:
+        """Go to what is ``wanted``. Of the originals stays what could not be brought back yet."""
         record, facts, _ = self._settled(NOTHING_WANTED)
         if record.state == "reboot-required":
             return Outcome("reboot-required", record.message, None, record)
@@ -468,7 +471,7 @@ class Driver:
         moving = self._after(record, "withdraw", "Withdrawing", f"{len(plan.steps)} steps")
         moving = replace(moving, boot_id=facts.kernel.boot_id, engine_live=False)
         try:
-            self._perform(plan, moving, must_journal=True)
+            self._perform(plan, moving, facts, must_journal=True)
         except NotJournalled as error:
             return Outcome("refused", str(error), plan, record)
         except StepFailed as failed:
@@ -478,10 +481,21 @@ class Driver:
         lost = not_restored(before, facts, plan.desired.tiers) if before is not None else ()
         words = "; ".join(("dsatier's hand is off the host", *lost))
         outcome = self._end(done, "proven", WITHDRAWN, words, plan)
-        if before is not None:
-            with suppress(Rejected):  # they are right for as long as nothing is applied
-                self.journal.forget_originals()
+        self._forget(given_up)
         return outcome
+
+    def _forget(self, given_up: Collection[KnobName]) -> None:
+        """Forget the originals of all that is as it was: the rest may go back another time."""
+        kept = self.journal.originals()
+        if kept is None:
+            return
+        knobs = {name: value for name, value in kept.knobs.items() if name not in given_up}
+        left = remaining(replace(kept, knobs=knobs), self.look())
+        with suppress(Rejected):  # they are right for as long as nothing is applied
+            if left is None:
+                self.journal.forget_originals()
+            else:
+                self.journal.keep_originals(left)
 
     def _guard_crash(self, record: Record, motion: Motion, facts: Facts) -> Record:
         died = "the host" if motion.boot_id != facts.kernel.boot_id else "dsatier"
@@ -500,12 +514,12 @@ class Driver:
             # what cannot be given back can still be left unused
             off = make_plan(facts, engine_off(facts, record.tiers, stop_tiering=False))
             try:
-                self._perform(off, guard, must_journal=False)
+                self._perform(off, guard, facts, must_journal=False)
             except StepFailed as failed:
                 words = f"{words}; then {failed}"
             return self._end(guard, "stuck", plan.findings[0].name, words, plan).record or guard
         try:
-            self._perform(plan, guard, must_journal=False)
+            self._perform(plan, guard, facts, must_journal=False)
         except StepFailed as failed:
             words = f"{reason}; then {failed}"
             return self._end(guard, "failed", "GuardFailed", words, plan).record or guard
@@ -551,15 +565,52 @@ class Driver:
 
     # -- performing --------------------------------------------------------
 
-    def _perform(self, plan: Plan, record: Record, *, must_journal: bool) -> None:
-        """Carry out a plan's steps, each noted in the journal before it. Raises StepFailed."""
+    def _perform(
+        self,
+        plan: Plan,
+        record: Record,
+        facts: Facts,
+        *,
+        must_journal: bool,
+        undone: Callable[[Request], bool] = lambda request: True,
+    ) -> None:
+        """Carry out a plan's steps, each noted in the journal before it. Raises StepFailed.
+
+        What is written counts as dsatier's where it is ``undone`` by going back.
+        """
+        begun: list[Request] = []
 
         def begin(step: Step) -> None:
             if record.state == "converging" and (why := self._turned_round()):
                 raise StepFailed(step, why)
             self._note(record, plan, step, must=must_journal and step.number == 1)
+            begun.extend(filter(undone, step.requests))
 
-        perform(self.host, self._gate, plan, begin, self._progress)
+        before = self._claim(plan, facts, begun)
+        claim = self._claim(plan, facts, filter(undone, _requests(plan)))
+        self._keep_claim(claim, must=must_journal)
+        try:
+            perform(self.host, self._gate, plan, begin, self._progress)
+        except StepFailed:
+            tiers = plan.desired.tiers
+            self._keep_claim(claimed(before, facts, tiers, begun, claim.taken_at), must=False)
+            raise
+        self._keep_claim(settled(claim, begun), must=False)
+
+    def _claim(self, plan: Plan, facts: Facts, requests: Iterable[Request]) -> Originals:
+        """Return the originals with those of what ``requests`` write."""
+        now = self.host.wall()
+        return claimed(self.journal.originals(), facts, plan.desired.tiers, requests, now)
+
+    def _keep_claim(self, claim: Originals, *, must: bool) -> None:
+        """Keep what is dsatier's. Before the first write it must succeed."""
+        kept = self.journal.originals()
+        try:
+            if claim != kept and (kept is not None or claim.written):
+                self.journal.keep_originals(claim)
+        except Rejected as error:
+            if must:
+                raise NotJournalled(f"cannot keep what is there now: {error}") from error
 
     def _note(self, record: Record, plan: Plan, step: Step, *, must: bool) -> None:
         """Note in the journal which step begins. Only the first note must succeed."""
@@ -648,6 +699,15 @@ class Driver:
         now = self.host.wall()
         document = status(with_conditions(record, now), self.host.hostname(), now)
         self.journal.publish(document | self._about())
+
+
+def _requests(plan: Plan) -> tuple[Request, ...]:
+    return tuple(request for step in plan.steps for request in step.requests)
+
+
+def _undone_after_a_fault(request: Request) -> bool:
+    """Tell whether going back undoes what the breaker wrote: an engine that faulted stays off."""
+    return not (isinstance(request, SetKnob) and request.knob in ENGINES["cpu"])
 
 
 class NotJournalled(Exception):

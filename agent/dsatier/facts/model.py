@@ -121,6 +121,18 @@ class DsaDevice:
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A DSA device that a driver other than idxd has."""
+
+    __pydantic_config__ = STRICT
+
+    pci: str
+    """PCI address."""
+    driver: str
+    """As in ``vfio-pci``."""
+
+
+@dataclass(frozen=True, slots=True)
 class Channel:
     """A DMA channel that somebody could hold."""
 
@@ -156,7 +168,7 @@ class OtherWriter:
     __pydantic_config__ = STRICT
 
     tool: str
-    """TuneD, sysctl.d, kubelet or accel-config."""
+    """TuneD, sysctl.d, tmpfiles.d, sysfs.conf, saptune, kubelet or accel-config."""
     path: str
     """The file that says so."""
     items: tuple[str, ...]
@@ -175,7 +187,8 @@ class Facts:
     kernel: Kernel
     iommu: Iommu
     scalable_mode: bool
-    """The IOMMU was asked for scalable mode (``sm_on``)."""
+    """The IOMMU is in scalable mode: asked for (``sm_on``), by the kernel's default, or by the
+    evidence of a device that has its PASID enabled."""
     nodes: tuple[NumaNode, ...]
     offline_cpus: tuple[int, ...]
     pinned_cpus: tuple[int, ...]
@@ -198,3 +211,10 @@ class Facts:
     """/proc/sys/kernel/tainted; bit 7 (128): the kernel has oopsed since boot."""
     kernel_log: bool = True
     """The kernel log can be read. Without it nothing is applied: it is evidence."""
+    smt: str = ""
+    """As ``smt/control`` reads: on, off, forceoff; empty where it is not there."""
+    second_threads: tuple[int, ...] = ()
+    """CPUs that are not the first thread of their core, of those that were online at a boot's
+    first look: without SMT the kernel does not bring them online."""
+    elsewhere: tuple[Elsewhere, ...] = ()
+    """DSA devices that another driver has, which gives them to a program or to a guest."""

@@ -56,4 +56,5 @@ def unseen(devices: tuple[DsaDevice, ...]) -> dict[str, Any]:
         "iommu": nothing,
         "accel_config": nothing,
         "others": nothing,
+        "elsewhere": nothing,
     }

@@ -33,6 +33,8 @@ _LAST_BREATH = 1.0
 _TURN = 5.0
 """Seconds between two signs of waiting."""
 _PIPE = 65536
+_PDEATHSIG = 1
+"""PR_SET_PDEATHSIG of prctl(2): the signal that a process gets when its parent ends."""
 
 
 def silent() -> None:
@@ -262,11 +264,13 @@ def run(
     deadline: float,
     name: str,
     waiting: Callable[[], None] = silent,
+    holds: tuple[int, ...] = (),
 ) -> Ran:
     """Run a program, and return how it ended and the start of what it said.
 
-    It gets its own process group, which is killed at the deadline. Raises OSError where
-    it cannot be started, and Hung.
+    It gets its own process group, which is killed at the deadline. It ends with the agent, or
+    what is left of it goes on to hold the descriptors ``holds``. Raises OSError where it cannot
+    be started, and Hung.
     """
     import subprocess  # few hosts ever run a program, and it brings much along
 
@@ -278,6 +282,8 @@ def run(
         env=environment,
         cwd="/",
         start_new_session=True,
+        pass_fds=holds,
+        preexec_fn=_ends_with(os.getpid()),  # noqa: PLW1509  it takes no lock of another thread's
     ) as process:
         try:
             return _followed(process, deadline, name, waiting)
@@ -286,6 +292,20 @@ def run(
             _kill(process)
             process.returncode = process.poll() if process.poll() is not None else -signal.SIGKILL
             raise
+
+
+def _ends_with(parent: int) -> Callable[[], None]:
+    """Return what a child does so that it is killed when ``parent`` ends."""
+    import ctypes
+
+    prctl = ctypes.CDLL(None).prctl
+
+    def bind() -> None:
+        prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it has ended already
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return bind
 
 
 def _followed(

@@ -181,7 +181,7 @@ class FileHost:
             command = self._in_tree(name, command)
         environment = {"LC_ALL": "C", "PATH": self._path, "HOME": "/"}
         try:
-            ran = children.run(command, environment, deadline, name, self._waiting)
+            ran = children.run(command, environment, deadline, name, self._waiting, self._own.locks)
         except OSError as error:
             raise _host_error(name, error, "cannot be run") from error
         if command[0] != program and (ran.code == _NO_SYS or ran.err.startswith("unshare:")):

@@ -25,7 +25,7 @@ FOLDERS = {"/var/lib/dsatier": 0o700, "/run/dsatier": 0o755}
 """The folders that dsatier makes for itself, with their modes."""
 _ABOVE = 0o755
 _HOLDER = 512
-_ENDED = " (it has ended, but a write of it is still in the kernel)"
+_ENDED = " (it has ended, but something that it began is still at work)"
 
 
 class OwnFiles:
@@ -33,6 +33,8 @@ class OwnFiles:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
+        self.locks: tuple[int, ...] = ()
+        """Descriptors of the locks that are held: a lock is held for as long as one has it open."""
         self._swept: set[str] = set()
         self._doubtful: set[str] = set()
         """Notes that the disk did not take: what is read of them may not be what is on it."""
@@ -109,7 +111,7 @@ class OwnFiles:
         """Hold a lock, with process number and ``holder`` written in it. Raises Locked.
 
         The file stays when the lock is let go: a file that went away could be locked twice.
-        The lock ends with the process; a child that is stuck in a write holds it on.
+        The lock ends with the process; a child that is stuck in a write or at work holds it on.
         """
         with self._folder(path, make=True) as (folder, name):
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -121,7 +123,11 @@ class OwnFiles:
                 with self._errors(path):
                     os.ftruncate(descriptor, 0)
                     os.pwrite(descriptor, f"{os.getpid()}\n{holder}\n".encode()[:_HOLDER], 0)
-                yield
+                before, self.locks = self.locks, (*self.locks, descriptor)
+                try:
+                    yield
+                finally:
+                    self.locks = before
             finally:
                 # emptied, so that nobody reads the name of one who let go
                 with suppress(OSError):

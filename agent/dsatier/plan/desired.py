@@ -11,6 +11,7 @@ from dsatier.facts.readings import effective_threads_broken
 from dsatier.facts.tiers import USUAL, Tiers
 from dsatier.plan.model import Desired
 from dsatier.plan.originals import Originals
+from dsatier.plan.ownership import barred, owned
 from dsatier.plan.short_form import expand
 from dsatier.profile.model import (
     CpuEngine,
@@ -50,6 +51,9 @@ def from_profile(
     tells which CPUs and swap areas are to come back.
     """
     section = profile.tiers
+    ours = owned(before, facts) if before is not None else None
+    stay = barred(ours, facts) if ours else ()
+    coming = tuple(cpu for cpu in ours.online_cpus if cpu not in stay) if ours else ()
     knobs: dict[KnobName, int] = {}
     if profile.concurrency:
         _named(knobs, profile.concurrency, *CONCURRENT)
@@ -62,13 +66,13 @@ def from_profile(
     return Desired(
         tiers=tiers_of(profile),
         cpuless=section is not None and section.cpuless is True,
-        cpus_online=before.online_cpus if before and section and section.cpuless is False else (),
-        fast_online=before.fast_cpus if before else (),
+        cpus_online=coming if section and section.cpuless is False else (),
+        fast_online=ours.fast_cpus if ours else (),
         knobs=knobs,
         queues=queues or _short_form(profile.engine, facts),
         stopped=(),
         swap_off=swap == "off",
-        swap_on=before.swaps if before and swap == "on" else (),
+        swap_on=ours.swaps if ours and swap == "on" else (),
     )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The original values: what dsatier found before it first wrote. Pure."""
+"""The original values: what dsatier found of a thing before it first wrote to it. Pure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dsatier.facts.knobs import KNOBS, KnobName
 from dsatier.facts.model import DsaDevice, Facts, Swap
 from dsatier.facts.readings import initialised, live, on
 from dsatier.facts.tiers import Tiers, stirrable, untargeted
+from dsatier.plan.requests import Request
 from dsatier.queues.config import DeviceConfig, captured
 
 
@@ -21,6 +22,7 @@ class Originals:
 
     schema_version: int
     boot_id: str
+    """They are of this boot: another one begins with a host on which dsatier wrote nothing."""
     taken_at: float
     """Seconds since the epoch; for people."""
     knobs: dict[KnobName, int]
@@ -34,10 +36,17 @@ class Originals:
     fast_cpus: tuple[int, ...] = ()
     """The CPU of the fast node that goes offline for a moment where the kernel has yet to work out
     its demotion targets. It comes back though dsatier ended just then."""
+    written: tuple[Request, ...] | None = None
+    """What dsatier wrote, in order: of each thing the last request, or while a change goes on all
+    that may be it. Only what is named here is dsatier's. None where an earlier version wrote."""
+    second_threads: tuple[int, ...] = ()
+    """Which of the CPUs are the second thread of a core: they come back only with SMT on."""
+    addresses: dict[str, str] | None = None
+    """PCI address of each device, by the name that it had: names may move, addresses do not."""
 
 
 def originals(facts: Facts, tiers: Tiers, taken_at: float) -> Originals:
-    """Return what must be kept of a host before it is first written to."""
+    """Return all that there is to keep of a host, written or not."""
     slow = tiers.slow_of(facts)
     stirred = stirrable(facts, tiers) if untargeted(facts, tiers) else None
     values = {name: live(facts, name) for name in KNOBS}
@@ -48,9 +57,11 @@ def originals(facts: Facts, tiers: Tiers, taken_at: float) -> Originals:
         knobs={name: value for name, value in values.items() if value is not None} | _failed(facts),
         online_cpus=slow.cpus if slow is not None else (),
         swaps=tuple(replace(area, used=0) for area in facts.swaps),
-        devices=tuple(captured(d) for d in facts.devices if d.state == "enabled" and _serves(d)),
+        devices=tuple(captured(d) for d in facts.devices if d.state == "enabled" and serves(d)),
         idle_devices=tuple(d.id for d in facts.devices if _idle(d, facts)),
         fast_cpus=() if stirred is None else (stirred,),
+        second_threads=facts.second_threads,
+        addresses={device.id: device.pci for device in facts.devices if device.pci},
     )
 
 
@@ -64,7 +75,8 @@ def _failed(facts: Facts) -> dict[KnobName, int]:
     return {"dsa_state": 0, "use_dsa_copy_pages": 0}
 
 
-def _serves(device: DsaDevice) -> bool:
+def serves(device: DsaDevice) -> bool:
+    """Tell whether a device has a queue that somebody could use."""
     return any(queue.state == "enabled" for queue in device.queues)
 
 
@@ -74,6 +86,6 @@ def _idle(device: DsaDevice, facts: Facts) -> bool:
     One that is on without a queue counts, too: it serves nobody, and accel-config cannot bring
     such a state back. Where it cannot be disabled it is left as it is.
     """
-    if device.state == "enabled" and not _serves(device):
+    if device.state == "enabled" and not serves(device):
         return facts.kernel.evl_guard or device.event_log
     return device.state == "disabled"

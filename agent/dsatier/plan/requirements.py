@@ -30,6 +30,7 @@ from dsatier.plan.requirements_dsa import (
     dsa_can_be_freed,
     dsa_healthy,
     lists_fit,
+    queues_are_ours,
     queues_enough,
 )
 from dsatier.plan.requirements_tiers import (
@@ -181,6 +182,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     watermark_order,
     cpus_can_go,
     devices_there,
+    queues_are_ours,
     devices_can_stop,
     accel_config_there,
     queues_enough,

@@ -25,7 +25,7 @@ from dsatier.plan.model import Desired, Finding
 from dsatier.plan.outlook import changing_devices, frees_dsa, starts_dsa, wants_dsa
 from dsatier.plan.projection import project
 from dsatier.plan.requests import LoadDevice, StopDevice
-from dsatier.queues.config import QueueConfig, differences, excess, recent
+from dsatier.queues.config import NAME, QueueConfig, differences, excess, recent
 
 ACCEL_CONFIG_AT_LEAST = (3, 5)
 ACCEL_CONFIG_SETS_ALL = (4, 1)
@@ -42,8 +42,8 @@ def devices_there(facts: Facts, desired: Desired) -> Iterator[Finding]:
             "devices-there",
             "DSA devices",
             f"{', '.join(absent)} beside {', '.join(found) or 'none'}",
-            f"{len(found)} devices",
-            "enable the DSA in the BIOS and load idxd (CONFIG_INTEL_IDXD), or name fewer devices",
+            f"{len(found)} devices" + _elsewhere(facts),
+            _fetch(facts),
         )
     for config in desired.queues:
         device = found.get(config.id)
@@ -86,6 +86,52 @@ def devices_there(facts: Facts, desired: Desired) -> Iterator[Finding]:
                 "a device that nobody else uses",
                 f"{device.clients or 'some'} clients",
                 "stop its user (`accel-config list`), or name other devices",
+            )
+
+
+def _elsewhere(facts: Facts) -> str:
+    """Return in words which DSA devices another driver has, empty where none has any."""
+    names = ", ".join(f"{one.pci} at {one.driver}" for one in facts.elsewhere)
+    return f", and {names}" if names else ""
+
+
+def _fetch(facts: Facts) -> str:
+    """Return how devices that are not there are to be had."""
+    if not facts.elsewhere:
+        return "enable the DSA in the BIOS and load idxd (CONFIG_INTEL_IDXD), or name fewer devices"
+    one = facts.elsewhere[0]
+    device = f"/sys/bus/pci/devices/{one.pci}"
+    return (
+        f"take them from {one.driver}, if their user can do without: write {one.pci} to "
+        f"{device}/driver/unbind, idxd to {device}/driver_override and {one.pci} to "
+        "/sys/bus/pci/drivers_probe; or name fewer devices"
+    )
+
+
+def queues_are_ours(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """Queues that somebody else has set up go away when their device is configured anew.
+
+    That nobody has one open now does not say that nobody will.
+    """
+    wanted = {config.id: config for config in desired.queues}
+    for device in changing_devices(facts, desired):
+        config = wanted.get(device.id)
+        kept = {(q.id, q.type, q.name) for q in config.queues} if config else set()
+        others = [
+            f"{queue.id} ({queue.type}, {queue.name or 'no name'})"
+            for queue in device.queues
+            if queue.state == "enabled"
+            and (queue.type, queue.name) != ("kernel", NAME)
+            and (queue.id, queue.type, queue.name) not in kept
+        ]
+        if others:
+            yield Finding(
+                "warning",
+                "queues-are-ours",
+                device.id,
+                "no queue that somebody else has set up",
+                f"{', '.join(others)}, which will be gone",
+                "name other devices in engine.work_queues, if somebody needs them",
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from dsatier.base.text import ranges
 from dsatier.facts.knobs import TIERING_MODES, KnobName
 from dsatier.facts.model import Facts, NumaNode, Swap
 from dsatier.facts.readings import live, tiered
@@ -15,7 +16,7 @@ from dsatier.plan.planner import descent
 
 
 def tiers_exist(facts: Facts, desired: Desired) -> Iterator[Finding]:
-    """Both tiers must be there, the fast one with CPUs, the slow one with memory."""
+    """Both tiers must be there, the fast one with CPUs and memory, the slow one with memory."""
     if not (desired.cpuless or _turns_tiering_on(desired)):
         return
     fast, slow = desired.tiers.fast_of(facts), desired.tiers.slow_of(facts)
@@ -27,6 +28,15 @@ def tiers_exist(facts: Facts, desired: Desired) -> Iterator[Finding]:
             "a node with CPUs",
             "no such node" if fast is None else "no CPU online",
             "name tiers.fast_node, or look at the BIOS's NUMA settings",
+        )
+    if fast is not None and fast.mem_total == 0:
+        yield Finding(
+            "blocker",
+            "tiers-exist",
+            f"node {desired.tiers.fast}",
+            "a node with memory",
+            "no memory",
+            "name tiers.fast_node, or put memory into the empty channels of that node",
         )
     if slow is None or slow.mem_total == 0:
         yield Finding(
@@ -52,22 +62,33 @@ def tiers_exist(facts: Facts, desired: Desired) -> Iterator[Finding]:
 def tiers_apart(facts: Facts, desired: Desired) -> Iterator[Finding]:
     """The kernel must know the slow node as slower, or it demotes nothing, whatever is turned on.
 
-    It settles that at boot: a node that had CPUs online then counts as DRAM for good.
+    It settles that at boot: a node that had CPUs online then counts as DRAM for good. Where
+    another node is slower and has no CPUs, the CPUs of this one must not go for nothing.
     """
-    if not _turns_tiering_on(desired):
+    if not (desired.cpuless or _turns_tiering_on(desired)):
         return
     fast, slow = desired.tiers.fast_of(facts), desired.tiers.slow_of(facts)
     if fast is None or slow is None or None in (fast.tier, slow.tier):
         return
-    if (slow.tier or 0) <= (fast.tier or 0):
+    if (slow.tier or 0) > (fast.tier or 0):
+        return
+    slower = [n.id for n in facts.nodes if (n.tier or 0) > (fast.tier or 0) and not n.cpus]
+    remedy = (
+        "boot with the slow node's CPUs off (`maxcpus=N`, where they are the last) on a host "
+        "whose firmware has an HMAT: a node that boots with CPUs is a fast one for good"
+    )
+    if slower:
+        words = f"node {slower[0]}" if len(slower) == 1 else f"nodes {ranges(slower)}"
+        one = " or ".join(f"`tiers: {{slow_node: {number}}}`" for number in slower)
+        remedy = f"name {one} in the profile: in a lower tier, without CPUs: {words}"
+    if _turns_tiering_on(desired) or (slower and slow.cpus):
         yield Finding(
             "blocker",
             "tiers-apart",
             f"node {desired.tiers.slow}",
             f"a memory tier below that of node {desired.tiers.fast}, or nothing is demoted",
             f"tier {slow.tier} for it, and {fast.tier} for node {desired.tiers.fast}",
-            "boot with the slow node's CPUs off (`maxcpus=N`, where they are the last) on a host "
-            "whose firmware has an HMAT: a node that boots with CPUs is a fast one for good",
+            remedy,
         )
 
 

@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
+from dsatier.base.text import ranges
 from dsatier.facts.knobs import ENGINES, TIERING_MODES, KnobName
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import live, on, tiered, value_refusal
 from dsatier.facts.tiers import Tiers
 from dsatier.plan.model import Desired
 from dsatier.plan.originals import Originals
+from dsatier.plan.outlook import frees_dsa
+from dsatier.plan.ownership import barred, owned, taken_over
+from dsatier.plan.planner import descent
 from dsatier.plan.projection import switched
 from dsatier.plan.requirements import findings, kernel_configured
 from dsatier.plan.requirements_tiers import tiering_conditions, tiers_exist
@@ -20,6 +25,7 @@ TIERING: dict[KnobName, dict[int, int]] = {
     "demotion_enabled": {1: 0},
 }
 """The values with which the kernel tiers, and what is left of each without tiering."""
+SMT = "/sys/devices/system/cpu/smt/control"
 NEEDED_TO_TIER = (tiers_exist, tiering_conditions, kernel_configured)
 
 
@@ -44,39 +50,87 @@ def _paused(facts: Facts, tiers: Tiers) -> tuple[dict[KnobName, int], tuple[str,
     return _untiered({name: live(facts, name) for name in TIERING}, facts, tiers)
 
 
-def from_originals(before: Originals, facts: Facts, tiers: Tiers) -> Desired:
-    """Return the state that ``rollback`` goes to: as found, but for what ``not_restored`` names."""
-    return Desired(
-        tiers=tiers,
-        knobs=_restored(before, facts, tiers)[0],
-        cpus_online=before.online_cpus,
-        fast_online=before.fast_cpus,
-        queues=before.devices,
-        stopped=before.idle_devices,
-        swap_on=before.swaps,
-    )
+Whose = Callable[[Originals, Facts], Originals]
+"""Returns the originals of what is dsatier's."""
+
+
+def from_originals(before: Originals, facts: Facts, tiers: Tiers, whose: Whose = owned) -> Desired:
+    """Return the state that ``rollback`` goes to: as found, but for what ``not_restored`` names.
+
+    Only what is dsatier's goes back: what it wrote, where that still stands.
+    """
+    return _restored(whose(before, facts), facts, tiers)[0]
 
 
 def not_restored(before: Originals, facts: Facts, tiers: Tiers) -> tuple[str, ...]:
     """Return what ``from_originals`` does not bring back from here, each with its reason."""
-    return _restored(before, facts, tiers)[1]
+    left = _restored(owned(before, facts), facts, tiers)[1]
+    return (*left, *taken_over(before, facts))
 
 
-def _restored(
-    before: Originals, facts: Facts, tiers: Tiers
-) -> tuple[dict[KnobName, int], tuple[str, ...]]:
-    """Return the knobs that are to be as they were found, and in words what cannot be.
+def _restored(ours: Originals, facts: Facts, tiers: Tiers) -> tuple[Desired, tuple[str, ...]]:
+    """Return the state to go back to, and in words what cannot be as it was found.
 
     What this kernel cannot hold safely is not brought back, whoever wrote it before. Nor is
     tiering, where the host will not be fit for it once its CPUs and its swap are back.
     """
+    lost: tuple[str, ...] = ()
+    if cpus := barred(ours, facts):
+        lost = (f"cpus {ranges(cpus)} are left offline: SMT is {facts.smt} ({SMT})",)
+        ours = replace(ours, online_cpus=tuple(c for c in ours.online_cpus if c not in cpus))
+    if _tiers_for_others(ours, facts) and _unfit_to_tier(facts, tiers) is None:
+        ours, waiting = _without_tiers(ours, facts)
+        lost = (*lost, *waiting)
+    desired = Desired(
+        tiers=tiers,
+        cpus_online=ours.online_cpus,
+        fast_online=ours.fast_cpus,
+        queues=ours.devices,
+        stopped=ours.idle_devices,
+        swap_on=ours.swaps,
+    )
+    knobs, left = _knobs(ours, desired, facts)
+    return replace(desired, knobs=knobs), (*lost, *left)
+
+
+def _tiers_for_others(ours: Originals, facts: Facts) -> bool:
+    """Tell whether somebody else has turned on tiering, and dsatier has not written to it."""
+    tiers = {name for name in TIERING if live(facts, name) in TIERING[name]}
+    return bool(tiers) and not tiers & ours.knobs.keys()
+
+
+def _without_tiers(ours: Originals, facts: Facts) -> tuple[Originals, tuple[str, ...]]:
+    """Return the originals without what tiering does not go on with, and that in words."""
+    cpus = tuple(cpu for cpu in ours.online_cpus if cpu in facts.offline_cpus)
+    there = {area.path for area in facts.swaps}
+    swaps = [area.path for area in ours.swaps if area.path not in there]
+    words = [f"cpus {ranges(cpus)} are left offline"] if cpus else []
+    words += [f"swap {path} is left off" for path in swaps]
+    why = "tiering is on and not dsatier's: turn it off, then roll back again"
+    return replace(ours, online_cpus=(), swaps=()), tuple(f"{one}: {why}" for one in words)
+
+
+def _knobs(
+    before: Originals, desired: Desired, facts: Facts
+) -> tuple[dict[KnobName, int], tuple[str, ...]]:
+    """Return the knobs that are to be as they were found, and in words what cannot be."""
+    tiers = desired.tiers
     knobs = {name: value for name, value in before.knobs.items() if name in facts.knobs}
     then = _with_swaps(switched(facts, online=before.online_cpus, tiers=tiers), before)
     tiering = {name: knobs.get(name, live(facts, name)) for name in TIERING}
-    off, lost = _untiered(tiering, then, tiers)
-    knobs |= off
-    if knobs.get("numa_balancing") not in TIERING_MODES and not tiered(facts):
-        knobs.pop("demote_scale_factor", None)  # it has no effect and cannot be written
+    lost: tuple[str, ...] = ()
+    others = not before.knobs.keys() & TIERING.keys()
+    back = replace(desired, knobs=knobs)
+    if not others or frees_dsa(facts, back) or descent(facts, back):
+        off, lost = _untiered(tiering, then, tiers)
+        knobs |= off
+    factor = knobs.get("demote_scale_factor")
+    tiers_then = knobs.get("numa_balancing") in TIERING_MODES
+    if factor is not None and not tiers_then and not tiered(facts):
+        del knobs["demote_scale_factor"]
+        if (found := live(facts, "demote_scale_factor")) != factor:
+            why = "it can be written with numa_balancing 2 only"
+            lost = (*lost, f"demote_scale_factor is left at {found} (was {factor}): {why}")
     for name, value in tuple(knobs.items()):
         refusal = value_refusal(name, value, then)
         if refusal is None:

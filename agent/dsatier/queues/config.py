@@ -145,6 +145,22 @@ def captured(device: DsaDevice) -> DeviceConfig:
     )
 
 
+def renamed(config: DeviceConfig, name: str) -> DeviceConfig:
+    """Return the configuration of a device that goes by another name now, parts and all."""
+    number = name.removeprefix("dsa")
+
+    def part(id: str, kind: str) -> str:  # noqa: A002
+        return f"{kind}{number}.{id.partition('.')[2]}"
+
+    return replace(
+        config,
+        id=name,
+        engines=tuple(replace(engine, id=part(engine.id, "engine")) for engine in config.engines),
+        queues=tuple(replace(queue, id=part(queue.id, "wq")) for queue in config.queues),
+        groups=tuple(replace(group, id=part(group.id, "group")) for group in config.groups),
+    )
+
+
 def _captured(queue: WorkQueue) -> QueueConfig:
     shared = queue.mode == "shared"
     return QueueConfig(
@@ -153,7 +169,7 @@ def _captured(queue: WorkQueue) -> QueueConfig:
         size=max(queue.size, 1),
         type="user" if queue.type == "user" else "kernel",
         mode="shared" if shared else "dedicated",
-        name=queue.name,
+        name=queue.name or queue.id,  # no name can be asked for
         driver_name=queue.driver_name or None,
         priority=queue.priority,
         threshold=queue.threshold if shared and queue.threshold else None,

@@ -133,6 +133,11 @@ class Layout:
             if cpu:
                 show, store = partial(cpus.show, cpu), partial(cpus.store, cpu)
                 self._file(f"{folder}/online", File(show, store))
+        for cpu in self.spec.siblings():
+            folder = f"/sys/devices/system/cpu/cpu{cpu}/topology"
+            self._file(f"{folder}/thread_siblings_list", File(partial(cpus.show_siblings, cpu)))
+        if self.spec.smt:
+            self._file(cpus.SMT, File(cpus.show_smt, cpus.store_smt))
         for node, numbers in enumerate(self.cpus):
             folder = f"/sys/devices/system/node/node{node}"
             for cpu in numbers:

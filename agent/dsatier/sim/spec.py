@@ -133,6 +133,8 @@ class HostSpec:
     nodes: Annotated[tuple[NodeSpec, ...], Len(1, 64)]
     hostname: str = "sim"
     cpu_model: str = "Intel(R) Xeon(R) Platinum 8480+"
+    smt: bool = False
+    """Each core has two threads: the second half of a node's CPUs are those of the first half."""
     waitpkg: bool = True
     """The CPU has UMWAIT."""
     distances: tuple[tuple[int, ...], ...] = ()
@@ -162,6 +164,16 @@ class HostSpec:
     def cpus(self, node: int) -> tuple[int, ...]:
         """Return all CPUs of a node, online or not."""
         return cpu_list(self.nodes[node].cpus)
+
+    def siblings(self) -> dict[int, tuple[int, int]]:
+        """Return the two threads of the core of each CPU, the first one first."""
+        found: dict[int, tuple[int, int]] = {}
+        for node in range(len(self.nodes) if self.smt else 0):
+            cpus = self.cpus(node)
+            half = len(cpus) // 2
+            for core in zip(cpus[:half], cpus[half : 2 * half], strict=True):
+                found |= dict.fromkeys(core, core)
+        return found
 
     def each_device(self) -> tuple[DeviceSpec, ...]:
         """Return the devices, written out."""

@@ -155,6 +155,7 @@ _FIELDS: dict[str, Any] = {
     "dma": tuple,
     "engine": Engine,
     "offline": frozenset,
+    "smt_off": bool,
     "swaps": tuple,
     "free": tuple,
     "watermarks": tuple,
@@ -191,6 +192,7 @@ class State:
     dma: tuple[Dma, ...]
     engine: Engine
     offline: frozenset[int]
+    smt_off: bool
     swaps: tuple[SwapArea, ...]
     free: tuple[int, ...]
     watermarks: tuple[int, ...]
@@ -250,6 +252,7 @@ class State:
             self.dma,
             engine._replace(quiet_since=quiet if engine.copied else None),
             self.offline,
+            self.smt_off,
             self.swaps,
             self.free,
             self.watermarks,

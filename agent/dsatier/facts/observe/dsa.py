@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from dsatier.base.text import natural
-from dsatier.facts.model import Channel, DsaDevice, WorkQueue
+from dsatier.facts.model import Channel, DsaDevice, Elsewhere, WorkQueue
 from dsatier.facts.observe import parse
 from dsatier.facts.observe.read import optional
 from dsatier.host.port import Host, Missing
@@ -16,6 +16,12 @@ BUS = "/sys/bus/dsa/devices"
 CHANNELS = "/sys/class/dma"
 EVENT_LOG = 0x3 << 13
 """Bits of gen_cap: the device has an event log."""
+
+PCI_DRIVERS = "/sys/bus/pci/drivers"
+OTHER_DRIVERS = ("vfio-pci", "uio_pci_generic", "igb_uio", "pci-stub")
+"""Drivers that hold a PCI device for a program or a guest."""
+DSA_IDS = frozenset({0x0B25, 0x11FB, 0x1212, 0x1216})
+"""PCI device numbers of Intel's (0x8086) that idxd takes for a DSA."""
 
 _TEXTS = ("state", "type", "mode", "name", "driver_name")
 _NUMBERS = (
@@ -177,6 +183,30 @@ def _queue(name: str, texts: dict[str, str], numbers: dict[str, int]) -> WorkQue
         max_transfer_size=numbers["max_transfer_size"],
         clients=numbers["clients"],
     )
+
+
+def elsewhere(host: Host) -> tuple[Elsewhere, ...]:
+    """Return the DSA devices that a driver other than idxd has."""
+    return tuple(
+        Elsewhere(address, driver)
+        for driver in OTHER_DRIVERS
+        for address in sorted(host.entries(f"{PCI_DRIVERS}/{driver}"))
+        if ":" in address and _is_dsa(host, f"{PCI_DRIVERS}/{driver}/{address}")
+    )
+
+
+def _is_dsa(host: Host, folder: str) -> bool:
+    def number(name: str) -> int:
+        path = f"{folder}/{name}"
+        found = optional(host, path)
+        return 0 if found is None else parse.whole(found, path, base=0)
+
+    return number("vendor") == 0x8086 and number("device") in DSA_IDS
+
+
+def has_pasid(host: Host, name: str) -> bool:
+    """Tell whether a device has its PASID enabled, which takes an IOMMU in scalable mode."""
+    return (optional(host, f"{BUS}/{name}/pasid_enabled") or "").strip() == "1"
 
 
 def channels(host: Host, devices: tuple[DsaDevice, ...]) -> tuple[Channel, ...]:

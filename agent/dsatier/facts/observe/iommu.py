@@ -8,6 +8,7 @@ from dsatier.facts.observe.read import optional
 from dsatier.host.port import Host
 
 GROUPS = "/sys/kernel/iommu_groups"
+DEFAULT_ON = "CONFIG_INTEL_IOMMU_SCALABLE_MODE_DEFAULT_ON"
 _TYPES: dict[str, Iommu] = {
     "identity": "passthrough",
     "DMA": "translated",
@@ -56,8 +57,8 @@ def asked_for(cmdline: tuple[str, ...]) -> Iommu:
     return "translated" if switches else "unknown"
 
 
-def scalable_mode(cmdline: tuple[str, ...]) -> bool:
-    """Tell whether scalable mode was asked for; the last word counts."""
+def scalable_mode(cmdline: tuple[str, ...], config: dict[str, str] | None = None) -> bool:
+    """Tell whether scalable mode was asked for: the last word counts, then the kernel's default."""
     asked = [
         word
         for parameter in cmdline
@@ -65,4 +66,6 @@ def scalable_mode(cmdline: tuple[str, ...]) -> bool:
         for word in parameter.partition("=")[2].split(",")
         if word in ("sm_on", "sm_off")
     ]
-    return asked[-1:] == ["sm_on"]
+    if not asked:
+        return (config or {}).get(DEFAULT_ON) == "y"
+    return asked[-1] == "sm_on"

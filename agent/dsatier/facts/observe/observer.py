@@ -13,7 +13,7 @@ from collections.abc import Collection
 from typing import Any
 
 from dsatier.facts.knobs import KNOBS, TIMER
-from dsatier.facts.model import Facts, Iommu, Kernel
+from dsatier.facts.model import DsaDevice, Facts, Iommu, Kernel
 from dsatier.facts.observe import dsa, iommu, parse, topology
 from dsatier.facts.observe import kernel as kernels
 from dsatier.facts.observe.dsa import DsaEyes
@@ -55,6 +55,7 @@ class Observer:
         """Return the facts now. Raises HostError."""
         boot = self._booted()
         devices = boot.eyes.devices()
+        boot.see(devices)
         return self._gathered(
             boot,
             iommu=boot.iommu(frozenset(d.pci for d in devices if d.pci)),
@@ -62,6 +63,7 @@ class Observer:
             channels=dsa.channels(self._host, devices),
             accel_config=boot.accel_config(bool(devices)),
             others=others(self._host),
+            elsewhere=dsa.elsewhere(self._host),
         )
 
     def glimpse(self, devices: Collection[str] = ()) -> Facts:
@@ -91,6 +93,8 @@ class Observer:
             nodes=topology.nodes(host, boot.demotion()),
             offline_cpus=topology.offline(host),
             pinned_cpus=boot.pinned,
+            smt=topology.smt(host),
+            second_threads=boot.second_threads,
             knobs=_knobs(host),
             timer={} if timer is None else parse.timer(timer, TIMER),
             swaps=() if swaps is None else parse.swaps(swaps, _SWAPS),
@@ -107,17 +111,26 @@ class _Boot:
     def __init__(self, host: Host) -> None:
         self._host = host
         self.kernel: Kernel = kernels.kernel(host)
-        self.scalable_mode = iommu.scalable_mode(self.kernel.cmdline)
+        self.scalable_mode = iommu.scalable_mode(self.kernel.cmdline, self.kernel.config)
         self.cpu_model = topology.cpu_model(host)
         self.pinned = topology.pinned(host)
+        self.second_threads = topology.second_threads(host)
         self._accel_config: str | None = None
         self._had_devices = False
+        self._seen: set[str] = set()
         self.eyes = DsaEyes(host)
         self._groups: dict[str, str] = {}
         self._shows_demotion = True
         self._released: bool | None = False
         self.logs = _logs(host)
         self._mark = 0
+
+    def see(self, devices: tuple[DsaDevice, ...]) -> None:
+        """Ask each device once whether its PASID shows that scalable mode is on."""
+        for device in devices:
+            if device.id not in self._seen and not self.scalable_mode:
+                self.scalable_mode = dsa.has_pasid(self._host, device.id)
+            self._seen.add(device.id)
 
     def iommu(self, addresses: frozenset[str]) -> Iommu:
         """Return how the DSA devices at these PCI addresses are translated."""

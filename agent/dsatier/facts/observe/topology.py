@@ -82,6 +82,22 @@ def pinned(host: Host) -> tuple[int, ...]:
     return tuple(cpu for cpu in present(host) if optional(host, f"{CPUS}/cpu{cpu}/online") is None)
 
 
+def smt(host: Host) -> str:
+    """Return what is set of simultaneous multithreading, empty where nothing is told."""
+    return (optional(host, f"{CPUS}/smt/control") or "").strip()
+
+
+def second_threads(host: Host) -> tuple[int, ...]:
+    """Return the CPUs online that are not the first thread of their core. One file for each."""
+    found = []
+    for cpu in present(host):
+        path = f"{CPUS}/cpu{cpu}/topology/thread_siblings_list"
+        threads = parse.cpus(optional(host, path) or "", path)
+        if threads and threads[0] != cpu:
+            found.append(cpu)
+    return tuple(found)
+
+
 def cpu_model(host: Host) -> str:
     """Return the CPU's model name, empty where the kernel gives none."""
     return parse.cpu_model(optional(host, "/proc/cpuinfo") or "")
