@@ -21,7 +21,7 @@ _dsatier() {
     done
     local options= takes=
     case $command in
-        "") options="--help --version"; takes="words:check plan apply reconcile verify status history daemon reload wait nudge simulate rollback release clear facts doctor explain cat-config measure demo" ;;
+        "") options="--help --version"; takes="words:check plan apply reconcile verify status history daemon reload wait nudge simulate rollback detach clear facts doctor explain cat-config measure demo" ;;
         check) options="--as --json -h --help"; takes=files ;;
         plan) options="-p --profile --facts --json --detailed-exitcode --root --host --sim-state -h --help" ;;
         apply) options="-p --profile --plan --json -q --quiet --root --host --sim-state -h --help" ;;
@@ -35,7 +35,7 @@ _dsatier() {
         nudge) options="--json --root -h --help" ;;
         simulate) options="--root -h --help"; takes="words:poke inject heal reboot harm" ;;
         rollback) options="--json -q --quiet --root --host --sim-state -h --help" ;;
-        release) options="--json -q --quiet --root --host --sim-state -h --help" ;;
+        detach) options="--json -q --quiet --root --host --sim-state -h --help" ;;
         clear) options="--json --root --host --sim-state -h --help" ;;
         facts) options="--json --root --host --sim-state -h --help" ;;
         doctor) options="-p --profile --facts --json --root --host --sim-state -h --help" ;;

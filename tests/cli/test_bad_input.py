@@ -398,7 +398,7 @@ def root() -> Iterator[Path]:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")
-@pytest.mark.parametrize("verb", ["rollback", "release", "clear", "doctor", "apply", "verify"])
+@pytest.mark.parametrize("verb", ["rollback", "detach", "clear", "doctor", "apply", "verify"])
 def test_who_may_not_is_told_in_words(verb: str, root: Path) -> None:
     Layout(SimHost.host_for("dsa2"), root)
     profile = root / "etc/dsatier.d/10.yaml"

@@ -102,7 +102,7 @@ def test_json_is_alone_on_standard_output(run: Run) -> None:
         ("cat-config", "-p", DSA, "--json"),
         ("measure", "--json", "--", "echo", "noise"),
         ("clear", "--json"),
-        ("release", "--json"),
+        ("detach", "--json"),
     ):
         assert isinstance(as_json(run(*words)[1]), dict), words
 

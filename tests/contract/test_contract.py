@@ -185,7 +185,7 @@ def test_the_lock_is_held_once_and_names_its_holder(make: Make) -> None:
     with (
         host.lock("/run/dsatier/lock", "dsatier apply"),
         pytest.raises(Locked, match="dsatier apply"),
-        host.lock("/run/dsatier/lock", "dsatier release"),
+        host.lock("/run/dsatier/lock", "dsatier detach"),
     ):
         pass
     with host.lock("/run/dsatier/lock", "dsatier again"):

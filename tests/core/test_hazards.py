@@ -623,7 +623,7 @@ def test_release_brings_swap_back() -> None:
     before = [(area.path, area.priority) for area in look(host).swaps]
     assert "changed" == apply(host, "tpp-dsa").result
     assert () == look(host).swaps
-    assert "changed" == Driver(host).release().result
+    assert "changed" == Driver(host).detach().result
     assert before == [(area.path, area.priority) for area in look(host).swaps]
     assert [] == host.harm
 
@@ -782,7 +782,7 @@ def test_stopping_leaves_the_host_and_release_is_a_verb() -> None:
     assert "unchanged" == Driver(host).reconcile(wanted(host, "dsa")).result
     assert facts == look(host)
     assert "converged" == json.loads(host.files[RECORD])["state"]
-    assert "changed" == Driver(host).release().result
+    assert "changed" == Driver(host).detach().result
     assert not engine_on(host)
     assert "unmanaged" == record(host).state
 
@@ -811,7 +811,7 @@ def test_a_hung_device_gets_no_second_command() -> None:
     assert "reboot-required" == outcome.result
     assert "configured and enabled" in outcome.message
     began = host.monotonic()  # a second command would hang as well
-    for verb in (Driver.rollback, Driver.release, Driver.clear):
+    for verb in (Driver.rollback, Driver.detach, Driver.clear):
         assert "reboot-required" == verb(Driver(host)).result
     assert "reboot-required" == apply(host, "dsa").result
     assert began == host.monotonic()
@@ -834,5 +834,5 @@ def test_a_seed_kernel_settles_before_the_release() -> None:
     host = small("tpp")
     assert "changed" == apply(host, "tpp-dsa").result
     host.sleep(1.0)
-    assert "changed" == Driver(host).release().result
+    assert "changed" == Driver(host).detach().result
     assert [] == host.harm

@@ -37,7 +37,7 @@ ACTS: dict[str, Act] = {
     "apply": lambda host: apply(host, profile_of(host)),
     "fewer channels": lambda host: apply(host, channels(shipped("dsa"), 4)),
     "rollback": lambda host: Driver(host).rollback(),
-    "release": lambda host: Driver(host).release(),
+    "detach": lambda host: Driver(host).detach(),
 }
 CASES = [(kind, verb) for kind in ("ours", "tpp") for verb in ACTS]
 CASES += [("memtis", "apply")]
@@ -150,7 +150,7 @@ def test_the_agent_dies_on_a_host_of_eight_devices(kind: str, verb: str) -> None
 
 
 @pytest.mark.parametrize("kind", ["ours", "tpp"])
-@pytest.mark.parametrize("verb", ["rollback", "release"])
+@pytest.mark.parametrize("verb", ["rollback", "detach"])
 def test_a_withdrawal_that_died_is_finished_by_the_next(kind: str, verb: str) -> None:
     """Without ``clear``: it leads down, not up."""
     host = start(kind, verb)

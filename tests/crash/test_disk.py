@@ -125,7 +125,7 @@ def test_a_disk_that_fills_up_during_apply(kind: str, errno: Errno) -> None:
 
 @KERNELS
 @ERRNOS
-@pytest.mark.parametrize("verb", ["rollback", "release"])
+@pytest.mark.parametrize("verb", ["rollback", "detach"])
 def test_a_disk_that_fills_up_on_the_way_back(kind: str, errno: Errno, verb: str) -> None:
     """Refused before the first write, or finished."""
     start = small(kind)

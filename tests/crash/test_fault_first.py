@@ -36,7 +36,7 @@ ENTRIES: dict[str, Act] = {
     "reconcile": lambda host: reconcile(host, PROFILE),
     "watch": lambda host: Driver(host).watch(),
     "rollback": lambda host: Driver(host).rollback(),
-    "release": lambda host: Driver(host).release(),
+    "detach": lambda host: Driver(host).detach(),
     "clear": lambda host: Driver(host).clear(),
 }
 """Everything that may run first after a fault."""
@@ -59,7 +59,7 @@ def test_an_engine_that_the_kernel_turned_off_stays_off(kind: str, entry: str) -
     ENTRIES[entry](host)
     assert not engine_on(host)
     assert record(host).faults == 1
-    if entry not in ("rollback", "release"):  # nothing is latched on a host that is let go of
+    if entry not in ("rollback", "detach"):  # nothing is latched on a host that is let go of
         assert record(host).latch == "fault"
         assert record(host).state == "degraded"
         assert apply(host, PROFILE).result == "degraded"

@@ -64,7 +64,7 @@ def is_stuck(host: SimHost, outcome: Outcome, what: str) -> None:
         driver.apply(wanted(host, PROFILE)),
         driver.reconcile(wanted(host, PROFILE)),
         driver.rollback(),
-        driver.release(),
+        driver.detach(),
         driver.clear(),
     ):
         assert "reboot-required" == again.result
@@ -98,7 +98,7 @@ def test_each_request_of_an_apply_hangs(kind: str, performed: bool) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ours", "tpp"])
-@pytest.mark.parametrize("verb", ["rollback", "release"])
+@pytest.mark.parametrize("verb", ["rollback", "detach"])
 def test_each_knob_hangs_on_the_way_back(kind: str, verb: str) -> None:
     """Going back ends where it hangs, too."""
     start = host_of(kind)

@@ -58,7 +58,7 @@ def administered(host: SimHost) -> None:
 
 
 @KERNELS
-@pytest.mark.parametrize("verb", ["rollback", "release"])
+@pytest.mark.parametrize("verb", ["rollback", "detach"])
 def test_what_dsatier_did_not_write_stays(kind: str, verb: str) -> None:
     plain = small(kind)
     host = plain.copy()
@@ -75,7 +75,7 @@ def test_what_dsatier_did_not_write_stays(kind: str, verb: str) -> None:
 @KERNELS
 def test_a_device_with_a_user_is_in_nobodys_way(kind: str) -> None:
     """Neither in that of the next change nor in that of going back."""
-    for verb in (lambda h: apply(h, "cpu"), rolled_back, lambda h: Driver(h).release()):
+    for verb in (lambda h: apply(h, "cpu"), rolled_back, lambda h: Driver(h).detach()):
         host = small(kind)
         apply(host, LISTS)
         queues(1, kind="user")(host)
@@ -284,7 +284,7 @@ def test_tiering_that_somebody_turned_on_is_not_turned_off() -> None:
 SMT = "/sys/devices/system/cpu/smt/control"
 
 
-@pytest.mark.parametrize("verb", ["rollback", "release"])
+@pytest.mark.parametrize("verb", ["rollback", "detach"])
 def test_second_threads_stay_where_smt_was_turned_off(verb: str) -> None:
     """All the rest comes back, the message names them, and the next time brings them back."""
     host = small("ours", smt=True)

@@ -74,7 +74,7 @@ def is_back(before: SimHost, host: SimHost) -> None:
 
 
 @KERNELS
-@pytest.mark.parametrize("verb", ["rollback", "release"])
+@pytest.mark.parametrize("verb", ["rollback", "detach"])
 def test_the_tiering_of_others_goes_on_and_what_it_forbids_waits(kind: str, verb: str) -> None:
     """CPUs and swap that dsatier took would harm it: they come back when it is off."""
     start = unfit(kind)

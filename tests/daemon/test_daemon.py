@@ -546,7 +546,7 @@ def test_a_host_that_cannot_be_looked_at_is_told_and_waited_out() -> None:
 # -- orders --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", ["rollback", "release"])
+@pytest.mark.parametrize("verb", ["rollback", "detach"])
 def test_what_is_let_go_of_stays_so_until_a_reload(running: Running, verb: str) -> None:
     running.profile(ONE)
     assert 0 == running.reload().code

@@ -144,7 +144,7 @@ def _state(profile_name: str) -> str:
 
 
 VERBS = ("facts", "plan", "apply", "reconcile", "verify", "doctor", "status", "history")
-AWAY = ("rollback", "clear", "release")
+AWAY = ("rollback", "clear", "detach")
 
 
 def _on_state(random: Random, kept: bytes, profile_name: str) -> Case:

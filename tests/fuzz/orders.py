@@ -21,7 +21,7 @@ ORDERS = (
     {"command": "nudge"},
     {"command": "clear"},
     {"command": "rollback", "timeout": 5},
-    {"command": "release"},
+    {"command": "detach"},
     {"command": "simulate", "act": {"poke": ["/proc/sys/vm/limit_chans", "4"]}},
     {
         "command": "simulate",

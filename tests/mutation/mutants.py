@@ -125,7 +125,7 @@ def ladder_checks_of(ladder: tuple[Rung, ...], descents: Descents) -> tuple[Chec
         ("descents and proof", lambda: ladder_checks.mistakes(ladder, descents)),
         (
             "exploration, ours",
-            lambda: _explored("ours", ("booted",), ("tpp-dsa", "release"), tables),
+            lambda: _explored("ours", ("booted",), ("tpp-dsa", "detach"), tables),
         ),
         (
             "exploration, tpp",
@@ -144,7 +144,7 @@ def ladder_checks_of(ladder: tuple[Rung, ...], descents: Descents) -> tuple[Chec
             lambda: _explored(
                 "ours",
                 ("queues on one device", "copying with 4", "tiered, copying"),
-                ("tpp-dsa", "multithread", "release"),
+                ("tpp-dsa", "multithread", "detach"),
                 tables,
             ),
         ),

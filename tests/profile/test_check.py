@@ -169,10 +169,10 @@ def test_shipped_profiles_are_valid_and_have_a_header(profiles: Path) -> None:
     files = sorted(profiles.glob("*"))
     assert [file.name for file in files] == [
         "cpu.yaml",
+        "detach.yaml",
         "dsa-huge.yaml",
         "dsa.yaml",
         "multithread.yaml",
-        "release.yaml",
         "tpp-cpu.yaml",
         "tpp-dsa.yaml",
         "tpp-multithread.yaml",

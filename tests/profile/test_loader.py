@@ -135,13 +135,13 @@ def test_the_digest_is_of_what_the_profile_says() -> None:
     assert len({one.digest, other.digest, digest(None)}) == 3
 
 
-@pytest.mark.parametrize("name", ["cpu", "multithread", "dsa", "dsa-huge", "release"])
+@pytest.mark.parametrize("name", ["cpu", "multithread", "dsa", "dsa-huge", "detach"])
 def test_shipped_profiles_load(name: str, profiles: Path) -> None:
     text = (profiles / f"{name}.yaml").read_text()
     loaded = from_texts([(name, text)])
     assert loaded.profile is not None
     assert loaded.profile.engine is not None
-    assert loaded.profile.engine.kind == name.removesuffix("-huge").replace("release", "cpu")
+    assert loaded.profile.engine.kind == name.removesuffix("-huge").replace("detach", "cpu")
 
 
 @pytest.mark.parametrize("kind", ["cpu", "multithread", "dsa"])

@@ -47,7 +47,7 @@ def sweep(pair: tuple[str, str]) -> tuple[str, str, int, list[str]]:
     profile = SHIPPED[name]
     host = Recorder.of_host(small(kind))
     outcome = apply(host, profile)
-    expected = "unchanged" if name == "release" else "changed"
+    expected = "unchanged" if name == "detach" else "changed"
     wrong = [] if outcome.result == expected else [f"apply alone: {outcome.message}"]
     seen: set[tuple[object, ...]] = set()
     instants = [*host.snapshots, host.copy()]

@@ -38,7 +38,7 @@ FAULTS: tuple[AnyFault, ...] = (
     FullDisk("disk", errno="ENOSPC", folder="/run/"),
     *(Crash("crash", after=after) for after in (0, 3, 9, 20)),
 )
-ACTS = ("apply", "reconcile", "rollback", "release", "clear", "reboot", "heal", "wait")
+ACTS = ("apply", "reconcile", "rollback", "detach", "clear", "reboot", "heal", "wait")
 acts = st.one_of(
     st.tuples(st.sampled_from(ACTS), st.sampled_from(PROFILES)),
     st.sampled_from(POKES),
@@ -57,8 +57,8 @@ def do(host: SimHost, act: object, profile: str) -> str:
             driver.reconcile(wanted(host, profile))
         case ("rollback", _):
             driver.rollback()
-        case ("release", _):
-            driver.release()
+        case ("detach", _):
+            driver.detach()
         case ("clear", _):
             driver.clear()
         case ("reboot", _):

@@ -59,7 +59,7 @@ SHIPPED = (
     "tpp-cpu",
     "tpp-dsa",
     "tpp-multithread",
-    "release",
+    "detach",
 )
 GOOD = "tpp-dsa"
 
@@ -341,7 +341,7 @@ ACTS = (
     Act("short reload", 3, _short_reload),
     Act("clear", 4, _order("clear")),
     Act("rollback", 2, _order("rollback")),
-    Act("release", 1, _order("release")),
+    Act("detach", 1, _order("detach")),
     Act("status", 2, _order("status")),
     Act("verify", 1, _verify),
     Act("apply beside it", 1, _order("reconcile")),

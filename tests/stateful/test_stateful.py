@@ -156,7 +156,7 @@ LIVE = Profile(
 """What goes live on every kernel here: most faults mean something only then."""
 VERBS: dict[str, Verb] = {
     "rollback": Driver.rollback,
-    "release": Driver.release,
+    "detach": Driver.detach,
     "clear": Driver.clear,
 }
 
@@ -412,7 +412,7 @@ class Anything(RuleBasedStateMachine):
             self.apply_again()
 
     @precondition(_up)
-    @rule(fault=FAULTS, verb=st.sampled_from(["apply", "rollback", "release"]))
+    @rule(fault=FAULTS, verb=st.sampled_from(["apply", "rollback", "detach"]))
     def goes_wrong_in_motion(self, fault: AnyFault, verb: str) -> None:
         """Let something go wrong that the way up or down meets."""
         self.profile = LIVE

@@ -148,7 +148,7 @@ def host(booted: Container) -> Iterator[Host]:
     found.ok("systemctl", "start", "dsatier")
     found.ok("dsatier", "clear")
     found.give(None)
-    found.ok("dsatier", "release")
+    found.ok("dsatier", "detach")
     found.ok("dsatier", "reload")
     found.unharmed()
 

@@ -308,8 +308,8 @@ class Driver:
             return self._withdraw(None, lambda facts: Desired(tiers=tiers))
         return self._withdraw(before, lambda facts: from_originals(before, facts, tiers))
 
-    def release(self) -> Outcome:
-        """Take dsatier's hand off the host: as it was before, with every engine off."""
+    def detach(self) -> Outcome:
+        """Stop managing the host: as it was before, with every engine off."""
         before = self.journal.originals()
         tiers = self.journal.record().tiers
         return self._withdraw(before, lambda facts: released(before, facts, tiers), ENGINES["cpu"])

@@ -27,7 +27,7 @@ reboot-required  .             .            .                .         reboot-re
 """
 
 MEANING = {
-    "unmanaged": "dsatier has its hand off the host",
+    "unmanaged": "dsatier does not manage the host",
     "converging": "the host is being brought to its profile",
     "converged": "the host is as its profile says, by evidence",
     "drifted": "the host has left its profile, and dsatier only reports it or gave up a fight",

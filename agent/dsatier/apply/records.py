@@ -114,7 +114,7 @@ class Motion:
 
 
 def let_go(record: Record) -> bool:
-    """Tell whether dsatier was told to take its hand off the host, and nobody wanted it back."""
+    """Tell whether dsatier was told to stop managing the host, and nobody wanted it back."""
     return record.state == "unmanaged" and record.reason == WITHDRAWN
 
 

@@ -652,7 +652,7 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "nudge": _nudge,
     "simulate": _simulate,
     "rollback": _withdraw(Driver.rollback),
-    "release": _withdraw(Driver.release),
+    "detach": _withdraw(Driver.detach),
     "clear": _withdraw(Driver.clear),
     "facts": _facts,
     "doctor": _doctor,

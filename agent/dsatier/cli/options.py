@@ -262,8 +262,8 @@ COMMANDS: tuple[Command, ...] = (
         (JSON, QUIET),
     ),
     Command(
-        "release",
-        "take dsatier's hand off the host",
+        "detach",
+        "stop managing the host, with every copy engine off",
         "As rollback, but every copy engine ends up off, whatever was on before.",
         (JSON, QUIET),
     ),

@@ -15,7 +15,7 @@ from typing import Any
 
 from dsatier.control.protocol import LONGEST, SOCKET, address
 
-ORDERS = frozenset({"reload", "nudge", "clear", "rollback", "release", "simulate"})
+ORDERS = frozenset({"reload", "nudge", "clear", "rollback", "detach", "simulate"})
 _BACKLOG = 4096
 _MOST = 256
 """Peers that are listened to at once: descriptors are few. The others wait to be accepted."""

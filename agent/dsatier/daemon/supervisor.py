@@ -181,12 +181,12 @@ class Keeper:
         return self.facts
 
     def obey(self, verb: str) -> Outcome:
-        """Clear, roll back or release, as somebody ordered."""
+        """Clear, roll back or detach, as somebody ordered."""
         self.doing = verb
         verbs = {
             "clear": self._driver.clear,
             "rollback": self._driver.rollback,
-            "release": self._driver.release,
+            "detach": self._driver.detach,
         }
         outcome = verbs[verb]()
         if outcome.record is not None and not outcome.record.profile_digest:

@@ -16,7 +16,7 @@ from dsatier.queues.config import DeviceConfig, captured
 
 @dataclass(frozen=True, slots=True)
 class Originals:
-    """What dsatier found before it first wrote: all that rollback and release return to."""
+    """What dsatier found before it first wrote: all that rollback and detach return to."""
 
     __pydantic_config__ = STRICT
 

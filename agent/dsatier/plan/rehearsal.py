@@ -52,7 +52,7 @@ def prepare(
         step.what,
         "a safe way there",
         refusal.reason,
-        f"guard {refusal.guard} refuses it; come down first with `dsatier release`",
+        f"guard {refusal.guard} refuses it; come down first with `dsatier detach`",
     )
     return replace(plan, verdict="refused", findings=(finding, *found), steps=())
 

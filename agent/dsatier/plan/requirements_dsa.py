@@ -57,7 +57,7 @@ def devices_there(facts: Facts, desired: Desired) -> Iterator[Finding]:
                 "a device that serves who holds it",
                 f"{device.state}, with {device.clients or 'some'} clients: it halted, or lost a "
                 "queue, while they held it",
-                "reboot: neither `dsatier release` nor a reset of the device takes it back from "
+                "reboot: neither `dsatier detach` nor a reset of the device takes it back from "
                 "them; or name other devices; `dmesg` has the reason",
             )
         elif device.state not in ("enabled", "disabled"):

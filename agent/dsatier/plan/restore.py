@@ -173,7 +173,7 @@ def _unfit_to_tier(facts: Facts, tiers: Tiers) -> str | None:
 
 
 def released(before: Originals | None, facts: Facts, tiers: Tiers) -> Desired:
-    """Return the state that ``release`` goes to: as found, but with every engine off.
+    """Return the state that ``detach`` goes to: as found, but with every engine off.
 
     Without originals only the engines go off: nothing else is known to be dsatier's.
     """
