@@ -52,6 +52,7 @@ def with_cpus(facts: Facts, desired: Desired) -> Facts:
         facts,
         offline=slow.cpus if desired.cpuless and slow is not None else (),
         online=desired.cpus_online,
+        fast_online=desired.fast_online,
         tiers=desired.tiers,
     )
 

@@ -54,14 +54,16 @@ def switched(
     *,
     offline: Iterable[int] = (),
     online: Iterable[int] = (),
+    fast_online: Iterable[int] = (),
     tiers: Tiers,
 ) -> Facts:
-    """Return the facts with those CPUs offline or online."""
+    """Return the facts with those CPUs of the slow node switched, and of the fast one online."""
     for cpu in offline:
         facts = _cpu(facts, cpu, False, tiers.slow)
-    for cpu in online:
-        if cpu in facts.offline_cpus:
-            facts = _cpu(facts, cpu, True, tiers.slow)
+    for node, cpus in ((tiers.slow, online), (tiers.fast, fast_online)):
+        for cpu in cpus:
+            if cpu in facts.offline_cpus:
+                facts = _cpu(facts, cpu, True, node)
     return facts
 
 

@@ -116,7 +116,8 @@ def _knobs(
     """Return the knobs that are to be as they were found, and in words what cannot be."""
     tiers = desired.tiers
     knobs = {name: value for name, value in before.knobs.items() if name in facts.knobs}
-    then = _with_swaps(switched(facts, online=before.online_cpus, tiers=tiers), before)
+    cpus = switched(facts, online=before.online_cpus, fast_online=before.fast_cpus, tiers=tiers)
+    then = _with_swaps(cpus, before)
     tiering = {name: knobs.get(name, live(facts, name)) for name in TIERING}
     lost: tuple[str, ...] = ()
     others = not before.knobs.keys() & TIERING.keys()
