@@ -37,7 +37,7 @@ from tests.support.scene import (
 
 LISTS = Profile(version=1, concurrency=Concurrency(use_concur_to_demote=True))
 """A profile that names one knob."""
-OFF = "dsatier's hand is off the host"
+OFF = "dsatier no longer manages the host"
 LATER = "somebody else has set it since"
 KERNELS = pytest.mark.parametrize("kind", ["ours", "tpp"])
 

@@ -39,7 +39,7 @@ SWAP = [{"path": "/dev/sda3", "size": 2, "used": 1}]
 CPUS = "node 1: expected no CPU online, found 2 CPUs online"
 BOTH = f"tiering is left off (numa_balancing was 2, demotion_enabled was 1): {CPUS}"
 OTHERS = "tiering is on and not dsatier's: turn it off, then roll back again"
-OFF = "dsatier's hand is off the host"
+OFF = "dsatier no longer manages the host"
 
 
 def found(kind: str, *values: tuple[str, int], **fields: Any) -> SimHost:

@@ -551,7 +551,7 @@ def test_what_is_let_go_of_stays_so_until_a_reload(running: Running, verb: str) 
     running.profile(ONE)
     assert 0 == running.reload().code
     ran = running.run(verb)
-    words = "changed (unmanaged): dsatier's hand is off the host\n"
+    words = "changed (unmanaged): dsatier no longer manages the host\n"
     assert (0, words, "") == (ran.code, ran.out, ran.err)
     assert [f"{COMPACT} = 1", f"{COMPACT} = 0"] == steps(running)
     assert [verb] == [line["what"] for line in running.log("order")]

@@ -479,7 +479,7 @@ class Driver:
             return self._end(moving, event, "RollbackFailed", str(failed), plan)
         done = replace(moving, latch="none", latch_reason="", profile_digest="", repairs=())
         lost = not_restored(before, facts, plan.desired.tiers) if before is not None else ()
-        words = "; ".join(("dsatier's hand is off the host", *lost))
+        words = "; ".join(("dsatier no longer manages the host", *lost))
         outcome = self._end(done, "proven", WITHDRAWN, words, plan)
         self._forget(given_up)
         return outcome
