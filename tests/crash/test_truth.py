@@ -20,7 +20,7 @@ from dsatier.profile.model import Concurrency, Profile
 from dsatier.sim.faults import FullDisk, SelfClear
 from dsatier.sim.host import SimHost
 from dsatier.sim.state import SwapArea
-from tests.support.scene import VM, apply, reconcile, record, small
+from tests.support.scene import VM, apply, reconcile, record, small, wanted
 
 PROFILE = "tpp-dsa"
 KERNELS = pytest.mark.parametrize("kind", ["ours", "tpp"])
@@ -186,6 +186,25 @@ def test_where_only_one_thing_leads_on_that_is_the_remedy(
     remedy = status(with_conditions(kept, 10.0), "host", 10.0)["remedy"]
     assert words in remedy
     assert "reload" not in remedy
+
+
+@pytest.mark.parametrize("state", ["drifted", "reverted", "degraded", "quarantined"])
+def test_the_remedy_names_the_files_that_were_given(state: str) -> None:
+    kept = Record(state=state)
+    usual = status(with_conditions(kept, 10.0), "host", 10.0)["remedy"]
+    assert "(`dsatier apply` where no daemon runs)" in usual
+    kept = replace(kept, profile_given=("/srv/a.yaml", "/srv/my b.yaml"))
+    remedy = status(with_conditions(kept, 10.0), "host", 10.0)["remedy"]
+    assert remedy.endswith("`dsatier apply -p /srv/a.yaml -p '/srv/my b.yaml'`")
+
+
+def test_a_profile_that_was_given_is_known_until_it_is_gone() -> None:
+    host = small()
+    given = replace(wanted(host, "cpu"), given=("/srv/a.yaml",))
+    assert Driver(host).apply(given).result in ("changed", "unchanged")
+    assert record(host).profile_given == ("/srv/a.yaml",)
+    Driver(host).rollback()
+    assert record(host).profile_given == ()
 
 
 def test_rollback_where_nothing_was_written_takes_hands_off_all_the_same() -> None:

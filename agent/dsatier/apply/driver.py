@@ -402,6 +402,7 @@ class Driver:
         force = replace(
             record,
             profile_digest=target.digest,
+            profile_given=target.given,
             generation=record.generation + (record.profile_digest != target.digest),
         )
         if accepts and record.latch == "none":  # told with the state, not after it
@@ -477,7 +478,8 @@ class Driver:
         except StepFailed as failed:
             event = "stuck" if failed.hung else "failed"
             return self._end(moving, event, "RollbackFailed", str(failed), plan)
-        done = replace(moving, latch="none", latch_reason="", profile_digest="", repairs=())
+        done = replace(moving, latch="none", latch_reason="", repairs=())
+        done = replace(done, profile_digest="", profile_given=())
         lost = not_restored(before, facts, plan.desired.tiers) if before is not None else ()
         words = "; ".join(("dsatier no longer manages the host", *lost))
         outcome = self._end(done, "proven", WITHDRAWN, words, plan)

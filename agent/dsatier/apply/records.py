@@ -69,6 +69,8 @@ class Record:
     generation: int = 0
     """Counts the profiles that were ever in force."""
     profile_digest: str = ""
+    profile_given: tuple[str, ...] = ()
+    """The files of that profile where somebody named them, and they are no drop-ins."""
     engine_live: bool = False
     """The DSA was proven to copy: it going off by itself is a fault, not drift."""
     tiers: Tiers = USUAL

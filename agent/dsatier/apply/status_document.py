@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from typing import Any
 
@@ -67,4 +68,11 @@ def remedy(record: Record) -> str:
             return TO_COME
         if record.profile_status not in ("Accepted", "NoProfile"):
             return MEND
-    return REMEDIES[state]
+    return REMEDIES[state].replace(AGAIN, _again(record))
+
+
+def _again(record: Record) -> str:
+    """Return the command that applies the profile of ``record`` once more."""
+    if not record.profile_given:
+        return AGAIN
+    return f"`dsatier apply {' '.join(f'-p {shlex.quote(file)}' for file in record.profile_given)}`"

@@ -77,3 +77,5 @@ class Target:
     untouched: tuple[str, ...] = ()
     drift: DriftPolicy = NO_POLICY
     stop_tiering_on_fault: bool = False
+    given: tuple[str, ...] = ()
+    """The files of the profile where somebody named them, and they are no drop-ins."""

@@ -14,6 +14,7 @@ import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -284,10 +285,10 @@ def _driving(options: Namespace) -> Iterator[tuple[Driver, Target]]:
             progress=_progress(options),
         )
         with _interruptible(driver), _chronicled(driver):
-            yield (
-                driver,
-                target(partial(read_named, host), loaded, facts, driver.journal.originals()),
-            )
+            before = driver.journal.originals()
+            wanted = target(partial(read_named, host), loaded, facts, before)
+            named = tuple(map(os.path.abspath, options.profile or ()))
+            yield driver, replace(wanted, given=named)
 
 
 @contextmanager
