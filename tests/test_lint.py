@@ -286,7 +286,16 @@ def test_status_needs_next_to_nothing(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    ours = ("base", "base.exits", "cli", "cli.main", "cli.status", "host", "host.output")
+    ours = (
+        "base",
+        "base.exits",
+        "base.health",
+        "cli",
+        "cli.main",
+        "cli.status",
+        "host",
+        "host.output",
+    )
     assert "expected a status that dsatier wrote" in ran.stderr
     assert ran.stdout.split() == ["_json", "dsatier", *(f"dsatier.{name}" for name in ours)]
 

@@ -424,6 +424,7 @@ def test_status_loads_next_to_nothing(tmp_path: Path) -> None:
         "",
         ".base",
         ".base.exits",
+        ".base.health",
         ".cli",
         ".cli.main",
         ".cli.status",

@@ -6,6 +6,7 @@ import sys
 from time import localtime, sleep, strftime, time
 
 from dsatier.base.exits import FAILED, INTERRUPTED, NOT_COMPLIANT, NOT_RUNNING, OK
+from dsatier.base.health import unwell
 from dsatier.host import output
 
 PATH = "/run/dsatier/status.json"
@@ -161,7 +162,7 @@ def told(
     """Return what is printed of the document ``text``, what is complained of, and the exit code."""
     try:
         document = parse(text)
-        late, wrong = stale(document, now, alive), unhealthy(document)
+        late, wrong = stale(document, now, alive), unwell(document)
         words = text if as_json else screen(document, now, late)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         complaint = (
@@ -181,7 +182,7 @@ def checked(
     try:
         document = parse(text)
         late = stale(document, now, alive)
-        wrong = unhealthy(document)
+        wrong = unwell(document)
         name = document["hostname"]
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         words = f"{path}: expected a status that dsatier wrote, found something else ({error})"
@@ -190,24 +191,6 @@ def checked(
         return f"{name}: healthy: {document['meaning']}", OK
     line = " ".join(f"{name}: {late or wrong}".split())
     return line, NOT_RUNNING if late else NOT_COMPLIANT
-
-
-def unhealthy(document: "dict[str, Any]") -> str:
-    """Return what is not well with a host, empty where all is; its document is not stale.
-
-    It is the rule of the metric ``dsatier_healthy``, too.
-    """
-    if document["state"] != "converged":
-        return f"{document['state']}: {document['reason']}: {document['message']}"
-    if document.get("latch", "none") != "none":
-        return f"latched: {document['latch']}"
-    profile = document.get("profile")
-    if profile is not None and profile["status"] != "Accepted":
-        why = f"{profile['status']}: {profile['message']}"
-        return f"the profile that the files hold is not in force: {why}"
-    if pending := document.get("reload_pending"):
-        return f"changed and not reloaded: {', '.join(pending)}"
-    return ""
 
 
 def stale(document: "dict[str, Any]", now: float, alive: "Callable[[int], bool]" = alive) -> str:

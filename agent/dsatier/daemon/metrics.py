@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from dsatier.apply.counters import Duration
 from dsatier.apply.lifecycle import STATES
 from dsatier.apply.records import UNKNOWN, Record, told
+from dsatier.apply.status_document import status
+from dsatier.base.health import unwell
 from dsatier.facts.knobs import KNOBS
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import live
@@ -52,7 +54,7 @@ def render(
             "dsatier_healthy",
             "gauge",
             "Whether all was well at the last look, as `dsatier status --check` tells.",
-            int(healthy(record) and not running.stopping),
+            int(not unwell(status(record, "", 0.0)) and not running.stopping),
         ),
         *_lifecycle(record),
         *_steps(durations),
@@ -60,16 +62,6 @@ def render(
         *(_kernel(facts) if facts is not None else ()),
     ]
     return "".join(map(str, families))
-
-
-def healthy(record: Record) -> bool:
-    """Tell whether all is well: what the files hold is in force and proven, nothing waits."""
-    return (
-        told(record).converged == "True"
-        and record.latch == "none"
-        and record.profile_status == "Accepted"
-        and not record.reload_pending
-    )
 
 
 @dataclass(frozen=True, slots=True)
