@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -38,8 +39,8 @@ Errno = Literal["ENOSPC", "EROFS"]
 PROFILE = "tpp-dsa"
 OPENING = 4
 """Files that a first change keeps before it writes: originals, room for steps, motion, record."""
-REPAIRING = 2
-"""Those of a later one, whose originals and room are there."""
+REPAIRING = {"ours": 2, "tpp": 3}
+"""Those of a later one, by kernel: the seed's engine goes off for it, which the originals note."""
 LEAVING = 3
 """Those of the way back: what it writes is noted beside the originals, then motion and record."""
 UNCLOSED = "the journal could not be closed"
@@ -291,11 +292,12 @@ def test_a_repair_waits_for_the_journal(kind: str, errno: Errno) -> None:
         outcome = reconcile(host, PROFILE)
         repaired = look(host).knobs["dsa_copy_threshold"] == "12"
         assert repaired == (outcome.result != "drifted")
-        assert repaired == (keeps >= REPAIRING)
+        assert repaired == (keeps >= REPAIRING[kind])
         if not repaired:  # and nobody is told that the host is as it should be
             told = json.loads(host.files[STATUS])
             assert (told["state"], told["reason"]) == ("drifted", "Unrepaired")
-            assert "cannot open the journal" in told["message"]
+            # on a seed kernel the engine goes off and on for it: both values are kept as ours first
+            assert re.search("cannot (open the journal|keep what is there now)", told["message"])
             assert "dsa_copy_threshold" in told["message"]
         assert [] == unsafe(host)
         mended(host)
