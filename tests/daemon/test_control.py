@@ -40,7 +40,7 @@ sys.exit(main(sys.argv[2:]))
 REFUSED = {
     "result": "refused",
     "code": 64,
-    "message": "expected one of clear, nudge, release, reload, rollback, simulate",
+    "message": "expected one of clear, detach, nudge, reload, rollback, simulate",
     "state": "",
 }
 

@@ -78,6 +78,9 @@ FACTS: dict[str, Any] = {
     ],
     "offline_cpus": [],
     "pinned_cpus": [0],
+    "smt": "",
+    "second_threads": [],
+    "elsewhere": [],
     "knobs": {"dsa_state": "0"},
     "timer": {"timer_state": 0},
     "devices": [
