@@ -8,7 +8,7 @@ equal for the kernel (``SimHost.key``) is explored once.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -149,7 +149,9 @@ class Edge:
 
 def key_of(host: SimHost) -> Key:
     """Return what the agent's decisions and the kernel's behaviour depend on."""
-    return (*host.key(), any(map(lets_go, host.kernel.state.log)))
+    # kernels that differ in this are in one exploration: they start unlike each other
+    at_boot = host.kernel.spec.kernel.config.get("CONFIG_NUMA_BALANCING_DEFAULT_ENABLED")
+    return (*host.key(), at_boot, any(map(lets_go, host.kernel.state.log)))
 
 
 class Eyes:
@@ -203,7 +205,8 @@ class Explorer:
         self.tables = tables or Tables()
         self.stop_at = stop_at
         self.coverage = Coverage()
-        self._eyes = Eyes()
+        self._eyes: defaultdict[object, Eyes] = defaultdict(Eyes)
+        """By kernel: what stays for a boot is read once."""
         self._nodes: dict[Key, Node] = {}
         self._edges: dict[tuple[int, bool, Request], Edge] = {}
         self._settled: dict[int, Node] = {}
@@ -225,7 +228,7 @@ class Explorer:
         key = key_of(host)
         found = self._nodes.get(key)
         if found is None:
-            facts = self._eyes.look(host, released=key[-1])
+            facts = self._eyes[key[-2]].look(host, released=key[-1])
             found = self._nodes[key] = Node(len(self._nodes), host, facts)
         return found
 
@@ -353,6 +356,7 @@ class Explorer:
         if settled:
             if may_balance_untold(node.facts):  # it has been written: this gate is another one
                 gate.submit(BALANCING_OFF, 60.0, tiers)
+                gate.look()
             host.sleep(SEED_SETTLE)
         mark = host.log_mark()
         try:
