@@ -321,7 +321,7 @@ def _runs(path: str) -> bool:
 def test_links_lead_to_files_of_the_package(members: dict[str, tarfile.TarInfo]) -> None:
     links = {path: member.linkname for path, member in members.items() if member.issym()}
     targets = {os.path.normpath(f"{path}/../{target}") for path, target in links.items()}
-    assert {f"usr/share/dsatier/{name}" for name in ("hosts", "profiles", "schema")} == targets
+    assert {f"usr/share/dsatier/{name}" for name in ("hosts", "profiles")} == targets
 
 
 def test_no_file_names_where_it_was_built(tree: Path, deb: Path) -> None:
