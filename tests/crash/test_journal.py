@@ -185,6 +185,8 @@ def test_what_a_later_version_has_added_is_passed_over(path: str) -> None:
     if path == RECORD:
         first, *others = whole["conditions"]
         whole["conditions"] = [first | {"severity": "low"}, *others]
+    if path == ORIGINALS:  # of several kinds
+        whole["written"] = [one | {"of_tomorrow": 1} for one in whole["written"]]
     host.files[path] = json.dumps(whole | {"of_tomorrow": {"a": [1]}})
     assert loaded(host, path) == expected
     host.files[path] = json.dumps(whole | {"schema_version": "2"})

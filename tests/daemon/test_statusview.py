@@ -188,6 +188,7 @@ def test_real_processes() -> None:
         json.dumps(document(daemon=daemon(looked_at="now"))),
         json.dumps(document(profile={"status": "Invalid"})),
         json.dumps(document(profile={"status": "Invalid", "message": 5})),
+        json.dumps(document(since=1e300)),
     ],
 )
 def test_what_dsatier_did_not_write_is_told(text: str) -> None:

@@ -26,6 +26,7 @@ from dsatier.queues.config import (
     differences,
     excess,
     for_driver,
+    number_of,
     recent,
 )
 from dsatier.queues.json_places import Value
@@ -483,3 +484,26 @@ def test_all_json_is_read_as_the_standard_library_reads_it(value: Any) -> None:
         assert "levels of nesting" in str(error) or "a number of at most" in str(error)
     else:
         assert value == plain(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("engine6.3", 3),
+        ("wq0.0", 0),
+        ("engine6.0.x", -1),
+        ("engine3.", -1),
+        ("", -1),
+        ("engine0.\u0661", -1),
+        ("engine0." + "9" * 5000, -1),
+    ],
+)
+def test_the_number_of_a_part(name: str, number: int) -> None:
+    assert number_of(name) == number
+
+
+def test_an_engine_of_no_name_is_not_there() -> None:
+    """Plans and facts that were kept as files may say so."""
+    config = expand(shape(), DEVICES, driver_names=True)[0]
+    odd = replace(config, engines=(replace(config.engines[0], id="engine0.0engine0.1"),))
+    assert "dsa0: engine0.0engine0.1 is not there" in differences(odd, DEVICES[0])

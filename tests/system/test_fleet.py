@@ -50,7 +50,7 @@ def fleet(
     request: pytest.FixtureRequest, package: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Fleet]:
     # Ansible's module apt wants python3-apt on the hosts
-    root = built(request, str(REPOSITORY / "tests" / "system" / "debianroot"), "python3-apt")
+    root = built(request, str(REPOSITORY / "vm" / "debianroot"), "python3-apt")
     with Fleet(Path(root.strip()), package, tmp_path_factory.mktemp("fleet"), SIMS) as fleet:
         yield fleet
         for node in fleet.nodes.values():

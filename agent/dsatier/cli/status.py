@@ -22,6 +22,9 @@ POLL = 0.5
 CLEAR = "\x1b[H\x1b[2J"
 """To the upper left corner; the screen is empty."""
 
+_NO_STATUS = (ValueError, LookupError, TypeError, AttributeError, OverflowError)
+"""What a document raises that dsatier did not write."""
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,7 +167,7 @@ def told(
         document = parse(text)
         late, wrong = stale(document, now, alive), unwell(document)
         words = text if as_json else screen(document, now, late)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except _NO_STATUS as error:
         complaint = (
             f"dsatier status: {path}: expected a status that dsatier wrote, found something else "
             f"({error}); `dsatier apply` writes it anew"
@@ -184,7 +187,7 @@ def checked(
         late = stale(document, now, alive)
         wrong = unwell(document)
         name = document["hostname"]
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except _NO_STATUS as error:
         words = f"{path}: expected a status that dsatier wrote, found something else ({error})"
         return words, FAILED
     if not late and not wrong:

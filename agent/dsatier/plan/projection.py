@@ -20,7 +20,7 @@ from dsatier.plan.requests import (
     SwapOff,
     SwapOn,
 )
-from dsatier.queues.config import DeviceConfig, QueueConfig
+from dsatier.queues.config import DeviceConfig, QueueConfig, number_of
 
 
 def project(facts: Facts, request: Request, tiers: Tiers) -> Facts:
@@ -164,7 +164,7 @@ def _load(facts: Facts, config: DeviceConfig) -> Facts:
     device = next((d for d in facts.devices if d.id == config.id), None)
     if device is None:
         return facts
-    groups = {int(e.id.rpartition(".")[2]): e.group for e in config.engines}
+    groups = {number_of(e.id): e.group for e in config.engines}
     queues = tuple(_queue(device, queue) for queue in config.queues)
     loaded = replace(
         device,

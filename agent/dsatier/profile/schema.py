@@ -70,8 +70,9 @@ def _known(kind: type, data: Any) -> Any:
             for one in errors:
                 *path, key = one["loc"]
                 holder = data
-                for part in path:
-                    holder = holder[part]
+                for part in path:  # a place may name the kind that was chosen, too
+                    if isinstance(holder, list) or isinstance(holder.get(part), dict | list):
+                        holder = holder[part]
                 del holder[key]
     return data
 

@@ -17,7 +17,14 @@ from typing import Any
 
 from dsatier.base.problem import Invalid, Problem, show
 from dsatier.base.text import natural
-from dsatier.queues.config import DRIVERS, DeviceConfig, EngineConfig, GroupConfig, QueueConfig
+from dsatier.queues.config import (
+    DRIVERS,
+    DeviceConfig,
+    EngineConfig,
+    GroupConfig,
+    QueueConfig,
+    number_of,
+)
 from dsatier.queues.json_places import Member, Value
 from dsatier.queues.json_places import parse as parse_json
 
@@ -51,7 +58,7 @@ def _group_json(config: DeviceConfig, name: str, settings: GroupConfig | None) -
     group: dict[str, Any] = {"dev": name}
     if settings is not None:
         group |= _named(dict(list(asdict(settings).items())[1:]))
-    number = int(name.partition(".")[2])
+    number = number_of(name)
     queues = [_queue_json(queue) for queue in config.queues if queue.group == number]
     if queues:
         group["grouped_workqueues"] = queues

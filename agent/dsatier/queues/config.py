@@ -114,6 +114,12 @@ def recent(config: DeviceConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*log, *groups, *queues)))
 
 
+def number_of(part: str) -> int:
+    """Return the number of a group, engine or queue in its device, -1 for what is no such name."""
+    number = part.partition(".")[2]
+    return int(number) if number.isascii() and number.isdecimal() and len(number) < 5 else -1
+
+
 def for_driver(configs: tuple[DeviceConfig, ...], driver_names: bool) -> tuple[DeviceConfig, ...]:
     """Return ``configs`` as this host's idxd takes them.
 
@@ -213,8 +219,8 @@ def _differences(config: DeviceConfig, device: DsaDevice) -> Iterator[str]:
     if device.state != "enabled":
         yield f"{device.id}: expected state enabled, found {device.state}"
     for engine in config.engines:
-        number = int(engine.id.partition(".")[2])
-        group = device.engines[number] if number < len(device.engines) else None
+        number = number_of(engine.id)
+        group = device.engines[number] if 0 <= number < len(device.engines) else None
         if group is None:
             yield f"{device.id}: {engine.id} is not there"
         elif group != engine.group:
