@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ class Stage:
             self.change(SimHost.reboot)
             self.change(lambda host: Driver(host).wake())  # as the daemon does when it starts
         for words in re.findall(r"`([^`]+)`", text):
-            program, *rest = words.split()
+            program, *rest = shlex.split(words)
             if program in READ:
                 continue
             assert program == "dsatier", text
