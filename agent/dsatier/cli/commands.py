@@ -59,6 +59,7 @@ from dsatier.profile.load import Loaded, from_texts, load
 from dsatier.profile.yaml import MAX_BYTES
 
 if TYPE_CHECKING:
+    from dsatier.plan.originals import Originals
     from dsatier.sim.host import SimHost
 
 TURNING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -270,6 +271,11 @@ def _applying(options: Namespace, host: Host | None, facts: Facts, none: int) ->
     return loaded
 
 
+def _wanted(host: Host, loaded: Loaded, facts: Facts, before: Originals | None) -> Target:
+    """Return what a profile wants of a host, with the files that it names there."""
+    return target(partial(read_named, host), loaded, facts, before)
+
+
 @contextmanager
 def _driving(options: Namespace) -> Iterator[tuple[Driver, Target]]:
     """Yield a driver that holds the host's lock, and what the profile wants."""
@@ -286,7 +292,7 @@ def _driving(options: Namespace) -> Iterator[tuple[Driver, Target]]:
         )
         with _interruptible(driver), _chronicled(driver):
             before = driver.journal.originals()
-            wanted = target(partial(read_named, host), loaded, facts, before)
+            wanted = _wanted(host, loaded, facts, before)
             named = tuple(map(os.path.abspath, options.profile or ()))
             yield driver, replace(wanted, given=named)
 
@@ -349,7 +355,7 @@ def _plan(options: Namespace) -> int:
             facts = Observer(host).look()
             loaded = _applying(options, host, facts, none)
             driver = Driver(host)
-            wanted = target(partial(read_named, host), loaded, facts, driver.journal.originals())
+            wanted = _wanted(host, loaded, facts, driver.journal.originals())
             plan = driver.plan_for(wanted, driver.journal.record())
     _print(options, plan, render.plan)
     if plan.verdict != "ready":
@@ -388,7 +394,7 @@ def _verify(options: Namespace) -> int:
         facts = Observer(host).look()
         loaded = _applying(options, host, facts, NO_PROFILE)
         driver = Driver(host)
-        wanted = target(partial(read_named, host), loaded, facts, driver.journal.originals())
+        wanted = _wanted(host, loaded, facts, driver.journal.originals())
         outcome = driver.reconcile(wanted, act=False, facts=facts)
         record = driver.journal.record()
     plan = _full_plan(facts, wanted)  # a latch excuses nothing
@@ -499,7 +505,7 @@ def _doctor(options: Namespace) -> int:
             facts = Observer(host).look()
             loaded = _applying(options, host, facts, NO_PROFILE)
             before = Journal(host).originals()
-            plan = _full_plan(facts, target(partial(read_named, host), loaded, facts, before))
+            plan = _full_plan(facts, _wanted(host, loaded, facts, before))
     if options.json:
         findings = [schema.dump(finding) for finding in plan.findings]
         _json({"schema_version": 1, "reachable": plan.verdict == "ready", "findings": findings})
