@@ -52,7 +52,7 @@ def _at(value: Any, place: Place) -> Any:
     return value
 
 
-def _replace(random: Random, value: Any, place: Place, new: Any) -> Any:
+def _replace(value: Any, place: Place, new: Any) -> Any:
     if not place:
         return new
     _at(value, place[:-1])[place[-1]] = new
@@ -60,7 +60,7 @@ def _replace(random: Random, value: Any, place: Place, new: Any) -> Any:
 
 
 def _odd(random: Random, value: Any, place: Place) -> Any:
-    return _replace(random, value, place, random.choice(ODD_VALUES))
+    return _replace(value, place, random.choice(ODD_VALUES))
 
 
 def _near(random: Random, value: Any, place: Place) -> Any:
@@ -82,7 +82,7 @@ def _near(random: Random, value: Any, place: Place) -> Any:
         new = random.choice((old[:-1], old + old[-1:], old[::-1], old * 3))
     elif isinstance(old, dict):
         new = dict(list(old.items())[:-1])
-    return _replace(random, value, place, new)
+    return _replace(value, place, new)
 
 
 def _gone(random: Random, value: Any, place: Place) -> Any:
@@ -101,7 +101,7 @@ def _renamed(random: Random, value: Any, place: Place) -> Any:
 def _elsewhere(random: Random, value: Any, place: Place) -> Any:
     """Put what stands somewhere else there."""
     other = random.choice(list(places(value)))
-    return _replace(random, value, place, json.loads(json.dumps(_at(value, other))))
+    return _replace(value, place, json.loads(json.dumps(_at(value, other))))
 
 
 VALUES: tuple[Callable[[Random, Any, Place], Any], ...] = (_odd, _near, _gone, _renamed, _elsewhere)
