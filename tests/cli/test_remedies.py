@@ -70,7 +70,7 @@ class Stage:
         self.change(heal)
         if "reboot" in text:
             self.change(SimHost.reboot)
-            self.change(lambda host: Driver(host).wake())  # as the daemon does when it starts
+            self.change(lambda host: Driver(host).recover())  # as the daemon does when it starts
         for words in re.findall(r"`([^`]+)`", text):
             program, *rest = shlex.split(words)
             if program in READ:
@@ -92,7 +92,7 @@ def applied(stage: Stage) -> None:
 def unmanaged(stage: Stage) -> None:
     applied(stage)
     stage.change(SimHost.reboot)
-    stage.change(lambda host: Driver(host).wake())
+    stage.change(lambda host: Driver(host).recover())
 
 
 def withdrawn(stage: Stage) -> None:

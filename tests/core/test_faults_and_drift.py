@@ -206,7 +206,7 @@ def test_a_profile_that_asks_for_more_than_is_there_is_no_fault() -> None:
     told = driver.reconcile(second, act=False)
     assert "pending" == told.result
     outcome = driver.reconcile(second)
-    assert ("changed", "converged") == (outcome.result, Driver(host).wake().state)
+    assert ("changed", "converged") == (outcome.result, Driver(host).recover().state)
     # what is in force has to stay
     host.inject(VanishedQueue("vanished-queue", "wq2.0"))
     host.sleep(0.1)

@@ -73,7 +73,7 @@ def wakes(host: SimHost, *, converge: bool) -> bool:
     """Assert how a host is after the agent died; tell whether it had been in motion."""
     moving, before = in_motion(host), look(host)
     was = record(host).state
-    kept = Driver(host).wake()
+    kept = Driver(host).recover()
     at_rest(host)
     if not moving:
         # a boot alone unmanages; nothing else happened
@@ -119,7 +119,7 @@ def every_death(host: SimHost, act: Act, stride: int = 1) -> list[bool]:
         state = dead.key(), record(dead).state, in_motion(dead)
         if state in met:
             # only the journal's words differ from those of another death
-            Driver(dead).wake()
+            Driver(dead).recover()
             at_rest(dead)
             found.append(state[-1])
             continue
@@ -172,8 +172,8 @@ def test_the_agent_dies_in_the_crash_guard(kind: str) -> None:
     for after in (count - 12, count - 5):
         dead = crashed(host, ACTS["apply"], after, performed=False)
         assert in_motion(dead)
-        for at in range(operations(dead, lambda h: Driver(h).wake())):
-            again = crashed(dead, lambda h: Driver(h).wake(), at, performed=False)
+        for at in range(operations(dead, lambda h: Driver(h).recover())):
+            again = crashed(dead, lambda h: Driver(h).recover(), at, performed=False)
             assert [] == unsafe(again)
             if at % 2:
                 again.reboot()
@@ -189,7 +189,7 @@ def test_a_crash_on_every_wake(kind: str) -> None:
     for allowed in range(0, 60, 2):
         host.inject(Crash("crash", after=allowed))
         try:
-            Driver(host).wake()
+            Driver(host).recover()
             break
         except SimCrash:
             assert [] == unsafe(host)

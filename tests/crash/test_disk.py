@@ -68,7 +68,7 @@ def each_keep(
 def is_known(host: SimHost, state: str, latch: str) -> None:
     """Let there be room again, and assert that the next run brings the truth to disk."""
     host.heal("disk")
-    kept = Driver(host).wake()
+    kept = Driver(host).recover()
     assert (state, latch) == (kept.state, kept.latch)
     assert kept == record(host)
     assert LATE not in host.files
@@ -78,7 +78,7 @@ def is_known(host: SimHost, state: str, latch: str) -> None:
 def mended(host: SimHost) -> None:
     """Let there be room again, and assert that the host can be brought where it is wanted."""
     host.heal("disk")
-    Driver(host).wake()
+    Driver(host).recover()
     at_rest(host)
     if record(host).latch != "none":
         Driver(host).clear()
@@ -115,7 +115,7 @@ def test_a_disk_that_fills_up_during_apply(kind: str, errno: Errno) -> None:
         assert "converged" == outcome.record.state == json.loads(host.files[STATUS])["state"]
         files = dict(host.files)
         for _ in range(2):  # on the disk that is still full
-            assert "converged" == Driver(host).wake().state
+            assert "converged" == Driver(host).recover().state
             assert "unchanged" == reconcile(host, PROFILE).result
             assert engine_on(host)
         if told:
@@ -162,7 +162,7 @@ def test_the_breaker_needs_no_disk(kind: str, errno: Errno) -> None:
         for verb in (reconcile, apply):
             verb(host, PROFILE)
             assert not engine_on(host)
-            kept = Driver(host).wake()
+            kept = Driver(host).recover()
             assert ("degraded", "fault", 1) == (kept.state, kept.latch, kept.faults)
         assert [] == unsafe(host)
         is_known(host, "degraded", "fault")
@@ -181,7 +181,7 @@ def test_a_quarantine_needs_no_disk(kind: str, errno: Errno) -> None:
         assert not engine_on(host)
         before = seen(host)
         for _ in range(2):
-            assert outcome.record == Driver(host).wake()
+            assert outcome.record == Driver(host).recover()
             assert "quarantined" == reconcile(host, PROFILE).result
         assert before == seen(host)
         is_known(host, "quarantined", "crash")
@@ -197,7 +197,7 @@ def test_a_boot_forgets_what_the_disk_would_not_take(kind: str, errno: Errno) ->
         assert ("changed", keeps) == (outcome.result, keeps)
         host.heal("disk")
         host.reboot()
-        assert ("quarantined" if open_still else "unmanaged") == Driver(host).wake().state
+        assert ("quarantined" if open_still else "unmanaged") == Driver(host).recover().state
         at_rest(host)
         mended(host)
 
@@ -229,7 +229,7 @@ def test_what_was_late_is_not_believed_of_a_later_change(kind: str) -> None:
         dead = crashed(host, _up, after, performed=True)
         moving = in_motion(dead)
         dead.files[LATE] = late  # as though it could not have been removed
-        assert ("quarantined" if moving else "converged") == Driver(dead).wake().state
+        assert ("quarantined" if moving else "converged") == Driver(dead).recover().state
         at_rest(dead)
         moved += moving
     assert moved > 0
@@ -240,7 +240,7 @@ def test_a_late_record_that_is_none_is_ignored(text: str) -> None:
     """What dsatier did not write, or another version did."""
     host = crashed(small(), _up, 28, performed=False)
     host.files[LATE] = text
-    assert "quarantined" == Driver(host).wake().state
+    assert "quarantined" == Driver(host).recover().state
     at_rest(host)
 
 
@@ -252,7 +252,7 @@ def test_a_late_record_of_a_later_version_counts() -> None:
     assert host.files[LATE].count(ended) == 1
     host.files[LATE] = host.files[LATE].replace(ended, f'"of_tomorrow": 1, {ended}')
     host.heal("disk")
-    assert Driver(host).wake().state == "converged"
+    assert Driver(host).recover().state == "converged"
     at_rest(host)
 
 
@@ -266,7 +266,7 @@ def test_where_nothing_can_be_kept_at_all_nothing_is_promised() -> None:
     assert "later run" not in outcome.message
     assert LATE not in host.files
     host.heal("disk")
-    assert "quarantined" == Driver(host).wake().state
+    assert "quarantined" == Driver(host).recover().state
 
 
 class NoRoom(SimHost):
@@ -346,7 +346,7 @@ def _up(host: SimHost) -> Outcome:
 def test_a_latch_that_cannot_be_cleared_stays(errno: Errno) -> None:
     """What is not on disk did not happen."""
     host = crashed(small(), _up, 28, performed=False)
-    Driver(host).wake()
+    Driver(host).recover()
     full(host, errno)
     assert "refused" == Driver(host).clear().result
     assert "crash" == record(host).latch
@@ -360,7 +360,7 @@ def test_a_boot_with_a_full_disk(errno: Errno) -> None:
     _up(host)
     full(host, errno)
     host.reboot()
-    assert "unmanaged" == Driver(host).wake().state
+    assert "unmanaged" == Driver(host).recover().state
     assert "refused" == reconcile(host, PROFILE).result
     assert not engine_on(host)
     mended(host)
@@ -383,14 +383,14 @@ def test_a_full_run_leaves_nothing_open(kind: str, errno: Errno) -> None:
         "drift repaired: /proc/sys/vm/dsa_copy_threshold = 12",
     )
     at_rest(host)
-    assert Driver(host).wake().state == "converged"
+    assert Driver(host).recover().state == "converged"
     assert engine_on(host)
 
     assert Driver(host).rollback().result == "changed"
     at_rest(host)
     assert apply(host, PROFILE).result in ("reverted", "changed")
     at_rest(host)
-    assert Driver(host).wake().latch == "none"
+    assert Driver(host).recover().latch == "none"
     host.heal("disk")
     assert apply(host, PROFILE).result in ("changed", "unchanged")
     assert engine_on(host)
@@ -405,5 +405,5 @@ def test_a_record_that_cannot_be_kept_leaves_no_motion(errno: Errno) -> None:
     if errno == "ENOSPC":  # a read-only disk does not let go of files either
         assert MOTION not in host.files
     host.heal("disk")
-    assert Driver(host).wake().latch == "none"
+    assert Driver(host).recover().latch == "none"
     at_rest(host)

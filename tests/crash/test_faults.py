@@ -161,7 +161,7 @@ def test_a_seed_kernel_dies_of_a_vanished_queue() -> None:
         host.advance(5.0)
     host.reboot()
     host.heal("vanished-queue")
-    assert "unmanaged" == Driver(host).wake().state
+    assert "unmanaged" == Driver(host).recover().state
     assert "changed" == apply(host, PROFILE).result
     assert {"other"} == {harm.by for harm in host.harm}
 

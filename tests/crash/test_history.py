@@ -104,7 +104,7 @@ def test_a_day_of_a_host() -> None:
     host.advance(1.0)
     assert "degraded" == reconcile(host, PROFILE).result
     host.reboot()
-    Driver(host).wake()
+    Driver(host).recover()
     Driver(host).clear()
     Driver(host).rollback()
     assert [
@@ -122,7 +122,7 @@ def test_a_change_that_ended_at_any_operation_is_told_once() -> None:
     for after in range(0, operations(start, lambda h: apply(h, PROFILE)), 3):
         host = crashed(start.copy(), lambda h: apply(h, PROFILE), after, performed=False)
         moving = json.loads(host.files.get(RECORD, "{}")).get("state") in IN_MOTION
-        Driver(host).wake()
+        Driver(host).recover()
         found = [event for event, _ in told(host) if event in ("change", "latch")]
         assert found == (["latch"] if moving else ["change"] * len(found))
         assert len(found) <= 1

@@ -158,12 +158,12 @@ def test_the_crash_guard_hangs() -> None:
     host = crashed(start, _up, last - 10, performed=False)
     assert look(host).knobs["dsa_state"] == "1"
     host.inject(HungWrite("hung-write", KNOBS["dsa_state"].path))
-    kept = Driver(host).wake()
+    kept = Driver(host).recover()
     assert "reboot-required" == kept.state
     assert "crash" == kept.latch
     assert KNOBS["dsa_state"].path in kept.message
     host.reboot()
-    assert "quarantined" == Driver(host).wake().state
+    assert "quarantined" == Driver(host).recover().state
     assert not engine_on(host)
 
 

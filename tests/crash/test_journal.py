@@ -110,7 +110,7 @@ def test_a_journal_of_a_version_without_notes_is_guarded() -> None:
     assert motion is not None
     assert motion.step > 1
     host.files[MOTION] = host.files.pop(STEP)
-    woken = Driver(host).wake()
+    woken = Driver(host).recover()
     assert ("quarantined", True) == (woken.state, f"step {motion.step} of" in woken.latch_reason)
     at_rest(host)
 
@@ -167,7 +167,7 @@ def record_of_status(host: SimHost) -> int:
 
 
 def woke(host: SimHost) -> str:
-    Driver(host).wake()
+    Driver(host).recover()
     return record(host).latch_reason
 
 

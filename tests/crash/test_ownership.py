@@ -235,7 +235,7 @@ def test_a_death_anywhere_leaves_nothing_of_others_to_go_back(kind: str) -> None
     up: Callable[[SimHost], Outcome] = lambda h: apply(h, "tpp-cpu")  # noqa: E731
     for after in range(operations(start, up)):
         host = crashed(start, up, after, performed=True)
-        Driver(host).wake()
+        Driver(host).recover()
         host.poke(VM + "limit_mt_num", "4\n")
         rolled_back(host)
         plain = start.copy()

@@ -79,7 +79,7 @@ def test_a_full_disk_is_told(kind: str) -> None:
         assert reconcile(host, PROFILE).result == "drifted"
         assert claims(host) == {"False"}
         assert document(host)["reason"] == "Unrepaired"
-        Driver(host).tell("Accepted")  # as the daemon does after each look
+        Driver(host).chronicle.keep_verdict("Accepted")  # as the daemon does after each look
         assert claims(host) == {"False"}
     host.heal("disk")
     assert reconcile(host, PROFILE).result == "changed"
@@ -91,9 +91,9 @@ def test_a_look_that_fails_is_told_until_one_goes_well() -> None:
     assert apply(host, PROFILE).result == "changed"
     driver = Driver(host)
     began = host.wall()
-    driver.tell_failure("cannot look at the host: /dev/kmsg: is not there")
+    driver.chronicle.keep_failure("cannot look at the host: /dev/kmsg: is not there")
     host.advance(30.0)
-    driver.tell_failure("cannot look at the host: /dev/kmsg: is not there")
+    driver.chronicle.keep_failure("cannot look at the host: /dev/kmsg: is not there")
     whole = document(host)
     assert claims(host) == {"False"}
     assert (whole["state"], whole["reason"], whole["since"]) == ("unknown", "LookFailed", began)
@@ -101,13 +101,13 @@ def test_a_look_that_fails_is_told_until_one_goes_well() -> None:
     assert "journalctl" in whole["remedy"]
     conditions = {one["type"]: one["status"] for one in whole["conditions"]}
     assert conditions["Converged"] == "Unknown"
-    driver.tell("Accepted")
+    driver.chronicle.keep_verdict("Accepted")
     assert claims(host) == {"True"}
 
 
 def test_a_host_that_was_never_looked_at_is_not_told_to_want_a_profile() -> None:
     host = small()
-    Driver(host).tell_failure("cannot look at the host: no")
+    Driver(host).chronicle.keep_failure("cannot look at the host: no")
     whole = document(host)
     assert (whole["state"], whole["reason"]) == ("unknown", "LookFailed")
     assert "put a profile" not in whole["remedy"]
@@ -117,7 +117,7 @@ def test_a_host_without_a_profile_any_more_is_not_converged() -> None:
     host = small()
     assert apply(host, PROFILE).result == "changed"
     host.advance(100.0)
-    Driver(host).tell("NoProfile", "no profile applies to this host")
+    Driver(host).chronicle.keep_verdict("NoProfile", "no profile applies to this host")
     whole = document(host)
     assert claims(host) == {"False"}
     assert (whole["state"], whole["reason"]) == ("unmanaged", "NoProfile")
@@ -167,7 +167,7 @@ def test_a_latch_and_a_motion_are_told_whatever_else() -> None:
 def test_a_fault_is_told_though_no_profile_applies() -> None:
     host = small()
     assert apply(host, PROFILE).result == "changed"
-    Driver(host).tell("NoProfile", "none")
+    Driver(host).chronicle.keep_verdict("NoProfile", "none")
     host.inject(SelfClear("self-clear"))
     host.advance(5.0)
     assert Driver(host).watch().result == "degraded"

@@ -187,7 +187,7 @@ def test_a_crash_guard_that_must_pause_the_tiering_leaves_it_off(kind: str) -> N
     for after in range(operations(start, _up)):
         host = crashed(start, _up, after, performed=True)
         initialised, tiered = on(look(host), "dsa_state"), tiering_on(look(host))
-        kept = Driver(host).wake()
+        kept = Driver(host).recover()
         at_rest(host)
         assert kept.state in ("unmanaged", "quarantined", "converged")
         assert engine_on(host) == (kept.state == "converged")

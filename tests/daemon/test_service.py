@@ -223,7 +223,7 @@ def test_a_start_on_another_boot_says_first_that_the_host_booted() -> None:
         (replace(record, boot_id="another", state="converging"), ("converging", "Proven")),
     ):
         driver.journal.keep_record(before)
-        Driver(sim).greet()
+        Driver(sim).chronicle.publish_initial()
         found = json.loads(sim.read("/run/dsatier/status.json"))
         assert (expected, before) == ((found["state"], found["reason"]), Driver(sim).journal.kept())
 

@@ -66,7 +66,7 @@ def come_up(host: SimHost, name: str, seen: set[tuple[object, ...]]) -> Iterator
     """Come up after a crash; yield what is wrong."""
     motion = Driver(host).journal.motion()
     before = record(host)
-    woken = Driver(host).wake()
+    woken = Driver(host).recover()
     yield from disagreements(host)
     moving = motion is not None and before.state == "converging"
     rests = ("quarantined",) if moving else ("unmanaged", "converged")

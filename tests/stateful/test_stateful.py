@@ -318,7 +318,7 @@ class Anything(RuleBasedStateMachine):
             return
         host.heal("disk")
         try:
-            Driver(host).wake()
+            Driver(host).recover()
         except HostDown:
             assert host.down
             return

@@ -8,32 +8,32 @@ all others happen only after it is on disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from dsatier.apply import lifecycle
+from dsatier.apply.change import Change, Means, NotJournalled, requests
+from dsatier.apply.chronicle import LATCHED, Chronicle
 from dsatier.apply.drift import contested, noted
-from dsatier.apply.execute import Progress, StepFailed, perform
+from dsatier.apply.execute import Progress, StepFailed
 from dsatier.apply.faults import fault
 from dsatier.apply.gate import Gate
 from dsatier.apply.journal import Journal
 from dsatier.apply.outcome import Outcome, Result
-from dsatier.apply.records import WITHDRAWN, Motion, ProfileStatus, Record, let_go, with_conditions
-from dsatier.apply.status_document import status
+from dsatier.apply.records import WITHDRAWN, Motion, Record, let_go
 from dsatier.apply.target import Target
 from dsatier.facts.knobs import ENGINES, KnobName
 from dsatier.facts.model import Facts
-from dsatier.facts.observe.kernel import boot_id
 from dsatier.facts.observe.observer import Observer
 from dsatier.facts.readings import on
 from dsatier.host.port import Host, LogTail, Rejected
 from dsatier.plan.desired import engine_off, with_cpu_engine
 from dsatier.plan.interlock import GUARDS, Guard
-from dsatier.plan.model import Desired, Plan, Step
+from dsatier.plan.model import Desired, Plan
 from dsatier.plan.originals import Originals, originals
-from dsatier.plan.ownership import claimed, remaining, settled
+from dsatier.plan.ownership import remaining
 from dsatier.plan.planner import plan as make_plan
 from dsatier.plan.rehearsal import no_way_back, prepare
 from dsatier.plan.requests import Request, SetKnob
@@ -59,9 +59,10 @@ class Driver:
         self.host = host
         self.journal = journal or Journal(host)
         self._gate = Gate(host, Observer(host), guards)
-        self._holder = holder
-        self._progress = progress
-        self._about = about
+        self.chronicle = Chronicle(host, self.journal, about)
+        self._means = Means(
+            host, self.journal, self.chronicle, self._gate, holder, progress, self._turned_round
+        )
         self._guards = guards
         self._interrupted = False
         self.until: float | None = None
@@ -88,7 +89,7 @@ class Driver:
 
     # -- the verbs ---------------------------------------------------------
 
-    def wake(self, facts: Facts | None = None) -> Record:
+    def recover(self, facts: Facts | None = None) -> Record:
         """Deal with what happened while nobody looked: an unclean end, a reboot.
 
         After an unclean end the host comes up on the CPU engine, and what was
@@ -98,7 +99,7 @@ class Driver:
         facts = facts or self.look()
         if record != self.journal.kept():
             try:  # perhaps the disk takes it now
-                self._keep(record)
+                self.chronicle.keep_record(record)
                 self.journal.forget_late()
             except Rejected:
                 motion = None  # open, and it stays so until the record is on disk
@@ -109,35 +110,11 @@ class Driver:
             # its last one, so the host is at rest
             with suppress(Rejected):  # a read-only disk must not keep the breaker from its work
                 self.journal.close_motion()
-        now = self._on_boot(record, facts.kernel.boot_id)
+        now = self.chronicle.on_boot(record, facts.kernel.boot_id)
         if now is not record:
             with suppress(Rejected):
-                self._keep(now)
+                self.chronicle.keep_record(now)
         return now
-
-    def greet(self) -> None:
-        """Publish what is known before the first look. May raise Rejected.
-
-        Of another boot that is only that the host booted, or why it is latched; of a run that
-        ended in motion, how far it came.
-        """
-        record = self.journal.record()
-        moving = record.state in lifecycle.IN_MOTION
-        self._publish(record if moving else self._on_boot(record, boot_id(self.host)))
-
-    def _on_boot(self, record: Record, boot: str) -> Record:
-        """Return what a record means on this boot: the same one, where it is of this boot."""
-        if not record.boot_id or record.boot_id == boot:
-            return record
-        event = "reboot" if record.latch == "none" else "latched"
-        words = "the host booted" if event == "reboot" else record.latch_reason
-        reason = "Booted" if event == "reboot" else _LATCHED[record.latch]
-        if let_go(record):
-            reason, words = record.reason, record.message  # let go of is let go of
-        record = self._after(record, event, reason, words)
-        return replace(
-            record, boot_id=boot, engine_live=False, log_mark=0, copy_fails=0, repairs=()
-        )
 
     def plan_for(self, target: Target, record: Record, facts: Facts | None = None) -> Plan:
         """Return the plan to ``target``, reduced to what a latch allows: also one to come."""
@@ -167,7 +144,7 @@ class Driver:
         record, facts, _ = self._settled(target, facts)
         outcome = self._apply(target, record, facts, given, accepts=True)
         if outcome.result in ("changed", "unchanged") and outcome.record is not None:
-            return replace(outcome, record=self.tell("Accepted"))
+            return replace(outcome, record=self.chronicle.keep_verdict("Accepted"))
         return outcome
 
     def _apply(
@@ -234,54 +211,20 @@ class Driver:
             return fell
         return Outcome(_result(record.state, changed=False), record.message, None, record)
 
-    def take_up(self) -> None:
+    def resume(self) -> None:
         """Note that a host that dsatier was told to let go of is wanted again."""
         record = self.journal.record()
         if let_go(record):
-            taken = self._after(record, "clear", "TakenUp", "a profile is wanted here again")
+            taken = self.chronicle.after(
+                record, "clear", "TakenUp", "a profile is wanted here again"
+            )
             with suppress(Rejected):  # whoever asks again asks for it anew
-                self._keep(taken)
-
-    def tell(
-        self, status: ProfileStatus, message: str = "", pending: tuple[str, ...] = ()
-    ) -> Record:
-        """Note what became of the profile that the files hold now, and publish the status.
-
-        ``pending`` are files that have changed since they were read.
-        """
-        before = self.journal.record()
-        record = replace(
-            before,
-            profile_status=status,
-            profile_message=message,
-            reload_pending=pending,
-            look_failed="",
-        )
-        if record == before:
-            self._publish(record)
-            return record
-        record = with_conditions(record, self.host.wall())
-        self._keep_somewhere(record)
-        return record
-
-    def tell_failure(self, why: str) -> Record:
-        """Note that the host could not be looked at, and publish that."""
-        record = self.journal.record()
-        now = self.host.wall()
-        since = record.look_failed_since if record.look_failed else now
-        failed = replace(record, look_failed=why, look_failed_since=since)
-        if (failed.look_failed, failed.look_failed_since) == (record.look_failed, since):
-            with suppress(Rejected):
-                self._publish(record)
-            return record
-        failed = with_conditions(failed, now)
-        self._keep_somewhere(failed)
-        return failed
+                self.chronicle.keep_record(taken)
 
     def fall_back(self, record: Record, facts: Facts, target: Target, reason: str) -> Outcome:
         """Turn the engine off once, in the safe order, and latch: the circuit breaker."""
         latched = replace(
-            self._after(record, "fault", "EngineFault", reason),
+            self.chronicle.after(record, "fault", "EngineFault", reason),
             latch="fault",
             latch_reason=reason,
             faults=record.faults + (record.latch != "fault"),
@@ -290,7 +233,9 @@ class Driver:
         off = engine_off(facts, record.tiers, stop_tiering=target.stop_tiering_on_fault)
         plan = make_plan(facts, off)
         try:
-            self._perform(plan, latched, facts, must_journal=False, undone=_undone_after_a_fault)
+            Change(self._means, plan, facts, _undone_after_a_fault).carry_out(
+                latched, must_journal=False
+            )
         except StepFailed as failed:
             return self._end(latched, "stuck", "EngineStuck", f"{reason}; {failed}", plan)
         if record.state in lifecycle.AT_AN_END:
@@ -328,25 +273,25 @@ class Driver:
         latched = record.latch != "none"
         message = f"acknowledged: {record.latch_reason}" if latched else "nothing is latched"
         cleared = replace(
-            self._after(record, "clear", "Cleared", message),
+            self.chronicle.after(record, "clear", "Cleared", message),
             latch="none",
             latch_reason="",
             log_mark=self.host.log_mark(),
             copy_fails=facts.timer.get("dsa_copy_fail", 0),
         )
         try:
-            self._keep(cleared)
+            self.chronicle.keep_record(cleared)
         except Rejected as error:
             return Outcome("refused", f"cannot keep the acknowledgement: {error}", None, record)
         return Outcome("changed" if latched else "unchanged", message, None, cleared)
 
     # -- how they go about it ----------------------------------------------
 
-    def _awake(self, facts: Facts | None = None) -> tuple[Record, Facts]:
-        """Wake, and return record and facts as they are then."""
+    def _recovered(self, facts: Facts | None = None) -> tuple[Record, Facts]:
+        """Recover, and return record and facts as they are then."""
         facts = facts or self.look()
         unclean = self.journal.motion() is not None
-        record = self.wake(facts)
+        record = self.recover(facts)
         return record, self.look() if unclean else facts  # the crash guard may have changed it
 
     def _settled(
@@ -357,7 +302,7 @@ class Driver:
         Returns record and facts as they are then, and how turning off an engine ended that has
         faulted, None where none has.
         """
-        record, facts = self._awake(facts)
+        record, facts = self._recovered(facts)
         broken = self._broken(record, facts, target)
         if broken is not None:
             fell = self.fall_back(record, facts, target, broken)
@@ -409,7 +354,8 @@ class Driver:
             force = replace(force, profile_status="Accepted", profile_message="")
         if not plan.steps:
             return self._end(force, "proven", *_reached(record), plan)
-        dead_end = no_way_back(plan, facts, self._claim(plan, facts, _requests(plan)))
+        change = Change(self._means, plan, facts)
+        dead_end = no_way_back(plan, facts, change.claim)
         if dead_end is not None:
             step, finding = dead_end
             return Outcome(
@@ -419,11 +365,11 @@ class Driver:
                 record,
             )
         undo = replace(
-            originals(facts, target.desired.tiers, self.host.wall()), written=_requests(plan)
+            originals(facts, target.desired.tiers, self.host.wall()), written=requests(plan)
         )
-        moving = self._after(record, "apply", "Applying", f"{len(plan.steps)} steps")
+        moving = self.chronicle.after(record, "apply", "Applying", f"{len(plan.steps)} steps")
         try:
-            self._perform(plan, moving, facts, must_journal=True)
+            change.carry_out(moving, must_journal=True)
         except NotJournalled as error:
             return Outcome("refused", str(error), plan, record)
         except StepFailed as failed:
@@ -439,14 +385,14 @@ class Driver:
             return self._end(record, "stuck", "RequestHung", str(failed), plan)
         if record.state != "converging":
             return self._end(record, "failed", "StepFailed", str(failed), plan)
-        record = self._after(record, "failed", "StepFailed", str(failed))
+        record = self.chronicle.after(record, "failed", "StepFailed", str(failed))
         facts = self.look()
         back = prepare(facts, from_originals(undo, facts, plan.desired.tiers))
         if back.verdict != "ready":
             words = f"{failed}; no safe way back: {back.findings[0]}"
             return self._end(record, "stuck", "NoWayBack", words, plan)
         try:
-            self._perform(back, record, facts, must_journal=False)
+            Change(self._means, back, facts).carry_out(record, must_journal=False)
         except StepFailed as again:
             words = f"{failed}; going back failed at {again}"
             event = "stuck" if again.hung else "failed"
@@ -469,10 +415,10 @@ class Driver:
             return Outcome("refused", "; ".join(map(str, plan.findings[:3])), plan, record)
         if plan.verdict == "reboot-required":
             return self._stuck(record, plan, facts)
-        moving = self._after(record, "withdraw", "Withdrawing", f"{len(plan.steps)} steps")
+        moving = self.chronicle.after(record, "withdraw", "Withdrawing", f"{len(plan.steps)} steps")
         moving = replace(moving, boot_id=facts.kernel.boot_id, engine_live=False)
         try:
-            self._perform(plan, moving, facts, must_journal=True)
+            Change(self._means, plan, facts).carry_out(moving, must_journal=True)
         except NotJournalled as error:
             return Outcome("refused", str(error), plan, record)
         except StepFailed as failed:
@@ -503,7 +449,7 @@ class Driver:
         died = "the host" if motion.boot_id != facts.kernel.boot_id else "dsatier"
         reason = f"{died} ended in step {motion.step} of {motion.steps} ({motion.what})"
         guard = replace(
-            self._after(record, "crash", "UncleanEnd", reason),
+            self.chronicle.after(record, "crash", "UncleanEnd", reason),
             latch="crash",
             latch_reason=reason,
             boot_id=facts.kernel.boot_id,
@@ -516,12 +462,12 @@ class Driver:
             # what cannot be given back can still be left unused
             off = make_plan(facts, engine_off(facts, record.tiers, stop_tiering=False))
             try:
-                self._perform(off, guard, facts, must_journal=False)
+                Change(self._means, off, facts).carry_out(guard, must_journal=False)
             except StepFailed as failed:
                 words = f"{words}; then {failed}"
             return self._end(guard, "stuck", plan.findings[0].name, words, plan).record or guard
         try:
-            self._perform(plan, guard, facts, must_journal=False)
+            Change(self._means, plan, facts).carry_out(guard, must_journal=False)
         except StepFailed as failed:
             words = f"{reason}; then {failed}"
             return self._end(guard, "failed", "GuardFailed", words, plan).record or guard
@@ -544,10 +490,10 @@ class Driver:
         return replace(outcome, message=f"drift repaired: {', '.join(items)}")
 
     def _report_drift(self, record: Record, plan: Plan, reason: str, words: str) -> Outcome:
-        drifted = self._after(record, "drift", reason, words)
+        drifted = self.chronicle.after(record, "drift", reason, words)
         same = (drifted.state, drifted.reason, drifted.message)
         if same != (record.state, record.reason, record.message):
-            self._keep_somewhere(drifted)
+            self.chronicle.keep_somewhere(drifted)
         return Outcome("drifted", words, plan, drifted)
 
     def _rest(self, record: Record, facts: Facts, plan: Plan, *, act: bool) -> Outcome:
@@ -565,101 +511,16 @@ class Driver:
         known = replace(record, boot_id=facts.kernel.boot_id)
         return self._end(known, "stuck", finding.name, str(finding), plan)
 
-    # -- performing --------------------------------------------------------
-
-    def _perform(
-        self,
-        plan: Plan,
-        record: Record,
-        facts: Facts,
-        *,
-        must_journal: bool,
-        undone: Callable[[Request], bool] = lambda request: True,
-    ) -> None:
-        """Carry out a plan's steps, each noted in the journal before it. Raises StepFailed.
-
-        What is written counts as dsatier's where it is ``undone`` by going back.
-        """
-        begun: list[Request] = []
-
-        def begin(step: Step) -> None:
-            if record.state == "converging" and (why := self._turned_round()):
-                raise StepFailed(step, why)
-            self._note(record, plan, step, must=must_journal and step.number == 1)
-            begun.extend(filter(undone, step.requests))
-
-        before = self._claim(plan, facts, begun)
-        claim = self._claim(plan, facts, filter(undone, _requests(plan)))
-        self._keep_claim(claim, must=must_journal)
-        try:
-            perform(self.host, self._gate, plan, begin, self._progress)
-        except StepFailed:
-            tiers = plan.desired.tiers
-            self._keep_claim(claimed(before, facts, tiers, begun, claim.taken_at), must=False)
-            raise
-        self._keep_claim(settled(claim, begun), must=False)
-
-    def _claim(self, plan: Plan, facts: Facts, requests: Iterable[Request]) -> Originals:
-        """Return the originals with those of what ``requests`` write."""
-        now = self.host.wall()
-        return claimed(self.journal.originals(), facts, plan.desired.tiers, requests, now)
-
-    def _keep_claim(self, claim: Originals, *, must: bool) -> None:
-        """Keep what is dsatier's. Before the first write it must succeed."""
-        kept = self.journal.originals()
-        try:
-            if claim != kept and (kept is not None or claim.written):
-                self.journal.keep_originals(claim)
-        except Rejected as error:
-            if must:
-                raise NotJournalled(f"cannot keep what is there now: {error}") from error
-
-    def _note(self, record: Record, plan: Plan, step: Step, *, must: bool) -> None:
-        """Note in the journal which step begins. Only the first note must succeed."""
-        motion = Motion(
-            schema_version=1,
-            boot_id=plan.boot_id,
-            state=record.state,
-            began=record.since,
-            holder=self._holder,
-            step=step.number,
-            steps=len(plan.steps),
-            what=step.what,
-        )
-        now = replace(record, message=f"step {step.number} of {len(plan.steps)}: {step.what}")
-        try:
-            self.journal.keep_motion(motion)
-            if step.number == 1:
-                self.journal.keep_record(now)
-        except Rejected as error:
-            if must:
-                # a motion without a record in motion says nothing: the next run closes it, too
-                with suppress(Rejected):
-                    self.journal.close_motion()
-                raise NotJournalled(f"cannot open the journal: {error}") from error
-        with suppress(Rejected):  # the status is for people, and what is done does not rest on it
-            self._publish(now)
-
     def _tail(self, record: Record, facts: Facts) -> LogTail:
         if not record.engine_live or record.boot_id != facts.kernel.boot_id:
             return LogTail((), complete=True)
         return self.host.log_since(record.log_mark)
 
-    # -- records -----------------------------------------------------------
-
-    def _after(self, record: Record, event: str, reason: str, message: str) -> Record:
-        state = lifecycle.after(record.state, event)
-        now = self.host.wall()
-        since = record.since if state == record.state else now
-        return with_conditions(
-            replace(record, state=state, reason=reason, message=message, since=since), now
-        )
-
     def _end(self, record: Record, event: str, reason: str, message: str, plan: Plan) -> Outcome:
         """Come to rest: keep the record, then close the journal."""
         facts = self.look()
         was = record.state
-        record = self._after(record, event, reason, message)
+        record = self.chronicle.after(record, event, reason, message)
         record = replace(
             record,
             boot_id=facts.kernel.boot_id,
@@ -669,42 +530,9 @@ class Driver:
             log_mark=self.host.log_mark(),
         )
         changed = bool(plan.steps) and was in lifecycle.IN_MOTION
-        try:
-            self._keep(record)
-            self.journal.close_motion()
-        except Rejected as error:
-            message = f"{message}; the journal could not be closed: {error}"
-            with suppress(Rejected):
-                if self.journal.kept() != record:
-                    self.journal.keep_late(record)
-                    message += "; a later run closes it, a boot before that forgets how this ended"
-                self._publish(record)
+        if (trouble := self.chronicle.close(record)) is not None:
+            message = f"{message}; {trouble}"
         return Outcome(_result(record.state, changed=changed), message, plan, record)
-
-    def _keep(self, record: Record) -> None:
-        """Keep the record, and tell the world of it if that can be. May raise Rejected."""
-        self.journal.keep_record(record)
-        with suppress(Rejected):
-            self._publish(record)
-
-    def _keep_somewhere(self, record: Record) -> None:
-        """Keep the record in memory where the disk does not take it, and tell the world of it."""
-        try:
-            self._keep(record)
-        except Rejected:
-            with suppress(Rejected):
-                self.journal.keep_late(record)
-            with suppress(Rejected):
-                self._publish(record)
-
-    def _publish(self, record: Record) -> None:
-        now = self.host.wall()
-        document = status(with_conditions(record, now), self.host.hostname(), now)
-        self.journal.publish(document | self._about())
-
-
-def _requests(plan: Plan) -> tuple[Request, ...]:
-    return tuple(request for step in plan.steps for request in step.requests)
 
 
 def _undone_after_a_fault(request: Request) -> bool:
@@ -712,17 +540,10 @@ def _undone_after_a_fault(request: Request) -> bool:
     return not (isinstance(request, SetKnob) and request.knob in ENGINES["cpu"])
 
 
-class NotJournalled(Exception):
-    """The journal could not be opened; nothing was written."""
-
-
-_LATCHED = {"fault": "EngineFault", "crash": "UncleanEnd"}
-
-
 def _reached(record: Record) -> tuple[str, str]:
     """Return reason and message of having reached what the record's latch allows."""
     if record.latch != "none":
-        return _LATCHED[record.latch], record.latch_reason
+        return LATCHED[record.latch], record.latch_reason
     return "Proven", "every step is proven"
 
 

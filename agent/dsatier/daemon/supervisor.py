@@ -90,7 +90,7 @@ class Keeper:
 
     def tell(self) -> Record:
         """Publish the status as it is now. May raise Rejected."""
-        return self._driver.tell(*self.verdict, self.pending())
+        return self._driver.chronicle.keep_verdict(*self.verdict, self.pending())
 
     def pending(self) -> tuple[str, ...]:
         """Return the files of the profile that are not as they were read."""
@@ -107,11 +107,11 @@ class Keeper:
 
     def tell_failure(self, why: str) -> Record:
         """Publish that the host cannot be looked at."""
-        return self._driver.tell_failure(why)
+        return self._driver.chronicle.keep_failure(why)
 
     def greet(self) -> None:
         """Publish what is known before the first look. May raise Rejected."""
-        self._driver.greet()
+        self._driver.chronicle.publish_initial()
 
     # -- what is done ------------------------------------------------------
 
@@ -214,7 +214,7 @@ class Keeper:
         """Bring the host to what is wanted now."""
         self.doing = "bringing the host to its profile"
         if reload is not None:
-            self._driver.take_up()
+            self._driver.resume()
             self._driver.until = self._host.monotonic() + reload
         facts = self._driver.look()
         try:
@@ -257,7 +257,7 @@ class Keeper:
             say = self._log.notice if fine else self._log.error
             say("profile", what=status, message=message, state=self._journal.record().state)
             self.verdict = status, message
-            self._driver.tell(status, message)
+            self._driver.chronicle.keep_verdict(status, message)
 
     def _read(self, facts: Facts) -> Invalid | None:
         """Read the files, and tell what is wrong with them; what is known is not parsed again."""
@@ -305,12 +305,12 @@ class Keeper:
     def _pend(self) -> None:
         """Tell that what the files hold has not been tried yet."""
         self.verdict = "Pending", "it has not been tried on this host yet"
-        self._driver.tell(*self.verdict)
+        self._driver.chronicle.keep_verdict(*self.verdict)
 
     def _accept(self) -> None:
         """Tell that what the files hold is what was in force before."""
         self.verdict = "Accepted", ""
-        self._driver.tell(*self.verdict)
+        self._driver.chronicle.keep_verdict(*self.verdict)
 
     def _target(self, wanted: Intent, facts: Facts) -> Target:
         return target(wanted.reads, wanted, facts, self._journal.originals())
