@@ -123,8 +123,20 @@ def test_what_is_no_fault() -> None:
         knobs(host, dsa_copy_threshold=99, numa_balancing=2),
         # a device that nobody named, of which the engine holds nothing
         replace(host, devices=(*host.devices, build.device(8))),
+        # and that has halted: it is somebody else's
+        replace(host, devices=(*host.devices, replace(build.device(8), state="halted"))),
     ):
         assert fault(RUNNING, other, WANTED, ()) is None
+
+
+def test_a_device_in_use_that_nobody_named_faults_the_engine() -> None:
+    """The engine takes any queue that is free."""
+    host = HEALTHY["ours"]
+    unnamed = replace(WANTED, queues=())
+    assert fault(RUNNING, halted(host), unnamed, ()) == "dsa0 halted"
+    free = replace(host, channels=tuple(replace(c, in_use=0) for c in host.channels))
+    idle = knobs(free, dsa_state=0)
+    assert "halted" not in str(fault(RUNNING, halted(idle), unnamed, ()))
 
 
 def test_a_queue_beyond_the_profile_is_no_fault() -> None:

@@ -669,6 +669,7 @@ def test_a_halted_device_is_a_fault_and_needs_a_reset(kind: str) -> None:
     assert not engine_on(host)
     assert [] == [harm for harm in host.harm if harm.by == "agent"]
     lost = scenarios.halted(OURS)
+    assert "reboot-required" != prepare(lost, Desired()).verdict
     plan = prepare(lost, usual(lost))
     assert "reboot-required" == plan.verdict
     assert "reset" in plan.findings[0].remedy

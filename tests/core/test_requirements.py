@@ -438,7 +438,14 @@ def _rows() -> tuple[Row, ...]:
         row("dsa-healthy", replace(OURS, boot_taint=128), dsa(), OURS, "taint 128", "reboot"),
         row("dsa-healthy", replace(OURS, boot_taint=128), dsa(), threads, "taint 128", "reboot"),
         row("dsa-healthy", knobs(SEED, dsa_async_mode=1), dsa(), SEED, "1, which oopses"),
-        row("dsa-healthy", scenarios.halted(OURS), dsa(), OURS, "halted", "reboot"),
+        row(
+            "dsa-healthy",
+            scenarios.halted(initialised("ours")),
+            dsa(),
+            scenarios.halted(OURS),
+            "halted",
+            "reboot",
+        ),
         row(
             "addresses-untranslated",
             replace(SEED, iommu="translated"),

@@ -37,8 +37,8 @@ def fault(record: Record, facts: Facts, desired: Desired, lines: tuple[str, ...]
     said = complaints(lines, facts, named)
     words = dict.fromkeys((*said[:1], *oopses(said)[:1]))  # an oops says what is left to do
     because = f" (kernel log: {'; '.join(words)})" if words else ""
-    if halted(facts):
-        return f"{', '.join(halted(facts))} halted{because}"
+    if lost := halted(facts, named):
+        return f"{', '.join(lost)} halted{because}"
     chans = live(facts, "limit_chans")
     if on(facts, "dsa_state") and chans is not None and len(held(facts)) < chans:
         return f"{len(held(facts))} DMA channels in use of {chans}: a work queue vanished{because}"

@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Iterable
 
 from dsatier.facts.model import Facts
-from dsatier.facts.readings import held, stranded
+from dsatier.facts.readings import used
 
 _ENGINE = re.compile(
     r"Failed to initialize DSA|Failed to get DMA channel|dsa_init: no device"
@@ -72,16 +72,4 @@ def _counts(line: str, facts: Facts, named: Collection[str]) -> bool:
         return True
     address = about["idxd"] or about["dmar"]
     # the IOMMU leaves the domain out; of a device whose address is not known it may be
-    return any(not pci or pci.endswith(address) for pci in _addresses(facts, named))
-
-
-def _addresses(facts: Facts, named: Collection[str]) -> tuple[str, ...]:
-    """Return the PCI addresses of the devices that the engine uses."""
-    queues = {channel.queue for channel in held(facts)}
-    return tuple(
-        device.pci
-        for device in facts.devices
-        if device.id in named
-        or any(queue.id in queues for queue in device.queues)
-        or stranded(facts, device)
-    )
+    return any(not one.pci or one.pci.endswith(address) for one in used(facts, named))

@@ -8,6 +8,8 @@ from dsatier.facts.model import Channel, DsaDevice, Facts, NumaNode, WorkQueue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from dsatier.facts.model import Facts
 
 
@@ -141,9 +143,30 @@ def releasable(facts: Facts) -> bool:
     return initialised(facts) and live(facts, "limit_chans") == len(held(facts))
 
 
-def halted(facts: Facts) -> tuple[str, ...]:
-    """Return the devices that have halted."""
-    return tuple(d.id for d in facts.devices if d.state not in ("enabled", "disabled"))
+def used(facts: Facts, named: Collection[str] = ()) -> tuple[DsaDevice, ...]:
+    """Return the devices that the engine uses.
+
+    Those whose channels it holds, those that no longer serve the channels that it has of them,
+    and those of the names ``named``. What others do with all others is no fault of the engine.
+    """
+    queues = {channel.queue for channel in held(facts)}
+    return tuple(
+        device
+        for device in facts.devices
+        if device.id in named
+        or any(queue.id in queues for queue in device.queues)
+        or stranded(facts, device)
+    )
+
+
+def halted(facts: Facts, named: Collection[str] = ()) -> tuple[str, ...]:
+    """Return the devices that have halted among those that the engine uses."""
+    return tuple(device.id for device in used(facts, named) if down(device))
+
+
+def down(device: DsaDevice) -> bool:
+    """Tell whether a device has halted. An idle one may have, too, and not say so."""
+    return device.state not in ("enabled", "disabled")
 
 
 def stranded(facts: Facts, device: DsaDevice) -> bool:

@@ -11,8 +11,8 @@ from dsatier.facts.model import DsaDevice, Facts
 from dsatier.facts.readings import (
     SEED_BATCH,
     SEED_TRANSFER,
+    down,
     foreign,
-    halted,
     held,
     live,
     on,
@@ -20,6 +20,7 @@ from dsatier.facts.readings import (
     releasable,
     stranded,
     unfit,
+    used,
 )
 from dsatier.plan.model import Desired, Finding
 from dsatier.plan.outlook import changing_devices, frees_dsa, starts_dsa, wants_dsa
@@ -277,13 +278,13 @@ def dsa_healthy(facts: Facts, desired: Desired) -> Iterator[Finding]:
             "write 0 to /proc/sys/vm/dsa_async_mode",
         )
     named = {config.id for config in desired.queues}
-    for device in facts.devices:
-        if device.id in halted(facts) and device.id not in named:
+    for device in used(facts):
+        if down(device) and device.id not in named:
             yield Finding(
                 "reboot",
                 "dsa-healthy",
                 device.id,
-                "no halted device",
+                "no halted device among those that the engine uses",
                 device.state,
                 "reboot" if stranded(facts, device) else _reset(device),
             )
@@ -328,14 +329,15 @@ def channels_ours_alone(facts: Facts, desired: Desired) -> Iterator[Finding]:
         return
     found = foreign(_when_starting(facts, desired))
     if found:
-        left = bool(halted(facts)) and not any(channel.queue for channel in found)
+        halted = ", ".join(device.id for device in facts.devices if down(device))
+        left = bool(halted) and not any(channel.queue for channel in found)
         yield Finding(
             "reboot" if left else "blocker",
             "channels-ours-alone",
             "/sys/class/dma",
             "no free channel but of queues that the engine can use",
             ", ".join(channel.queue or channel.id for channel in found[:4]),
-            f"reset {', '.join(halted(facts))}, whose halt may have left them behind, or reboot; "
+            f"reset {halted}, whose halt may have left them behind, or reboot; "
             "if they stay, unload the other DMA device's driver (rmmod ioatdma)"
             if left
             else "unload the other DMA device's driver (rmmod ioatdma), disable queues that are "
