@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from dsatier.apply import wanted
 from dsatier.base.problem import Invalid
 from dsatier.facts.model import Facts
 from dsatier.facts.observe.observer import observe
+from dsatier.host.files import FileHost
 from dsatier.host.port import HostError
+from dsatier.profile.dropins import read_named
 from dsatier.sim.host import SimHost
 
 FOLDER = "/etc/dsatier.d"
@@ -66,7 +69,7 @@ def test_a_queue_file_is_read_once() -> None:
     sim = host(a=WITH_FILE)
     missing = wanted.read(sim, facts())
     assert None is missing.queues
-    with pytest.raises(HostError, match=r"/etc/wq\.json: could not be read when the profile was"):
+    with pytest.raises(HostError, match=r"/etc/wq\.json: no such file"):
         missing.reads("/etc/wq.json")
 
     sim.keep("/etc/wq.json", "[1]")
@@ -75,6 +78,25 @@ def test_a_queue_file_is_read_once() -> None:
     assert "[1]" == wanted.reread(kept, facts()).queues
     # another file, the same profile
     assert missing.digest == wanted.read(sim, facts()).digest
+
+
+def test_a_queue_file_that_cannot_be_read_keeps_its_reason(tmp_path: Path) -> None:
+    """The daemon says of it what a single run does."""
+    for folder in ("etc/dsatier.d", "proc", "sys"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "etc/dsatier.d/a.yaml").write_text(WITH_FILE, encoding="utf-8")
+    queues = tmp_path / "etc/wq.json"
+    queues.write_text("[ ]\n", encoding="utf-8")
+    queues.chmod(0o666)
+    found = wanted.read(FileHost(str(tmp_path)), facts())
+    with pytest.raises(HostError) as told:
+        read_named(FileHost(str(tmp_path)), "/etc/wq.json")
+    with pytest.raises(HostError) as kept:
+        found.reads("/etc/wq.json")
+    assert str(kept.value) == str(told.value)
+    assert "everybody may write it" in str(kept.value)
+    queues.chmod(0o600)
+    assert not wanted.is_current(found, FileHost(str(tmp_path)), facts())
 
 
 FOR_OTHERS = "version: 1\nmatch: {hostname: [db*]}\nengine: {kind: cpu}\n"

@@ -37,6 +37,8 @@ class Intent:
     """Path and text of every drop-in, in order."""
     queues: str | None
     """The text of the profile's queue file; None where it names none or it cannot be read."""
+    unread: str = ""
+    """Why the queue file could not be read, empty where it could."""
 
     def is_for(self, facts: Facts) -> bool:
         """Tell whether the same drop-ins apply to the host as it is now."""
@@ -45,7 +47,7 @@ class Intent:
     def reads(self, path: str) -> str:
         """Return the text of the queue file, as it was when the profile was read."""
         if self.queues is None:
-            raise HostError(path, "could not be read when the profile was")
+            raise HostError(path, self.unread or "was not read when the profile was")
         return self.queues
 
 
@@ -73,7 +75,8 @@ def is_current(intent: Intent, host: Host, facts: Facts) -> bool:
         now = texts(host)
     except Invalid:
         return False
-    return now == intent.sources and _queue_file(intent.profile, host) == intent.queues
+    queues, unread = _queue_file(intent.profile, host)
+    return (now, queues, unread) == (intent.sources, intent.queues, intent.unread)
 
 
 def reread(kept: str, facts: Facts) -> Intent:
@@ -118,8 +121,9 @@ def _intent(
     from dsatier.profile.load import from_texts
 
     loaded = from_texts(sources, facts)
+    unread = ""
     if host is not None:
-        queues = _queue_file(loaded.profile, host)
+        queues, unread = _queue_file(loaded.profile, host)
     return Intent(
         loaded.profile,
         loaded.digest,
@@ -128,6 +132,7 @@ def _intent(
         loaded.skipped,
         sources,
         queues,
+        unread,
     )
 
 
@@ -140,21 +145,22 @@ def texts(host: Host) -> tuple[tuple[str, str], ...]:
 
 def queue_file_of(intent: Intent, host: Host) -> str | None:
     """Return the path of the queue file of an intent, None where it is as it was read."""
-    if _queue_file(intent.profile, host) == intent.queues:
+    queues, _ = _queue_file(intent.profile, host)
+    if queues == intent.queues:
         return None
     engine = intent.profile.engine if intent.profile else None
     named = engine.work_queues if isinstance(engine, DsaEngine) else None
     return named.file if isinstance(named, QueueFile) else None
 
 
-def _queue_file(profile: Profile | None, host: Host) -> str | None:
-    """Return the text of the queue file that a profile names."""
+def _queue_file(profile: Profile | None, host: Host) -> tuple[str | None, str]:
+    """Return the text of the queue file that a profile names, or why it cannot be read."""
     from dsatier.profile.dropins import read_named
 
     engine = profile.engine if profile else None
     if not isinstance(engine, DsaEngine) or not isinstance(engine.work_queues, QueueFile):
-        return None
+        return None, ""
     try:
-        return read_named(host, engine.work_queues.file)
-    except HostError:
-        return None  # told when the target is made
+        return read_named(host, engine.work_queues.file), ""
+    except HostError as error:
+        return None, error.message  # told when the target is made
