@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from dsatier.base.exits import FAILED, NOT_RUNNING
 from dsatier.base.problem import Invalid
 from dsatier.cli.main import main
 from dsatier.cli.options import COMMANDS
@@ -446,7 +447,29 @@ def test_the_daemon_listens_in_its_tree_whatever_the_links_say(tmp_path: Path) -
     assert folder(str(tree)) == str(tree / "real/dsatier")
     (tree / "run").unlink()
     (tree / "run").symlink_to(outside)
-    assert not folder(str(tree)).startswith(str(outside))
+    with pytest.raises(FileNotFoundError):  # not in the tree, so there is none
+        folder(str(tree))
+
+
+def test_no_verb_reads_a_status_outside_of_its_tree(tmp_path: Path) -> None:
+    outside, tree = tmp_path / "outside", tmp_path / "tree"
+    (outside / "dsatier").mkdir(parents=True)
+    (outside / "dsatier/status.json").write_text('{"hostname": "theirs"}', encoding="utf-8")
+    tree.mkdir()
+    (tree / "run").symlink_to(outside)
+    for words in (["status"], ["status", "--check"], ["wait", "--timeout", "0"], ["reload"]):
+        code, out, err = process(*words, "--root", str(tree))
+        assert (code != 0, "theirs" in out + err) == (True, False), words
+    (tree / "run").unlink()
+    (tree / "run/dsatier").mkdir(parents=True)
+    (tree / "run/dsatier/status.json").symlink_to(outside / "dsatier/status.json")
+    assert process("status", "--json", "--root", str(tree))[0] == NOT_RUNNING
+    (tree / "run/dsatier/status.json").unlink()
+    (tree / "real").mkdir()
+    (tree / "real/status.json").write_text("ours", encoding="utf-8")
+    (tree / "run/dsatier/status.json").symlink_to("/real/status.json")
+    code, _, err = process("status", "--json", "--root", str(tree))
+    assert (code, "found something else" in err) == (FAILED, True)
 
 
 def test_a_child_that_nobody_asks_ends_with_whoever_began_it() -> None:

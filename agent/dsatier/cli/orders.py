@@ -97,7 +97,7 @@ def order(
     asked = {"command": command, "timeout": timeout, **more}
     try:
         answer = ask(folder(root), asked, timeout, progress)
-    except NoDaemon as none:
+    except (NoDaemon, FileNotFoundError) as none:
         return say(f"the daemon is not running: {none}; `systemctl start dsatier`", NOT_RUNNING)
     except PermissionError:
         return say(f"{command}: only root may give orders to the daemon", FAILED)
@@ -139,7 +139,7 @@ def wait(root: str | None = None, timeout: float = WAITING) -> int:
         wait=wait_fixed(POLL),
         retry_error_callback=lambda looks: looks.outcome and looks.outcome.result(),
     )
-    code, words = looks(_verdict, folder(root) + "/status.json")
+    code, words = looks(_verdict, root or "/")
     if code is None:
         return say(f"not converged in {timeout:g} s: {words}", FAILED)
     if code != OK:
@@ -156,18 +156,18 @@ class Verdict(NamedTuple):
     words: str
 
 
-def _verdict(path: str) -> Verdict:
+def _verdict(root: str) -> Verdict:
     import json
 
-    from dsatier.cli.status import read
+    from dsatier.cli.status import named, read
 
     try:
-        mark, text = read(path)
+        mark, text = read(root)
         if not mark:
             return Verdict(None, "dsatier has not run since this host booted")
         return _judged(json.loads(text))
     except (OSError, ValueError, LookupError, TypeError) as error:
-        return Verdict(None, f"{path}: {error}")
+        return Verdict(None, f"{named(root)}: {error}")
 
 
 def _judged(document: dict[str, Any]) -> Verdict:

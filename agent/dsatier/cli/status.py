@@ -50,11 +50,11 @@ def status_main(argv: "list[str]") -> "int | None":
             return None
     if not os.path.isdir(root):
         return None  # the whole command line tells
-    path = root.rstrip("/") + PATH
     if follow:
-        return watch(path, as_json=as_json)
+        return watch(root, as_json=as_json)
+    path = named(root)
     try:
-        _, text = read(path)
+        _, text = read(root)
     except OSError as error:
         print(_unreadable(path, error), file=sys.stderr)
         return FAILED
@@ -78,10 +78,10 @@ def show(text: str, path: str, *, as_json: bool, now: float, one_line: bool = Fa
     return code
 
 
-def watch(path: str, *, as_json: bool) -> int:
+def watch(root: str, *, as_json: bool) -> int:
     """Print the status whenever it changes, until Ctrl-C or until nobody reads any more."""
     try:
-        _watch(path, as_json=as_json)
+        _watch(root, as_json=as_json)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -90,7 +90,8 @@ def watch(path: str, *, as_json: bool) -> int:
         return FAILED
 
 
-def _watch(path: str, *, as_json: bool) -> "NoReturn":
+def _watch(root: str, *, as_json: bool) -> "NoReturn":
+    path = named(root)
     terminal = sys.stdout.isatty() and not as_json
     drawn = ""
     printed: tuple[tuple[int, ...] | None, int] = None, OK
@@ -99,7 +100,7 @@ def _watch(path: str, *, as_json: bool) -> "NoReturn":
         words = complaint = ""
         code = NOT_RUNNING
         try:
-            seen, text = read(path)
+            seen, text = read(root)
         except OSError as error:
             seen, text, complaint = None, "", _unreadable(path, error)
         if text:
@@ -122,12 +123,23 @@ def _watch(path: str, *, as_json: bool) -> "NoReturn":
         sleep(POLL)
 
 
-def read(path: str) -> "tuple[tuple[int, ...], str]":
+def named(root: str) -> str:
+    """Return what the status file below ``root`` is called in messages."""
+    return root.rstrip("/") + PATH
+
+
+def read(root: str) -> "tuple[tuple[int, ...], str]":
     """Return the file's mark and text, both empty where there is none. Raises OSError.
 
-    The mark is another for each document: the file is replaced, never written again.
+    The mark is another for each document: the file is replaced, never written again. Links
+    below ``root`` are followed in it, and never out of it.
     """
     try:
+        path = named(root)
+        if root != "/" and os.path.realpath(path) != os.path.realpath(root) + PATH:
+            from dsatier.host.rooted import Tree  # there is a link on the way
+
+            path = Tree(root).real(PATH)
         with open(path, encoding="utf-8", errors="backslashreplace") as stream:
             found = os.fstat(stream.fileno())
             return (found.st_ino, found.st_mtime_ns, found.st_size), stream.read()

@@ -7,15 +7,15 @@ FOLDER = "/run/dsatier"
 
 
 def folder(root: str | None) -> str:
-    """Return the machine's own path of /run/dsatier below ``root``, and never outside of it."""
+    """Return the machine's own path of /run/dsatier below ``root``, and never outside of it.
+
+    Raises OSError where there is none.
+    """
     if root in (None, "/"):
         return FOLDER
     from dsatier.host.rooted import Tree
 
-    try:
-        return Tree(root).real(FOLDER)
-    except FileNotFoundError:
-        return root.rstrip("/") + FOLDER  # nobody listens there
+    return Tree(root).real(FOLDER)
 
 
 SOCKET = "control"
