@@ -47,7 +47,7 @@ class TimedHost(StagedHost):
     """
 
     def __init__(self, name: str, root: str, sums: memoryview[float]) -> None:
-        super().__init__(name, root)
+        super().__init__(StagedHost.booted(name, root).kernel, root)
         self._sums = sums
 
     def read(self, path: str) -> str:

@@ -3,20 +3,27 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
+import os
+import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from dsatier.apply import wanted as intent
 from dsatier.apply.journal import Journal
 from dsatier.apply.wanted import AtStart
+from dsatier.cli.simulated import of_daemon, take
 from dsatier.control.protocol import SOCKET
 from dsatier.daemon.log import logger
 from dsatier.daemon.supervisor import Keeper
 from dsatier.facts.observe.observer import observe
+from dsatier.host.files import FileHost
+from dsatier.host.port import Locked
 from dsatier.sim.host import SimHost
 from tests.daemon.test_daemon import BOTH, COMPACT, ONE, WRONG
 from tests.support.running import PATIENCE, Running, daemon
@@ -141,12 +148,52 @@ def test_a_new_profile_at_the_start_is_not_accepted_before_it_was_tried() -> Non
     assert (keeper.verdict[0], conditions["ProfileAccepted"]) == ("Accepted", "True")
 
 
-@pytest.mark.parametrize("verb", ["facts", "verify", "plan", "doctor"])
-def test_the_files_below_a_simulated_daemon_are_no_host(running: Running, verb: str) -> None:
-    ran = running.run(verb)
-    assert (ran.code, ran.out) == (64, "")
-    assert "keeps a simulated host (sim:dsa2)" in ran.err
-    assert running.run("cat-config").code == 0
+def test_commands_that_look_ask_the_daemon_for_its_simulated_host(running: Running) -> None:
+    """What is below its root is no host: the kernel is in the daemon."""
+    facts = json.loads(running.run("facts", "--json").out)
+    assert (facts["hostname"], len(facts["devices"])) == ("dsa2", 2)
+    assert running.run("verify").out == "the host is as its profile says\n"
+    assert json.loads(running.run("plan", "--json").out)["steps"] == []
+    assert running.run("doctor").code == 0
+    assert running.run("explain", "engine").code == 0
+    for_it = "version: 1\nmatch: {hostname: [dsa2]}\n"
+    (running.root / "etc/dsatier.d/60-more.yaml").write_text(for_it, encoding="utf-8")
+    assert "60-more.yaml" in running.run("cat-config", "--json").out
+    (running.root / "etc/dsatier.d/60-more.yaml").unlink()
+
+
+def test_they_see_what_happened_to_it_and_change_nothing(running: Running) -> None:
+    running.profile(f"{ONE}drift: {{policy: report}}\n")
+    assert running.reload().code == 0
+    running.run("simulate", "poke", COMPACT, "0")
+    ran = running.run("verify")
+    assert (ran.code, "use_concur_to_compact" in ran.out) == (4, True)
+    assert running.run("plan", "--detailed-exitcode").code == 2
+    assert running.run("verify").code == 4
+
+
+def test_nothing_is_measured_where_nothing_is_copied(running: Running) -> None:
+    ran = running.run("measure", "--", "true")
+    assert (ran.code, "keeps a simulated host (sim:dsa2)" in ran.err) == (64, True)
+
+
+def test_a_daemon_that_does_not_answer_is_waited_for_no_longer_than_that(running: Running) -> None:
+    os.kill(running.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(Locked, match="the daemon below"):
+            of_daemon(FileHost(str(running.root)), 0.1)
+    finally:
+        os.kill(running.pid, signal.SIGCONT)
+
+
+def test_who_has_the_file_of_a_simulated_host_is_told(tmp_path: Path) -> None:
+    kept = tmp_path / "host.json"
+    with kept.open("wb") as theirs, kept.open("rb+") as ours:
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+        with pytest.raises(Locked, match=f"process {os.getpid()} has had .*host.json for 0 s"):
+            take(ours.fileno(), str(kept), 0.0)
+        fcntl.flock(theirs, fcntl.LOCK_UN)
+        take(ours.fileno(), str(kept), 0.0)
 
 
 def test_a_folder_among_the_drop_ins_is_a_wrong_profile(running: Running) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import signal
@@ -43,6 +42,7 @@ from dsatier.cli import cat_config, history, orders, render, status
 from dsatier.cli.explain import explain
 from dsatier.cli.measure import measure
 from dsatier.cli.options import parser
+from dsatier.cli.simulated import of_daemon, take
 from dsatier.control.client import NoAnswer, NoDaemon, ask
 from dsatier.control.protocol import folder
 from dsatier.daemon import main, schedule
@@ -130,13 +130,13 @@ def _open(options: Namespace) -> Iterator[Host]:
             raise WrongUsage("--sim-state goes with --host sim:FILE")
         files = FileHost("/" if options.root is None else options.root)
         simulated = _simulated_there(files)
-        if simulated is not None and options.command in OF_KERNEL:
+        if simulated is not None and options.command == "measure":
             raise WrongUsage(
-                f"{options.command}: the daemon below {options.root or '/'} keeps a simulated host "
-                f"({simulated}), whose kernel is not in these files: expected `--host {simulated}` "
-                f"for a fresh one, or a command that asks the daemon (status, reload, simulate)"
+                f"measure: the daemon below {files.root} keeps a simulated host ({simulated}), on "
+                f"which no page is copied"
             )
-        yield files
+        looks = simulated is not None and options.command in LOOKS
+        yield of_daemon(files) if looks else files
         return
     kind, _, name = options.host.partition(":")
     if kind != "sim" or not name:
@@ -147,7 +147,7 @@ def _open(options: Namespace) -> Iterator[Host]:
         yield host
 
 
-OF_KERNEL = frozenset({"facts", "plan", "verify", "doctor", "explain", "measure"})
+LOOKS = frozenset({"facts", "plan", "verify", "doctor", "explain", "cat-config"})
 """The commands that look at the kernel's files, and take no lock that a daemon holds."""
 
 
@@ -191,7 +191,7 @@ def _kept(state: str) -> Iterator[int]:
     except (OSError, ValueError) as error:
         raise _wrong(state, "a file that can be written", error) from error
     try:
-        fcntl.flock(file, fcntl.LOCK_EX)  # as the lock of a real host would have it
+        take(file, state)  # as the lock of a real host would have it
         yield file
     finally:
         os.close(file)
@@ -468,7 +468,7 @@ def _withdraw(verb: Callable[[Driver], Outcome]) -> Callable[[Namespace], int]:
                     {"command": options.command},
                     schedule.ORDERING,
                 )
-            except NoDaemon:
+            except (NoDaemon, FileNotFoundError):
                 pass  # then it is done here
             except PermissionError:
                 return _say(f"{options.command}: only root may give orders to the daemon", FAILED)

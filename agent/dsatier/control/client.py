@@ -31,11 +31,12 @@ def ask(
     asked: dict[str, Any],
     timeout: float,
     progress: Callable[[str], None] = lambda words: None,
+    grace: float = _GRACE,
 ) -> dict[str, Any]:
     """Give an order to the daemon that listens in ``folder``, and return its answer.
 
-    ``timeout`` is the order's own time in seconds. Raises NoDaemon, NoAnswer, and
-    PermissionError for whoever is not root.
+    ``timeout`` is the order's own time in seconds, ``grace`` what is waited beyond it. Raises
+    NoDaemon, NoAnswer, and PermissionError for whoever is not root.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as peer:
         try:
@@ -50,7 +51,7 @@ def ask(
             os.close(number)
         try:
             peer.sendall(json.dumps(asked).encode() + b"\n")
-            return _answer(peer, time.monotonic() + timeout + _GRACE, progress)
+            return _answer(peer, time.monotonic() + timeout + grace, progress)
         except ConnectionError as error:
             raise NoAnswer(_ENDED) from error
 

@@ -174,7 +174,7 @@ def _host(
         raise ValueError("expected sim:NAME or sim:FILE.yaml")
     from dsatier.sim.staged import StagedHost
 
-    staged = StagedHost(which, root or "/")
+    staged = StagedHost.booted(which, root or "/")
     return staged, staged.simulate
 
 

@@ -22,10 +22,13 @@ from dsatier.host.state_files import OwnFiles
 from dsatier.sim import spec
 from dsatier.sim.faults import KINDS
 from dsatier.sim.host import SimHost
+from dsatier.sim.kernel import Kernel
 
 REAL = ("/etc/dsatier.d", "/run/dsatier", "/usr/lib/dsatier.d", "/var/lib/dsatier")
 """What lies below the root; /run/dsatier.d is covered by /run/dsatier."""
 KERNEL = ("/proc/", "/sys/", "/dev/")
+PICTURE = "/run/dsatier/simulated.json"
+"""Description and state of the host when somebody last asked for them."""
 WITHOUT_EFFECT = {
     "crash": "end the daemon's process instead (`kill -9`)",
     "disk": "its own files are real ones; fill the file system that they are on instead",
@@ -36,15 +39,26 @@ _LARGEST = 4 << 20
 
 
 class StagedHost(SimHost):
-    """A booted host. ``root`` is the folder that its own files lie below."""
+    """A host whose own files lie below the folder ``root``."""
 
-    def __init__(self, name_or_path: str, root: str = "/") -> None:
-        super().__init__(SimHost.host_for(name_or_path).kernel, 1.0)
+    def __init__(self, kernel: Kernel, root: str = "/") -> None:
+        super().__init__(kernel, 1.0)
         self._tree = Tree(root)
         self._own = OwnFiles(self._tree)
         self._at = time.monotonic()
+
+    @classmethod
+    def booted(cls, name_or_path: str, root: str = "/") -> StagedHost:
+        """Return a host that has just booted."""
+        found = cls(SimHost.host_for(name_or_path).kernel, root)
         # another boot than that of the daemon before: what it did to its kernel is gone
-        self.kernel.state.boot = int(time.time() * 1000)
+        found.kernel.state.boot = int(time.time() * 1000)
+        return found
+
+    @classmethod
+    def pictured(cls, text: str, root: str = "/") -> StagedHost:
+        """Return a copy of the host that ``text`` is a picture of. Raises ValueError."""
+        return cls(SimHost.restore(text).kernel, root)
 
     @property
     def root(self) -> str:
@@ -59,7 +73,7 @@ class StagedHost(SimHost):
         """Do what somebody asks of the simulation, and return what there is to tell.
 
         ``asked`` holds one of "poke" ([path, text]), "inject" (a fault as an object), "heal"
-        (a kind of fault), "reboot" or "harm". Raises ValueError, HostError.
+        (a kind of fault), "reboot", "harm" or "picture". Raises ValueError, HostError.
         """
         self._pass_time()
         match asked:
@@ -78,6 +92,9 @@ class StagedHost(SimHost):
             case {"reboot": True}:
                 self.reboot()
                 return "booted"
+            case {"picture": True}:
+                self._own.keep(PICTURE, self.state_text(), 0o600)
+                return PICTURE
             case {"harm": True}:
                 lines = [f"{h.kind}: {h.write}: {h.reason}" for h in self.harm]
                 return "\n".join(lines) or "none"
