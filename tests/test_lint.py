@@ -212,7 +212,7 @@ def test_only_the_command_line_opens_back_ends() -> None:
         and node.module is not None
         and node.module.startswith(("dsatier.host.files", "dsatier.sim"))
     }
-    assert {"cli/commands", "cli/demo", "daemon/main"} == found
+    assert {"cli/commands", "cli/demo", "cli/simulated", "daemon/main"} == found
 
 
 # -- libraries ---------------------------------------------------------------------
