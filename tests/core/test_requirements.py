@@ -10,7 +10,7 @@ import pytest
 
 from dsatier.facts.knobs import ENGINES, KnobName
 from dsatier.facts.model import Elsewhere, Facts, OtherWriter, Swap
-from dsatier.facts.tiers import Tiers
+from dsatier.facts.tiers import Tiers, pair
 from dsatier.plan.model import Desired
 from dsatier.plan.requirements import REQUIREMENTS, Requirement, findings
 from dsatier.plan.short_form import expand
@@ -196,7 +196,7 @@ def _rows() -> tuple[Row, ...]:
             "threads-whole", knobs(SEED, limit_mt_num=3), threads, knobs(OURS, limit_mt_num=3), "3"
         ),
         row("tiers-exist", node(OURS, 0, cpus=()), tier, OURS, "no CPU online"),
-        row("tiers-exist", OURS, replace(tier, tiers=Tiers(4, 1)), tier, "no such node"),
+        row("tiers-exist", OURS, replace(tier, tiers=pair(4, 1)), tier, "no such node"),
         row("tiers-exist", node(OURS, 1, mem_total=0), tier, OURS, "no memory"),
         row("tiers-exist", replace(OURS, nodes=OURS.nodes[:1]), tier, OURS, "no such node"),
         row(
@@ -206,15 +206,24 @@ def _rows() -> tuple[Row, ...]:
             wish(),
             "no such node",
         ),
-        row("tiers-exist", SEED, replace(demote, tiers=Tiers(1, 0)), demote, "fast node 1"),
+        row("tiers-exist", SEED, replace(demote, tiers=pair(1, 0)), demote, "fast node 1"),
         row("tiers-exist", node(OURS, 0, mem_total=0), wish(cpuless=True), OURS, "no memory"),
+        row("tiers-exist", OURS, replace(tier, tiers=Tiers(slow=())), tier, "node 0: fast (CPUs)"),
+        row(
+            "nodes-known",
+            replace(sockets(OURS), nodes=(*OURS.nodes, replace(OURS.nodes[1], id=2, cpus=()))),
+            replace(tier, tiers=Tiers(slow=(), unknown=(2,))),
+            replace(tier, tiers=Tiers(slow=(2,))),
+            "no CPUs, and neither kernel, device nor firmware tells",
+        ),
+        row("tiers-apart", cpuless(tiers(OURS, 4, 4)), tier, cpuless(tiers(OURS, 4, 7)), "tier 4"),
         # the second socket must not go where CXL memory is there to be the slow tier
         row("tiers-apart", sockets(OURS), wish(cpuless=True), tiers(OURS, 4, 4), "tier 4 for it"),
         row(
             "tiers-apart",
             sockets(OURS),
             wish(cpuless=True),
-            wish(cpuless=True, tiers=Tiers(0, 2)),
+            wish(cpuless=True, tiers=pair(0, 2)),
             "tier 4 for it",
         ),
         row("tiers-apart", tiers(OURS, 4, 4), tier, tiers(OURS, 4, 7), "tier 4 for it, and 4 "),
@@ -289,9 +298,7 @@ def _rows() -> tuple[Row, ...]:
             wish({"demote_scale_factor": 300, "numa_balancing": 3}),
             "numa_balancing 0",
         ),
-        row(
-            "cpus-can-go", OURS, wish(cpuless=True, tiers=Tiers(2, 0)), wish(cpuless=True), "cpu 0"
-        ),
+        row("cpus-can-go", OURS, wish(cpuless=True, tiers=pair(2, 0)), wish(cpuless=True), "cpu 0"),
         row("cpus-can-go", replace(OURS, pinned_cpus=(0, 16)), wish(cpuless=True), OURS, "cpu 16"),
         row(
             "cpus-can-go",
@@ -685,7 +692,7 @@ def test_the_remedy_of_a_second_socket_names_the_slow_nodes() -> None:
     )
     more = replace(host, nodes=(*host.nodes, replace(host.nodes[2], id=3)))
     said = remedy("tiers-apart", more, wish({"demotion_enabled": 1}, cpuless=True))
-    assert "`tiers: {slow_node: 2}` or `tiers: {slow_node: 3}`" in said
+    assert "write `tiers: {nodes: auto}` in the profile" in said
     assert said.endswith("in a lower tier, without CPUs: nodes 2-3")
 
 

@@ -10,16 +10,16 @@ from dsatier.apply.target import target
 from dsatier.cli.explain import explain
 from dsatier.facts.model import Facts
 from dsatier.facts.observe.observer import observe
-from dsatier.facts.tiers import USUAL, Tiers, watermark
+from dsatier.facts.tiers import USUAL, Tiers, pair, watermark
 from dsatier.host.port import LogTail
-from dsatier.plan.desired import tiers_of
 from dsatier.plan.evidence import Watermark
+from dsatier.plan.tiers import tiers_of
 from dsatier.profile.load import Loaded, from_texts
 from dsatier.sim.host import SimHost
 from tests.sim.simhosts import host
 from tests.support.build import marked
 
-TURNED = Tiers(fast=1, slow=0)
+TURNED = pair(1, 0)
 NODES = [{"memory": 16, "used": 2}, {"cpus": "0-7", "memory": 16, "used": 1}]
 """Node 0 is the slow one, without CPUs."""
 PROFILE = """
@@ -43,13 +43,13 @@ def turned() -> SimHost:
     ("text", "expected"),
     [
         ("version: 1\n", USUAL),
-        ("version: 1\ntiers: {cpuless: true}\n", USUAL),
-        ("version: 1\ntiers: {slow_node: 2}\n", Tiers(0, 2)),
+        ("version: 1\ntiers: {slow_node: 1, cpuless: true}\n", USUAL),
+        ("version: 1\ntiers: {slow_node: 2}\n", pair(0, 2)),
         ("version: 1\ntiers: {fast_node: 1, slow_node: 0}\n", TURNED),
     ],
 )
 def test_a_node_that_is_not_named_is_the_usual_one(text: str, expected: Tiers) -> None:
-    assert tiers_of(loaded(text, observe(host())).profile) == expected
+    assert tiers_of(loaded(text, observe(host())).profile, observe(host())) == expected
 
 
 @pytest.mark.parametrize(("slow", "live"), [(0, "true"), (1, "false"), (7, None)])

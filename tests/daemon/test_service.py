@@ -166,7 +166,9 @@ def test_a_stop_in_the_middle_of_a_change_turns_it_round() -> None:
         path = root / "host.yaml"
         path.write_text(MANY_CPUS, encoding="utf-8")
         with daemon(f"sim:{path}") as running:
-            running.profile("version: 1\ntiers: {cpuless: true}\n" + ONE.partition("\n")[2])
+            running.profile(
+                "version: 1\ntiers: {slow_node: 1, cpuless: true}\n" + ONE.partition("\n")[2]
+            )
             running.signal(signal.SIGHUP)
             running.until(lambda: "step 1 of 2" in running.notes[-1], "the first step")
             assert 0 == running.stop()
@@ -188,7 +190,7 @@ def test_a_reload_in_the_middle_of_a_change_waits_and_is_answered_for_what_it_as
         path = root / "host.yaml"
         path.write_text(MANY_CPUS, encoding="utf-8")
         with daemon(f"sim:{path}") as running:
-            running.profile("version: 1\ntiers: {cpuless: true}\n")
+            running.profile("version: 1\ntiers: {slow_node: 1, cpuless: true}\n")
             running.signal(signal.SIGHUP)
             running.until(lambda: "step 1 of 1" in running.notes[-1], "the first step")
             running.profile(ONE)

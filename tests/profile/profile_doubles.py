@@ -64,6 +64,7 @@ FACTS: dict[str, Any] = {
             "tier": None,
             "demotion_watermark": None,
             "demotion_target": None,
+            "speed": None,
         },
         {
             "id": 1,
@@ -74,6 +75,7 @@ FACTS: dict[str, Any] = {
             "tier": None,
             "demotion_watermark": None,
             "demotion_target": None,
+            "speed": None,
         },
     ],
     "offline_cpus": [],
@@ -81,6 +83,7 @@ FACTS: dict[str, Any] = {
     "smt": "",
     "second_threads": [],
     "elsewhere": [],
+    "memory_devices": [],
     "knobs": {"dsa_state": "0"},
     "timer": {"timer_state": 0},
     "devices": [

@@ -49,6 +49,23 @@ def _section(name: str, strategy: st.SearchStrategy[Data]) -> st.SearchStrategy[
     return strategy.map(lambda data: {name: data})
 
 
+TIERS = st.one_of(
+    _some(fast_node=st.just(0), slow_node=st.integers(1, 9), cpuless=st.just(False)),
+    st.fixed_dictionaries({"slow_node": st.integers(1, 9), "cpuless": _BOOL}),
+    st.fixed_dictionaries(
+        {
+            "nodes": st.just("auto")
+            | st.fixed_dictionaries(
+                {"slow": st.just([2, 3])},
+                optional={
+                    "fast": st.sampled_from([[0, 1], [0, 1, 5], "auto"]),
+                    "near": st.sampled_from([[0, 1], [1, 0]]),
+                    "hbm": st.sampled_from([[], [4]]),
+                },
+            )
+        }
+    ),
+)
 SECTIONS = {
     "match": _some(
         hostname=_GLOBS,
@@ -57,7 +74,7 @@ SECTIONS = {
         abi=st.lists(st.sampled_from(["ours", "seed"]), min_size=1, max_size=3),
         numa=_some(nodes=st.integers(3, 8), cpuless_nodes=st.integers(0, 2)),
     ),
-    "tiers": _some(fast_node=st.just(0), slow_node=st.integers(1, 9), cpuless=_BOOL),
+    "tiers": TIERS,
     "concurrency": _some(
         use_concur_to_compact=_BOOL, use_concur_to_demote=_BOOL, use_concur_for_htmm=_BOOL
     ),

@@ -25,7 +25,7 @@ from dsatier.profile.yaml import parse
 
 BASE = """\
 version: 1
-tiers: {cpuless: true}
+tiers: {cpuless: true, slow_node: 1}
 engine:
   kind: dsa
   limit_chans: 8
@@ -196,6 +196,7 @@ def test_cat_config_shows_the_origin_of_each_value(facts: Facts) -> None:
 version: 1  # {etc}/40-site.yaml:1
 tiers:
   cpuless: true  # {usr}/10-base.yaml:2
+  slow_node: 1  # {usr}/10-base.yaml:2
 engine:
   kind: dsa  # {etc}/40-site.yaml:2
   limit_chans: 2  # {etc}/40-site.yaml:2

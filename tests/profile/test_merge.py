@@ -97,12 +97,32 @@ def test_nothing_changes_over_itself_or_nothing(data: dict[str, Any]) -> None:
     assert laid(data, {}).data == data
 
 
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ({"slow_node": 1, "cpuless": True}, {"nodes": "auto"}),
+        ({"nodes": {"slow": [2]}}, {"fast_node": 1, "slow_node": 0}),
+    ],
+)
+def test_a_pair_of_nodes_and_lists_of_them_do_not_mix(
+    earlier: dict[str, Any], later: dict[str, Any]
+) -> None:
+    assert laid({"tiers": earlier}, {"tiers": later}).data["tiers"] == later
+    assert laid({"tiers": later}, {"tiers": earlier}).data["tiers"] == earlier
+
+
+def test_what_is_no_node_stays_with_either() -> None:
+    both = laid({"tiers": {"nodes": "auto"}}, {"tiers": {"cpuless": False}})
+    assert both.data["tiers"] == {"nodes": "auto", "cpuless": False}
+
+
 @given(PROFILES, PROFILES, PROFILES)
 def test_merging_is_associative_where_forms_do_not_change(
     a: dict[str, Any], b: dict[str, Any], c: dict[str, Any]
 ) -> None:
     for one in (a, b, c):
         one.pop("engine", None)
+        one.pop("tiers", None)
     assert laid(laid(a, b).data, c).data == laid(a, laid(b, c).data).data
 
 

@@ -37,6 +37,18 @@ FACTOR = {"demote_scale_factor": 9}
         ({"tiers": {"fast_node": 3, "slow_node": 3}}, "tiers.slow_node"),
         ({"tiers": {"fast_node": 1}}, "tiers.fast_node"),
         ({"tiers": {"slow_node": 0}}, "tiers.slow_node"),
+        ({"tiers": {"cpuless": True}}, "tiers.cpuless"),
+        ({"tiers": {"nodes": "auto", "cpuless": True}}, "tiers.cpuless"),
+        ({"tiers": {"nodes": {"slow": "auto"}, "cpuless": True}}, "tiers.cpuless"),
+        ({"tiers": {"nodes": "auto", "slow_node": 2}}, "tiers.slow_node"),
+        ({"tiers": {"nodes": {"fast": [0, 1], "slow": [1]}}}, "tiers.nodes.slow[0]"),
+        ({"tiers": {"nodes": {"slow": [2], "hbm": [3, 2]}}}, "tiers.nodes.hbm[1]"),
+        ({"tiers": {"nodes": {"near": [0]}}}, "tiers.nodes.near"),
+        ({"tiers": {"nodes": {"slow": [2, 3], "near": [0]}}}, "tiers.nodes.near"),
+        (
+            {"tiers": {"nodes": {"fast": [0], "slow": [2, 3], "near": [0, 1]}}},
+            "tiers.nodes.near[1]",
+        ),
         ({"engine": {**DSA, "work_queues": {"file": "etc/a"}}}, "engine.work_queues.file"),
         (
             {"engine": {**DSA, "work_queues": {"devices": ["dsa0", "dsa1", "dsa0"]}}},

@@ -26,7 +26,7 @@ from dsatier.facts.readings import (
     migration_quiet,
     releasable,
 )
-from dsatier.facts.tiers import USUAL, Tiers, target, watermark
+from dsatier.facts.tiers import USUAL, Tiers, cpus, target, watermark
 from dsatier.host.port import HostDown, HostError, LogTail
 from dsatier.plan.desired import from_profile
 from dsatier.plan.interlock import GUARDS, Guard
@@ -465,9 +465,9 @@ def unmet(desired: Desired, facts: Facts) -> str:
         for name, value in (desired.knobs or {}).items()
         if live(facts, name) != value
     ]
-    slow = desired.tiers.slow_of(facts)
-    if desired.cpuless and slow is not None and slow.cpus:
-        wrong.append(f"cpus {slow.cpus} online")
+    slow = cpus(desired.tiers.slow_of(facts))
+    if desired.cpuless and slow:
+        wrong.append(f"cpus {slow} online")
     wrong += [f"cpu {cpu} offline" for cpu in desired.cpus_online if cpu in facts.offline_cpus]
     devices = {device.id: device for device in facts.devices}
     for config in desired.queues:

@@ -17,6 +17,16 @@ UNNAMED = "not touched"
 ANYTHING = "anything"
 """What stands in ``Field.default`` where there is no value."""
 
+TOLD = {
+    "tiers.fast_node": "0, where slow_node is named",
+    "tiers.slow_node": "1, where fast_node is named",
+    "tiers.nodes.fast": "auto",
+    "tiers.nodes.slow": "auto",
+    "tiers.nodes.near": "by distance",
+    "tiers.nodes.hbm": "as the host tells",
+}
+"""What stands for a field that is not named, where the schema has no default."""
+
 ELSEWHERE = {
     "engine.work_queues.file": "/sys/bus/dsa/devices, by accel-config",
     "engine.work_queues.devices": "/sys/bus/dsa/devices, by accel-config",
@@ -101,8 +111,8 @@ def _field(path: str, value: dict[str, Any], *, required: bool) -> Field:
         words = REQUIRED
     elif path.endswith("work_queues.size"):
         words = "all, shared evenly"
-    elif path in ("tiers.fast_node", "tiers.slow_node"):
-        words = "0" if path == "tiers.fast_node" else "1"
+    elif path in TOLD:
+        words = TOLD[path]
     else:
         words = nothing if default is None else _plain(default)
     return Field(
@@ -119,6 +129,9 @@ def _kernel(path: str, value: dict[str, Any]) -> str:
     if path == "engine.kind":
         return ", ".join(f"{knob} {number}" for knob, number in ENGINES[value["const"]].items())
     return ELSEWHERE.get(path, "")
+
+
+_EACH = {"integer": "whole numbers", "string": "texts"}
 
 
 def _takes(value: dict[str, Any]) -> str:
@@ -141,8 +154,8 @@ def _takes(value: dict[str, Any]) -> str:
             return f"a text of {value['minLength']} to {value['maxLength']} characters"
         case "array":
             items = value["items"]
-            each = _takes(items) if "enum" in items else "texts"
-            return f"a list of {value['minItems']} to {value['maxItems']}: {each}"
+            each = _takes(items) if "enum" in items else _EACH[items["type"]]
+            return f"a list of {value.get('minItems', 0)} to {value['maxItems']}: {each}"
     raise ValueError(f"expected a type that the profile has, found {value}")
 
 

@@ -49,6 +49,7 @@ version: 1
 match:
   hostname: ["tier-*"]
 tiers:
+  slow_node: 1
   cpuless: true
 engine:
   kind: dsa

@@ -66,5 +66,21 @@ class Whole:
         return no_info_before_validator_function(whole, handler(source))
 
 
+class OneOrMore:
+    """Marks a tuple of which one item may stand for itself, as earlier versions wrote it."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        from pydantic_core.core_schema import no_info_before_validator_function
+
+        def listed(value: Any) -> Any:
+            if isinstance(value, list):
+                return tuple(value)
+            return (value,) if type(value) is int else value
+
+        return no_info_before_validator_function(listed, handler(source))
+
+
 FirstVersion = Annotated[Literal[1], Whole()]
 """The version of a schema that has had one version."""

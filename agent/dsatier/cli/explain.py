@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from dsatier.base.text import ranges
+from dsatier.facts.classification import pairs, sorts
 from dsatier.facts.knobs import KNOBS
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import live
-from dsatier.facts.tiers import Tiers
-from dsatier.plan.desired import tiers_of
+from dsatier.facts.tiers import Tiers, cpus
 from dsatier.plan.ladder import DESCENTS
 from dsatier.plan.model import Desired
 from dsatier.plan.planner import descent
+from dsatier.plan.tiers import tiers_of
 from dsatier.profile.described import described
 from dsatier.profile.load import Loaded
 from dsatier.profile.model import Profile
@@ -28,6 +30,7 @@ HOW_FAR = {
     "tiers.cpuless": "cpus online",
 }
 """Fields whose change may need a descent, and its row in the ladder's table."""
+_OF_TIERS = ("tiers.nodes.fast", "tiers.nodes.slow", "tiers.nodes.hbm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,7 @@ def explain(field: str, loaded: Loaded, facts: Facts) -> Explanation:
         effective=defaults().get(field) if value is None else value,
         origin=f"{origin.file}:{origin.line}" if origin else None,
         default=KNOBS[name].default if name in KNOBS else None,
-        live=_live(field, name, facts, tiers_of(loaded.profile)),
+        live=_live(field, name, facts, tiers_of(loaded.profile, facts)),
         change=_change(field, name, facts),
     )
 
@@ -132,7 +135,14 @@ def _live(field: str, name: str, facts: Facts, tiers: Tiers) -> int | str | None
         return "multithread" if live(facts, "cpu_multi_copy_pages") else "cpu"
     if field == "tiers.cpuless":
         slow = tiers.slow_of(facts)
-        return None if slow is None else str(not slow.cpus).lower()
+        return str(not cpus(slow)).lower() if slow else None
+    if field in _OF_TIERS:
+        return ranges(getattr(tiers, name)) or "none"
+    if field == "tiers.nodes":
+        return "; ".join(f"node {s.node} {s.kind}: {s.why}" for s in sorts(facts))
+    if field == "tiers.nodes.near":
+        found = pairs(facts, tiers.fast, tiers.slow)
+        return ", ".join(f"{p.slow} near {p.near}: {p.why}" for p in found) or "none"
     if field == "tiering.swap":
         return "on" if facts.swaps else "off"
     return None

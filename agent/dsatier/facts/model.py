@@ -40,6 +40,18 @@ class Kernel:
 
 
 @dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast the CPUs nearest to a node reach its memory, as firmware says (HMAT, access1)."""
+
+    __pydantic_config__ = STRICT
+
+    latency: int
+    """Nanoseconds, read and write together; 0: firmware says nothing."""
+    bandwidth: int
+    """MB/s, read and write together; 0: firmware says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class NumaNode:
     """A NUMA node."""
 
@@ -61,6 +73,8 @@ class NumaNode:
     demotion_target: int | None = None
     """The node that its pages are demoted to, by /proc/zoneinfo; -1: none, so nothing is demoted.
     None where it is not shown: only TPP shows it."""
+    speed: Speed | None = None
+    """None where the kernel shows none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +190,24 @@ class OtherWriter:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryDevice:
+    """Memory that a driver can bring in as a node: a DAX device."""
+
+    __pydantic_config__ = STRICT
+
+    id: str
+    """As in ``dax0.0``."""
+    kind: Literal["cxl", "pmem", "hmem", "other"]
+    """What it hangs on: a CXL region, persistent memory, memory that firmware has set aside."""
+    driver: str
+    """``kmem``: it is memory; ``device_dax``: programs map it; empty: nobody has it."""
+    target_node: int
+    """The node that it becomes."""
+    numa_node: int
+    """The nearest node with CPUs, -1 where that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything about a host that a plan depends on."""
 
@@ -218,3 +250,4 @@ class Facts:
     first look: without SMT the kernel does not bring them online."""
     elsewhere: tuple[Elsewhere, ...] = ()
     """DSA devices that another driver has, which gives them to a program or to a guest."""
+    memory_devices: tuple[MemoryDevice, ...] = ()

@@ -1,41 +1,86 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two tiers of memory: one value, from the profile to guards and evidence. Pure."""
+"""The tiers of memory: one value, from the profile to guards and evidence. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated
 
-from dsatier.base.fields import STRICT
+from dsatier.base.fields import STRICT, OneOrMore
+from dsatier.base.text import ranges
 from dsatier.facts.model import Facts, NumaNode
 from dsatier.facts.readings import node
+
+Numbers = Annotated[tuple[int, ...], OneOrMore()]
 
 
 @dataclass(frozen=True, slots=True)
 class Tiers:
-    """Which node is the fast tier of a host, and which the slow one."""
+    """Which nodes are the fast tier of a host, and which the slow one."""
 
     __pydantic_config__ = STRICT
 
-    fast: int = 0
-    slow: int = 1
+    fast: Numbers = (0,)
+    slow: Numbers = (1,)
+    near: Numbers = ()
+    """The fast node that each slow node is near, in the order of ``slow``; empty: nobody says."""
+    hbm: Numbers = ()
+    """Nodes that are faster than the fast ones: nothing is demoted to or promoted from them."""
+    unknown: Numbers = ()
+    """Nodes that a profile leaves to dsatier to tell, and nothing tells."""
 
-    def fast_of(self, facts: Facts) -> NumaNode | None:
-        """Return the fast node as it is now, None where the host has none."""
-        return node(facts, self.fast)
+    def fast_of(self, facts: Facts) -> tuple[NumaNode, ...]:
+        """Return the fast nodes as they are now; one that the host lacks is not among them."""
+        return _found(facts, self.fast)
 
-    def slow_of(self, facts: Facts) -> NumaNode | None:
-        """Return the slow node as it is now, None where the host has none."""
-        return node(facts, self.slow)
+    def slow_of(self, facts: Facts) -> tuple[NumaNode, ...]:
+        """Return the slow nodes as they are now; one that the host lacks is not among them."""
+        return _found(facts, self.slow)
+
+    @property
+    def home(self) -> int:
+        """The node of a CPU that is offline: the kernel does not tell, so the first slow one."""
+        return self.slow[0] if self.slow else -1
+
+
+def pair(fast: int, slow: int) -> Tiers:
+    """Return the tiers of a host with one fast node and one slow one."""
+    return Tiers((fast,), (slow,))
 
 
 USUAL = Tiers()
 """Node 0 is fast and node 1 slow, where a profile names neither."""
 
 
+def _found(facts: Facts, numbers: Iterable[int]) -> tuple[NumaNode, ...]:
+    nodes = (node(facts, number) for number in numbers)
+    return tuple(one for one in nodes if one is not None)
+
+
+def cpus(nodes: Iterable[NumaNode]) -> tuple[int, ...]:
+    """Return the CPUs of some nodes that are online."""
+    return tuple(cpu for one in nodes for cpu in one.cpus)
+
+
+def words(numbers: tuple[int, ...]) -> str:
+    """Return nodes in words.
+
+    >>> words((1,)), words((2, 3)), words(())
+    ('node 1', 'nodes 2-3', 'no node')
+    """
+    if not numbers:
+        return "no node"
+    return f"node {numbers[0]}" if len(numbers) == 1 else f"nodes {ranges(numbers)}"
+
+
 def target(facts: Facts, tiers: Tiers) -> int | None:
-    """Return the node that the fast node demotes to, -1 for none, None where none is shown."""
-    fast = tiers.fast_of(facts)
-    return None if fast is None else fast.demotion_target
+    """Return the node that the fast ones demote to, -1 for none, None where none is shown.
+
+    Only TPP shows one, and it has one fast node.
+    """
+    shown = (fast.demotion_target for fast in tiers.fast_of(facts))
+    return next((found for found in shown if found is not None), None)
 
 
 def untargeted(facts: Facts, tiers: Tiers) -> bool:
@@ -44,14 +89,15 @@ def untargeted(facts: Facts, tiers: Tiers) -> bool:
 
 
 def stirrable(facts: Facts, tiers: Tiers) -> int | None:
-    """Return the CPU of the fast node that can best go and come back, None where none can."""
-    fast = tiers.fast_of(facts)
-    if fast is None or len(fast.cpus) < 2:
-        return None
-    return next((c for c in reversed(fast.cpus) if c and c not in facts.pinned_cpus), None)
+    """Return the CPU of a fast node that can best go and come back, None where none can."""
+    for fast in tiers.fast_of(facts):
+        free = (c for c in reversed(fast.cpus) if c and c not in facts.pinned_cpus)
+        if len(fast.cpus) > 1 and (cpu := next(free, None)) is not None:
+            return cpu
+    return None
 
 
 def watermark(facts: Facts, tiers: Tiers) -> int | None:
-    """Return the pages of the fast node's demotion watermark, None where none is shown."""
-    fast = tiers.fast_of(facts)
-    return None if fast is None else fast.demotion_watermark
+    """Return the pages of the fast nodes' lowest demotion watermark, None where none is shown."""
+    shown = [fast.demotion_watermark for fast in tiers.fast_of(facts)]
+    return min((pages for pages in shown if pages is not None), default=None)

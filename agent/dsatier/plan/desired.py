@@ -8,11 +8,12 @@ from dataclasses import replace
 from dsatier.facts.knobs import CONCURRENT, ENGINES, KnobName
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import effective_threads_broken
-from dsatier.facts.tiers import USUAL, Tiers
+from dsatier.facts.tiers import Tiers
 from dsatier.plan.model import Desired
 from dsatier.plan.originals import Originals
 from dsatier.plan.ownership import barred, owned
 from dsatier.plan.short_form import expand
+from dsatier.plan.tiers import tiers_of
 from dsatier.profile.model import (
     CpuEngine,
     DsaEngine,
@@ -26,17 +27,6 @@ from dsatier.queues.config import DeviceConfig
 TIERING_OFF: dict[KnobName, int] = {"demotion_enabled": 0, "numa_balancing": 0}
 NO_ENGINE: dict[KnobName, int] = {"use_dsa_copy_pages": 0}
 """What the breaker does at once; channels stay held, for their state is in doubt."""
-
-
-def tiers_of(profile: Profile | None) -> Tiers:
-    """Return the tiers that a profile names; a node that it does not name is the usual one."""
-    named = profile.tiers if profile else None
-    if named is None:
-        return USUAL
-    return Tiers(
-        USUAL.fast if named.fast_node is None else named.fast_node,
-        USUAL.slow if named.slow_node is None else named.slow_node,
-    )
 
 
 def from_profile(
@@ -64,7 +54,7 @@ def from_profile(
         _named(knobs, profile.tiering, "numa_balancing", "demote_scale_factor", "demotion_enabled")
         swap = profile.tiering.swap
     return Desired(
-        tiers=tiers_of(profile),
+        tiers=tiers_of(profile, facts),
         cpuless=section is not None and section.cpuless is True,
         cpus_online=coming if section and section.cpuless is False else (),
         fast_online=ours.fast_cpus if ours else (),
@@ -150,6 +140,6 @@ def untouched(profile: Profile) -> tuple[str, ...]:
             found += [
                 f"{section}.{name}"
                 for name in value.__slots__
-                if getattr(value, name) is None and not name.endswith("_node")
+                if getattr(value, name) is None and not name.endswith(("_node", "nodes"))
             ]
     return tuple(found)

@@ -17,7 +17,7 @@ from dsatier.facts.kernel_complaints import complaints
 from dsatier.facts.knobs import KnobName
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import device, failed_copies, held, live, migration_quiet
-from dsatier.facts.tiers import Tiers, target, watermark
+from dsatier.facts.tiers import Tiers, target, watermark, words
 from dsatier.host.port import LogTail
 from dsatier.queues.config import DeviceConfig, differences
 
@@ -167,13 +167,13 @@ class Watermark:
 
     def __str__(self) -> str:
         return (
-            f"demotion watermark of node {self.tiers.fast} above 0 in /proc/zoneinfo, where shown"
+            f"demotion watermark of {words(self.tiers.fast)} above 0 in /proc/zoneinfo, where shown"
         )
 
     def missing(self, facts: Facts, log: LogTail) -> str | None:
         """Return that it is 0."""
         found = watermark(facts, self.tiers)
-        return f"demotion watermark of node {self.tiers.fast} is 0" if found == 0 else None
+        return f"demotion watermark of {words(self.tiers.fast)} is 0" if found == 0 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,14 +186,15 @@ class Target:
     kind: Literal["target"] = "target"
 
     def __str__(self) -> str:
-        return f"next_demotion_node of node {self.tiers.fast} is {self.tiers.slow}, where shown"
+        slow = ranges(self.tiers.slow)
+        return f"next_demotion_node of {words(self.tiers.fast)} is {slow}, where shown"
 
     def missing(self, facts: Facts, log: LogTail) -> str | None:
         """Return the node that it is instead, or that it is none."""
         found = target(facts, self.tiers)
-        if found in (None, self.tiers.slow):
+        if found in (None, *self.tiers.slow):
             return None
-        return f"next_demotion_node of node {self.tiers.fast} is {found}"
+        return f"next_demotion_node of {words(self.tiers.fast)} is {found}"
 
 
 @dataclass(frozen=True, slots=True)

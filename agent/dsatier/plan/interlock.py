@@ -31,7 +31,7 @@ from dsatier.facts.readings import (
     tiering_on,
     value_refusal,
 )
-from dsatier.facts.tiers import Tiers, untargeted
+from dsatier.facts.tiers import Tiers, cpus, untargeted, words
 from dsatier.plan.projection import project
 from dsatier.plan.requests import (
     LoadDevice,
@@ -289,11 +289,10 @@ def _tiering_on_cpuless(request: Request, at: Circumstances) -> str | None:
     if not _turns_tiering_on(request):
         return None
     slow = at.tiers.slow_of(at.facts)
-    if slow is None:
-        return f"there is no node {at.tiers.slow} to be the slow tier"
-    if slow.cpus:
-        return f"node {at.tiers.slow} has {len(slow.cpus)} CPUs online"
-    return None
+    if not slow:
+        return f"there is no {words(at.tiers.slow).removeprefix('no ')} to be the slow tier"
+    having = next((one for one in slow if one.cpus), None)
+    return None if having is None else f"node {having.id} has {len(having.cpus)} CPUs online"
 
 
 def _tiering_without_swap(request: Request, at: Circumstances) -> str | None:
@@ -315,10 +314,9 @@ def _cpu_of_slow_node(request: Request, at: Circumstances) -> str | None:
         return None if request.cpu in at.facts.offline_cpus else "it is online, or not there"
     if request.cpu in at.facts.pinned_cpus or request.cpu == 0:
         return "it cannot go offline"
-    slow = at.tiers.slow_of(at.facts)
-    if slow is None or request.cpu not in slow.cpus:
-        return f"it is not a CPU of the slow node {at.tiers.slow}"
-    if not any(n.cpus for n in at.facts.nodes if n.id != at.tiers.slow):
+    if request.cpu not in cpus(at.tiers.slow_of(at.facts)):
+        return f"it is not a CPU of the slow tier, {words(at.tiers.slow)}"
+    if not any(n.cpus for n in at.facts.nodes if n.id not in at.tiers.slow):
         return "no other node has CPUs"
     return None
 
@@ -328,11 +326,11 @@ def _stirred_for_a_target(request: Request, at: Circumstances) -> str | None:
         return None
     if not untargeted(at.facts, at.tiers):
         return "no demotion target is to be worked out"
-    slow, fast = at.tiers.slow_of(at.facts), at.tiers.fast_of(at.facts)
-    if slow is None or slow.cpus:
-        return f"node {at.tiers.slow} has CPUs online, or is not there: it would be no target"
-    if fast is None or request.cpu not in fast.cpus or len(fast.cpus) < 2:
-        return f"it is not one of several CPUs of the fast node {at.tiers.fast}"
+    slow = at.tiers.slow_of(at.facts)
+    if not slow or cpus(slow):
+        return f"{words(at.tiers.slow)} with CPUs online, or not there: it would be no target"
+    if not any(request.cpu in n.cpus and len(n.cpus) > 1 for n in at.tiers.fast_of(at.facts)):
+        return f"it is not one of several CPUs of the fast tier, {words(at.tiers.fast)}"
     if request.cpu in at.facts.pinned_cpus or request.cpu == 0:
         return "it cannot go offline"
     return None

@@ -9,7 +9,7 @@ from dsatier.base.fields import STRICT
 from dsatier.facts.knobs import KNOBS, KnobName
 from dsatier.facts.model import DsaDevice, Facts, Swap
 from dsatier.facts.readings import initialised, live, on
-from dsatier.facts.tiers import Tiers, stirrable, untargeted
+from dsatier.facts.tiers import Tiers, cpus, stirrable, untargeted
 from dsatier.plan.requests import Request
 from dsatier.queues.config import DeviceConfig, captured
 
@@ -47,7 +47,6 @@ class Originals:
 
 def originals(facts: Facts, tiers: Tiers, taken_at: float) -> Originals:
     """Return all that there is to keep of a host, written or not."""
-    slow = tiers.slow_of(facts)
     stirred = stirrable(facts, tiers) if untargeted(facts, tiers) else None
     values = {name: live(facts, name) for name in KNOBS}
     return Originals(
@@ -55,7 +54,7 @@ def originals(facts: Facts, tiers: Tiers, taken_at: float) -> Originals:
         boot_id=facts.kernel.boot_id,
         taken_at=taken_at,
         knobs={name: value for name, value in values.items() if value is not None} | _failed(facts),
-        online_cpus=slow.cpus if slow is not None else (),
+        online_cpus=cpus(tiers.slow_of(facts)),
         swaps=tuple(replace(area, used=0) for area in facts.swaps),
         devices=tuple(captured(d) for d in facts.devices if d.state == "enabled" and serves(d)),
         idle_devices=tuple(d.id for d in facts.devices if _idle(d, facts)),

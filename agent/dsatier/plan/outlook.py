@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dsatier.facts.model import DsaDevice, Facts, Swap
 from dsatier.facts.readings import initialised, live, on
+from dsatier.facts.tiers import cpus
 from dsatier.plan.model import Desired
 from dsatier.plan.projection import switched
 from dsatier.queues.config import differences
@@ -47,10 +48,9 @@ def frees_dsa(facts: Facts, desired: Desired) -> bool:
 
 def with_cpus(facts: Facts, desired: Desired) -> Facts:
     """Return the facts with the CPUs online that will be: threads are counted against those."""
-    slow = desired.tiers.slow_of(facts)
     return switched(
         facts,
-        offline=slow.cpus if desired.cpuless and slow is not None else (),
+        offline=cpus(desired.tiers.slow_of(facts)) if desired.cpuless else (),
         online=desired.cpus_online,
         fast_online=desired.fast_online,
         tiers=desired.tiers,

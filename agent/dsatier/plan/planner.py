@@ -22,7 +22,8 @@ from dsatier.facts.readings import (
     tiered,
     tiering_on,
 )
-from dsatier.facts.tiers import stirrable, untargeted, watermark
+from dsatier.facts.tiers import cpus as slow_cpus
+from dsatier.facts.tiers import stirrable, untargeted, watermark, words
 from dsatier.plan.evidence import (
     CleanLog,
     Configured,
@@ -218,8 +219,7 @@ def _stirs(facts: Facts, desired: Desired) -> bool:
 
 
 def _cpus_to_take(facts: Facts, desired: Desired) -> tuple[int, ...]:
-    slow = desired.tiers.slow_of(facts)
-    return slow.cpus if desired.cpuless and slow is not None else ()
+    return slow_cpus(desired.tiers.slow_of(facts)) if desired.cpuless else ()
 
 
 def _cpus_to_return(facts: Facts, desired: Desired) -> tuple[int, ...]:
@@ -350,8 +350,8 @@ def _cpus_offline(way: _Way, rung: Rung, direction: str) -> None:
 def _cpus_online(way: _Way, rung: Rung, direction: str) -> None:
     tiers = way.desired.tiers
     for node, cpus in (
-        (tiers.slow, way.desired.cpus_online),
-        (tiers.fast, way.desired.fast_online),
+        (tiers.home, way.desired.cpus_online),
+        (tiers.fast[0], way.desired.fast_online),
     ):
         back = tuple(cpu for cpu in cpus if cpu in way.facts.offline_cpus)
         if back:
@@ -387,15 +387,15 @@ def _stir(way: _Way, rung: Rung, direction: str) -> None:
     """Plan the event at which the kernel works out where the fast node demotes to."""
     tiers = way.desired.tiers
     cpu, slow = stirrable(way.facts, tiers), tiers.slow_of(way.facts)
-    if not untargeted(way.facts, tiers) or not _will_demote(way) or cpu is None or slow is None:
+    if not untargeted(way.facts, tiers) or not _will_demote(way) or cpu is None:
         return
-    if slow.cpus:
+    if not slow or slow_cpus(slow):
         return
     way.step(
         rung,
         direction,
         f"cpu {cpu} offline and online",
-        ("no demotion target", f"node {tiers.slow}"),
+        ("no demotion target", words(tiers.slow)),
         "the kernel works out its demotion targets when a CPU comes or goes",
         requests=(StirCpu(cpu),),
         evidence=(CpusAre((cpu,), online=True), Target(tiers)),

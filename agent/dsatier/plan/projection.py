@@ -32,9 +32,9 @@ def project(facts: Facts, request: Request, tiers: Tiers) -> Facts:
         case SetKnob():
             return _knob(facts, request, tiers)
         case SetCpu(cpu, online, node):
-            of = tiers.slow if node is None else node
+            of = tiers.home if node is None else node
             # one of the slow node that goes is counted still
-            return _retargeted(_cpu(facts, cpu, online, of), tiers, none=of == tiers.slow)
+            return _retargeted(_cpu(facts, cpu, online, of), tiers, none=of in tiers.slow)
         case StirCpu():
             return _retargeted(facts, tiers, none=False)
         case LoadDevice(device):
@@ -59,8 +59,8 @@ def switched(
 ) -> Facts:
     """Return the facts with those CPUs of the slow node switched, and of the fast one online."""
     for cpu in offline:
-        facts = _cpu(facts, cpu, False, tiers.slow)
-    for node, cpus in ((tiers.slow, online), (tiers.fast, fast_online)):
+        facts = _cpu(facts, cpu, False, tiers.home)
+    for node, cpus in ((tiers.home, online), (tiers.fast[0], fast_online)):
         for cpu in cpus:
             if cpu in facts.offline_cpus:
                 facts = _cpu(facts, cpu, True, node)
@@ -90,7 +90,7 @@ def _knob(facts: Facts, request: SetKnob, tiers: Tiers) -> Facts:
         # how many pages it will be does not matter here
         nodes = tuple(
             replace(n, demotion_watermark=1)
-            if n.id == tiers.fast and n.demotion_watermark == 0
+            if n.id in tiers.fast and n.demotion_watermark == 0
             else n
             for n in nodes
         )
@@ -106,11 +106,11 @@ def _knob(facts: Facts, request: SetKnob, tiers: Tiers) -> Facts:
 
 def _retargeted(facts: Facts, tiers: Tiers, *, none: bool) -> Facts:
     """Return the facts with the demotion target that a CPU event gives, where one is shown."""
-    slow = tiers.slow_of(facts)
-    target = -1 if none or slow is None or slow.cpus else slow.id
+    slow = next((n.id for n in tiers.slow_of(facts) if not n.cpus), -1)
+    target = -1 if none else slow
     nodes = tuple(
         replace(n, demotion_target=target)
-        if n.id == tiers.fast and n.demotion_target is not None
+        if n.id in tiers.fast and n.demotion_target is not None
         else n
         for n in facts.nodes
     )

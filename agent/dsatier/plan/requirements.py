@@ -36,6 +36,7 @@ from dsatier.plan.requirements_dsa import (
 from dsatier.plan.requirements_tiers import (
     _turns_tiering_on,
     cpus_can_go,
+    nodes_known,
     quiet_can_be_had,
     swap_fits,
     target_in_reach,
@@ -177,6 +178,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     values_in_range,
     threads_whole,
     tiers_exist,
+    nodes_known,
     tiers_apart,
     tiering_conditions,
     watermark_order,

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dsatier.base.text import ranges
+from dsatier.facts.classification import of_kind, sorts
 from dsatier.facts.knobs import TIERING_MODES, KnobName
 from dsatier.facts.model import Facts, NumaNode, Swap
-from dsatier.facts.readings import live, tiered
-from dsatier.facts.tiers import USUAL, stirrable, untargeted
+from dsatier.facts.readings import live, node, tiered
+from dsatier.facts.tiers import USUAL, cpus, stirrable, untargeted, words
 from dsatier.plan.model import Desired, Finding
 from dsatier.plan.outlook import GIB, frees_dsa, with_cpus, with_swaps
 from dsatier.plan.planner import descent
@@ -19,12 +19,48 @@ def tiers_exist(facts: Facts, desired: Desired) -> Iterator[Finding]:
     """Both tiers must be there, the fast one with CPUs and memory, the slow one with memory."""
     if not (desired.cpuless or _turns_tiering_on(desired)):
         return
-    fast, slow = desired.tiers.fast_of(facts), desired.tiers.slow_of(facts)
+    for number in desired.tiers.fast:
+        yield from _fast_exists(number, node(facts, number))
+    for number in desired.tiers.slow:
+        slow = node(facts, number)
+        if slow is None or slow.mem_total == 0:
+            yield Finding(
+                "blocker",
+                "tiers-exist",
+                f"node {number}",
+                "a node with memory",
+                "no such node" if slow is None else "no memory",
+                "expose the CXL memory as a node (BIOS: CXL, or daxctl reconfigure-device "
+                "--mode=system-ram), or name tiers.slow_node",
+            )
+    if not desired.tiers.slow:
+        yield Finding(
+            "blocker",
+            "tiers-exist",
+            "tiers.nodes",
+            "a slow node",
+            "; ".join(f"node {sort.node}: {sort.kind} ({sort.why})" for sort in sorts(facts)),
+            "bring the slow memory online as a node (daxctl reconfigure-device "
+            "--mode=system-ram), or name its node in `tiers.nodes.slow`",
+        )
+    named = (desired.tiers.fast, desired.tiers.slow)
+    if facts.kernel.family == "seed" and named != (USUAL.fast, USUAL.slow):
+        yield Finding(
+            "blocker",
+            "tiers-exist",
+            "tiers",
+            "fast node 0 and slow node 1, which a seed kernel has built in",
+            f"fast {words(desired.tiers.fast)} and slow {words(desired.tiers.slow)}",
+            "boot dsatier's kernel",
+        )
+
+
+def _fast_exists(number: int, fast: NumaNode | None) -> Iterator[Finding]:
     if fast is None or not fast.cpus:
         yield Finding(
             "blocker",
             "tiers-exist",
-            f"node {desired.tiers.fast}",
+            f"node {number}",
             "a node with CPUs",
             "no such node" if fast is None else "no CPU online",
             "name tiers.fast_node, or look at the BIOS's NUMA settings",
@@ -33,63 +69,82 @@ def tiers_exist(facts: Facts, desired: Desired) -> Iterator[Finding]:
         yield Finding(
             "blocker",
             "tiers-exist",
-            f"node {desired.tiers.fast}",
+            f"node {number}",
             "a node with memory",
             "no memory",
             "name tiers.fast_node, or put memory into the empty channels of that node",
         )
-    if slow is None or slow.mem_total == 0:
-        yield Finding(
-            "blocker",
-            "tiers-exist",
-            f"node {desired.tiers.slow}",
-            "a node with memory",
-            "no such node" if slow is None else "no memory",
-            "expose the CXL memory as a node (BIOS: CXL, or daxctl reconfigure-device "
-            "--mode=system-ram), or name tiers.slow_node",
-        )
-    if facts.kernel.family == "seed" and desired.tiers != USUAL:
-        yield Finding(
-            "blocker",
-            "tiers-exist",
-            "tiers",
-            "fast node 0 and slow node 1, which a seed kernel has built in",
-            f"fast node {desired.tiers.fast} and slow node {desired.tiers.slow}",
-            "boot dsatier's kernel",
-        )
+
+
+def nodes_known(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """A node that nothing tells the kind of must be named: it may be anything, a GPU's too."""
+    if not _turns_tiering_on(desired):
+        return
+    for sort in sorts(facts):
+        if sort.node in desired.tiers.unknown:
+            yield Finding(
+                "blocker",
+                "nodes-known",
+                f"node {sort.node}",
+                "memory of a kind that is known, or named",
+                sort.why,
+                "name it in `tiers.nodes.slow` or `tiers.nodes.hbm`; a profile that lists the "
+                "slow nodes leaves all others alone",
+            )
 
 
 def tiers_apart(facts: Facts, desired: Desired) -> Iterator[Finding]:
-    """The kernel must know the slow node as slower, or it demotes nothing, whatever is turned on.
+    """The kernel must know each slow node as slower, or nothing is demoted there.
 
     It settles that at boot: a node that had CPUs online then counts as DRAM for good. Where
     another node is slower and has no CPUs, the CPUs of this one must not go for nothing.
     """
     if not (desired.cpuless or _turns_tiering_on(desired)):
         return
-    fast, slow = desired.tiers.fast_of(facts), desired.tiers.slow_of(facts)
-    if fast is None or slow is None or None in (fast.tier, slow.tier):
-        return
-    if (slow.tier or 0) > (fast.tier or 0):
-        return
-    slower = [n.id for n in facts.nodes if (n.tier or 0) > (fast.tier or 0) and not n.cpus]
-    remedy = (
+    tops = [n.tier for n in desired.tiers.fast_of(facts) if n.tier is not None]
+    lower = _lower(facts, desired)
+    for slow in desired.tiers.slow_of(facts):
+        told = slow.tier is not None and bool(tops)
+        if told and (slow.tier or 0) > max(tops):
+            continue
+        if (told and _turns_tiering_on(desired)) or (slow.cpus and lower):
+            found = "CPUs online"
+            if told:
+                fast = words(desired.tiers.fast)
+                found = f"tier {slow.tier} for it, and {max(tops)} for {fast}"
+            yield Finding(
+                "blocker",
+                "tiers-apart",
+                f"node {slow.id}",
+                f"a memory tier below that of {words(desired.tiers.fast)}, or nothing is demoted",
+                found,
+                _to_be_apart(slow, lower),
+            )
+
+
+def _lower(facts: Facts, desired: Desired) -> tuple[int, ...]:
+    """Return the nodes that are slow memory, have no CPUs and are not named as slow."""
+    found = of_kind(facts, "slow")
+    return tuple(n for n in found if n not in (*desired.tiers.slow, *desired.tiers.fast))
+
+
+def _to_be_apart(slow: NumaNode, lower: tuple[int, ...]) -> str:
+    """Return what to do for a slow node that is no lower tier."""
+    if len(lower) == 1:
+        one = f"`tiers: {{slow_node: {lower[0]}}}`"
+        return f"name {one} in the profile: in a lower tier, without CPUs: {words(lower)}"
+    if lower:
+        every = "write `tiers: {nodes: auto}` in the profile"
+        return f"{every}: in a lower tier, without CPUs: {words(lower)}"
+    if not slow.cpus:
+        return (
+            "boot a kernel that asks the firmware's HMAT for the tier of such memory (6.12 or "
+            "newer), or without `efi=nosoftreserve`, so that the kmem driver brings the node in"
+        )
+    return (
         "boot with the slow node's CPUs off (`maxcpus=N`, where they are the last) on a host "
         "whose firmware has an HMAT: a node that boots with CPUs is a fast one for good"
     )
-    if slower:
-        words = f"node {slower[0]}" if len(slower) == 1 else f"nodes {ranges(slower)}"
-        one = " or ".join(f"`tiers: {{slow_node: {number}}}`" for number in slower)
-        remedy = f"name {one} in the profile: in a lower tier, without CPUs: {words}"
-    if _turns_tiering_on(desired) or (slower and slow.cpus):
-        yield Finding(
-            "blocker",
-            "tiers-apart",
-            f"node {desired.tiers.slow}",
-            f"a memory tier below that of node {desired.tiers.fast}, or nothing is demoted",
-            f"tier {slow.tier} for it, and {fast.tier} for node {desired.tiers.fast}",
-            remedy,
-        )
 
 
 def _turns_tiering_on(desired: Desired) -> bool:
@@ -102,15 +157,14 @@ def tiering_conditions(facts: Facts, desired: Desired) -> Iterator[Finding]:
     """Tiering needs a slow node without CPUs and a host without swap."""
     if not _turns_tiering_on(desired):
         return
-    slow = desired.tiers.slow_of(with_cpus(facts, desired))
-    if slow is not None and slow.cpus:
+    for slow in _with_cpus(facts, desired):
         yield Finding(
             "blocker",
             "tiering-conditions",
-            f"node {desired.tiers.slow}",
+            f"node {slow.id}",
             "no CPU online",
             _cpus_found(slow, facts),
-            "set `tiers: {cpuless: true}` in the profile",
+            f"write `tiers: {{slow_node: {slow.id}, cpuless: true}}` in the profile",
         )
     if swaps := with_swaps(facts, desired):
         yield Finding(
@@ -121,6 +175,11 @@ def tiering_conditions(facts: Facts, desired: Desired) -> Iterator[Finding]:
             _swap_found(swaps[0], facts),
             "set `swap: off` in the profile's tiering",
         )
+
+
+def _with_cpus(facts: Facts, desired: Desired) -> tuple[NumaNode, ...]:
+    """Return the slow nodes that will have CPUs online."""
+    return tuple(n for n in desired.tiers.slow_of(with_cpus(facts, desired)) if n.cpus)
 
 
 def _cpus_found(then: NumaNode, facts: Facts) -> str:
@@ -155,21 +214,21 @@ def watermark_order(facts: Facts, desired: Desired) -> Iterator[Finding]:
 
 def cpus_can_go(facts: Facts, desired: Desired) -> Iterator[Finding]:
     """Every CPU of the slow node must be able to go offline."""
-    slow = desired.tiers.slow_of(facts)
-    if not desired.cpuless or slow is None:
+    if not desired.cpuless:
         return
-    stuck = tuple(c for c in slow.cpus if c in facts.pinned_cpus or c == 0)
+    slow = desired.tiers.slow_of(facts)
+    stuck = tuple(c for c in cpus(slow) if c in facts.pinned_cpus or c == 0)
     if stuck:
         yield Finding(
             "blocker",
             "cpus-can-go",
-            f"node {desired.tiers.slow}",
+            words(desired.tiers.slow),
             "CPUs that can go offline",
             f"cpu {stuck[0]} cannot",
             "name another tiers.slow_node, or boot with cpu0_hotplug where the kernel has it",
         )
     for writer in facts.others:
-        if "cpus" in writer.items and slow.cpus:
+        if "cpus" in writer.items and cpus(slow):
             yield Finding(
                 "warning",
                 "cpus-can-go",
@@ -201,15 +260,15 @@ def quiet_can_be_had(facts: Facts, desired: Desired) -> Iterator[Finding]:
     comes_back = any(area not in facts.swaps for area in swaps)
     if not resumes or not (comes_back or frees_dsa(facts, desired) or descent(facts, desired)):
         return
-    slow = desired.tiers.slow_of(with_cpus(facts, desired))
-    if slow is not None and slow.cpus:
+    for slow in _with_cpus(facts, desired):
         yield Finding(
             "blocker",
             "quiet-can-be-had",
             ", ".join(resumes),
-            f"a slow node {desired.tiers.slow} without CPUs, so that tiering can resume",
+            f"a slow node {slow.id} without CPUs, so that tiering can resume",
             _cpus_found(slow, facts),
-            "set `tiers: {cpuless: true}` in the profile, or turn tiering off in it",
+            f"write `tiers: {{slow_node: {slow.id}, cpuless: true}}` in the profile, or turn "
+            "tiering off in it",
         )
     if swaps:
         yield Finding(
@@ -230,7 +289,7 @@ def target_in_reach(facts: Facts, desired: Desired) -> Iterator[Finding]:
         yield Finding(
             "blocker",
             "target-in-reach",
-            f"node {desired.tiers.fast}",
+            words(desired.tiers.fast),
             "a second CPU that can go offline and come back, so that its demotion target is found",
             "none",
             "bring one of its CPUs online, or boot with the slow node's CPUs off",

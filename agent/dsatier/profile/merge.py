@@ -71,12 +71,22 @@ def _merge(path: Path, earlier: Any, later: Any) -> Any:
         not isinstance(earlier, dict)
         or not isinstance(later, dict)
         or _form(path, earlier) != _form(path, later)
+        or _clash(path, earlier, later)
     ):
         return later
     merged = dict(earlier)
     for key, value in later.items():
         merged[key] = _merge((*path, key), earlier[key], value) if key in earlier else value
     return merged
+
+
+def _clash(path: Path, earlier: dict[str, Any], later: dict[str, Any]) -> bool:
+    """Tell whether tiers are listed in one mapping, and named as a pair in the other."""
+    pairs, lists = {"fast_node", "slow_node"}, {"nodes"}
+    return path == ("tiers",) and bool(
+        (earlier.keys() & pairs and later.keys() & lists)
+        or (earlier.keys() & lists and later.keys() & pairs)
+    )
 
 
 def _form(path: Path, mapping: dict[str, Any]) -> Any:

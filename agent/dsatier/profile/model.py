@@ -16,6 +16,7 @@ from annotated_types import Interval, Len
 from dsatier.base.fields import STRICT, FirstVersion, OrDefault, Tagged
 
 Node = Annotated[int, Interval(ge=0, le=1023)]
+Nodes = Annotated[tuple[Node, ...], Len(1, 64)]
 Seconds = Annotated[float, Interval(ge=0.1, le=86400)]
 Text = Annotated[str, Len(1, 256)]
 DeviceName = Annotated[str, Len(4, 32)]
@@ -52,17 +53,37 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
-class Tiers:
-    """The two tiers of memory."""
+class NodeTiers:
+    """The nodes of each tier. ``nodes: auto`` leaves all of them to the host's facts."""
 
     __pydantic_config__ = STRICT
+
+    fast: Literal["auto"] | Nodes | None = None
+    """Nodes with CPUs and DRAM. auto: those that have both."""
+    slow: Literal["auto"] | Nodes | None = None
+    """Nodes to demote to. auto: those that kernel, device or firmware tell to be slower."""
+    near: Nodes | None = None
+    """For each slow node, in that order, its fast node; the nearest unless named."""
+    hbm: Annotated[tuple[Node, ...], Len(0, 64)] | None = None
+    """Nodes with memory faster than DRAM, which are left alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tiers:
+    """The tiers of memory: ``nodes``, or one pair in short."""
+
+    __pydantic_config__ = STRICT
+
+    nodes: Literal["auto"] | NodeTiers | None = None
+    """The nodes of each tier."""
 
     fast_node: Node | None = None
     """Node with CPUs and DRAM; 0 unless named."""
     slow_node: Node | None = None
     """Node with CXL memory or slow DRAM; 1 unless named."""
     cpuless: bool | None = None
-    """true: the slow node's CPUs go offline. false: those that dsatier took offline come back."""
+    """true: the CPUs of the named slow nodes go offline. false: those that dsatier took offline
+    come back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +209,7 @@ class Profile:
     match: Match | None = None
     """Which hosts the profile is for."""
     tiers: Tiers | None = None
-    """The two tiers of memory."""
+    """The tiers of memory."""
     concurrency: Concurrency | None = None
     """Concurrent migration."""
     engine: Engine | None = None

@@ -96,6 +96,41 @@ def _tiers(data: dict[str, Any], *, whole: bool) -> Iterator[Broken]:
         default = "" if len(named) == 2 else f", name {other} too"
         expected = f"a node other than {other} ({nodes[other]})"
         yield ("tiers", named[-1]), expected, str(nodes[other]), f"the tiers differ{default}"
+    lists = tiers.get("nodes")
+    if named and lists is not None:
+        hint = "fast_node and slow_node are short for one pair of nodes"
+        yield ("tiers", named[0]), "nothing where nodes is named", str(tiers[named[0]]), hint
+    lists = lists if isinstance(lists, dict) else {}
+    yield from _lists(lists)
+    slow = tiers.get("slow_node") is not None or isinstance(lists.get("slow"), (list, tuple))
+    if whole and tiers.get("cpuless") and not slow:
+        hint = "name slow_node too: CPUs go offline only of a node that is named"
+        yield ("tiers", "cpuless"), "true only with a slow node that is named", "true", hint
+
+
+def _lists(nodes: dict[str, Any]) -> Iterator[Broken]:
+    """Refuse lists of nodes that contradict each other."""
+    seen: dict[int, str] = {}
+    for key in ("fast", "slow", "hbm"):
+        listed = nodes.get(key)
+        for index, number in enumerate(listed if isinstance(listed, (list, tuple)) else ()):
+            if number in seen:
+                where = ("tiers", "nodes", key, index)
+                yield where, "each node once", f"{number} again", f"it is in {seen[number]} already"
+            seen.setdefault(number, key)
+    near, slow, fast = nodes.get("near"), nodes.get("slow"), nodes.get("fast")
+    if near is None:
+        return
+    path = ("tiers", "nodes", "near")
+    if not isinstance(slow, (list, tuple)):
+        yield path, "it only with a list of slow nodes", "none", "name the slow nodes too"
+    elif len(near) != len(slow):
+        hint = "one fast node for each slow node, in that order"
+        yield path, f"a list of {len(slow)}, as slow is", f"a list of {len(near)}", hint
+    for index, number in enumerate(near):
+        if isinstance(fast, (list, tuple)) and number not in fast:
+            listed = ", ".join(map(str, fast))
+            yield (*path, index), f"one of the fast nodes {listed}", str(number), ""
 
 
 def _queues(data: dict[str, Any]) -> Iterator[Broken]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dsatier.sim import copying
+from dsatier.sim import copying, tiers
 from dsatier.sim.state import GONE
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ TIERED = (
     Hazard(
         "nowhere",
         "ineffective",
-        lambda k: len(k.spec.nodes) > 1 and (k.online(1) > 0 or _aimless(k)),
+        lambda k: len(k.spec.nodes) > 1 and (not tiers.below(k) or _aimless(k)),
         "tiering is on while the slow node has CPUs online, or next_demotion_node is -1",
     ),
     Hazard(

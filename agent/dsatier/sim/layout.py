@@ -13,7 +13,7 @@ from functools import partial
 from posixpath import dirname, join, normpath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from dsatier.sim import attributes, copying, cpus, idxd, machine, memory, sysctl, timer
+from dsatier.sim import attributes, copying, cpus, idxd, machine, memory, sysctl, tiers, timer
 from dsatier.sim.parse import Refused
 
 if TYPE_CHECKING:
@@ -87,6 +87,10 @@ class Layout:
         for path, show in machine.files(spec).items():
             self._file(path, File(show))
         self._add_cpus()
+        for path, text in tiers.files(spec):
+            self._file(path, File(partial(_constant, text)))
+        for path, target in tiers.links(spec):
+            self._link(path, target)
         self._add_dsa()
         self._add_iommu()
         for path, text in spec.files.items():

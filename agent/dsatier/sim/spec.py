@@ -61,6 +61,14 @@ class NodeSpec:
     """GiB."""
     used: Count = 8
     """GiB."""
+    tier: Count | None = None
+    """Its memory tier, where the kernel shows tiers: then each node has one."""
+    latency: Count = 0
+    """Nanoseconds for the nearest CPUs, as firmware says; 0: it says nothing."""
+    bandwidth: Count = 0
+    """MB/s for the nearest CPUs, as firmware says; 0: it says nothing."""
+    device: Literal["cxl", "pmem", "hmem"] | None = None
+    """What the kmem driver has brought it in from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +247,8 @@ def check(spec: HostSpec) -> None:
     if len(cpus) != len(set(cpus)) or 0 not in cpus:
         raise ValueError("nodes: expected CPU 0 and every CPU in one node only")
     for node in spec.nodes:
+        if (node.tier is None) != (spec.nodes[0].tier is None):
+            raise ValueError("nodes: expected a tier for every node, or for none")
         if node.used > node.memory:
             raise ValueError(f"nodes: expected used <= memory, found {node.used} > {node.memory}")
     if spec.distances and (

@@ -13,8 +13,8 @@ from collections.abc import Collection
 from typing import Any
 
 from dsatier.facts.knobs import KNOBS, TIMER
-from dsatier.facts.model import DsaDevice, Facts, Iommu, Kernel
-from dsatier.facts.observe import dsa, iommu, parse, topology
+from dsatier.facts.model import DsaDevice, Facts, Iommu, Kernel, Speed
+from dsatier.facts.observe import dsa, iommu, memory, parse, topology
 from dsatier.facts.observe import kernel as kernels
 from dsatier.facts.observe.dsa import DsaEyes
 from dsatier.facts.observe.other_writers import others
@@ -90,7 +90,7 @@ class Observer:
             cpu_model=boot.cpu_model,
             kernel=boot.kernel,
             scalable_mode=boot.scalable_mode,
-            nodes=topology.nodes(host, boot.demotion()),
+            nodes=topology.nodes(host, boot.demotion(), boot.speed),
             offline_cpus=topology.offline(host),
             pinned_cpus=boot.pinned,
             smt=topology.smt(host),
@@ -101,6 +101,7 @@ class Observer:
             dsa_released=boot.released(),
             boot_taint=_number(host, _TAINTED),
             kernel_log=boot.logs,
+            memory_devices=memory.devices(host),
             **more,
         )
 
@@ -120,6 +121,7 @@ class _Boot:
         self._seen: set[str] = set()
         self.eyes = DsaEyes(host)
         self._groups: dict[str, str] = {}
+        self._speeds: dict[int, Speed | None] = {}
         self._shows_demotion = True
         self._released: bool | None = False
         self.logs = _logs(host)
@@ -154,6 +156,12 @@ class _Boot:
         found = parse.demotion(optional(self._host, _ZONES) or "")
         self._shows_demotion = bool(found)
         return found
+
+    def speed(self, node: int) -> Speed | None:
+        """Return how fast a node's memory is: firmware says it once, when the node comes."""
+        if node not in self._speeds:
+            self._speeds[node] = memory.speed(self._host, node)
+        return self._speeds[node]
 
     def released(self) -> bool | None:
         """Tell whether the log says that a seed kernel has let go of channels."""

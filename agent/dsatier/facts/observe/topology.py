@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from dsatier.facts.model import NumaNode
+from dsatier.facts.model import NumaNode, Speed
 from dsatier.facts.observe import parse
 from dsatier.facts.observe.read import optional
 from dsatier.host.port import Host, Missing
@@ -16,7 +17,11 @@ TIERS = "/sys/devices/virtual/memory_tiering"
 _UNTOLD = parse.Demotion(None, None)
 
 
-def nodes(host: Host, demotion: Mapping[int, parse.Demotion]) -> tuple[NumaNode, ...]:
+def nodes(
+    host: Host,
+    demotion: Mapping[int, parse.Demotion],
+    speed: Callable[[int], Speed | None],
+) -> tuple[NumaNode, ...]:
     """Return the nodes by number, with what is known of their demotion; () without NUMA."""
     names = (name.removeprefix("node") for name in host.entries(NODES) if name.startswith("node"))
     numbers = sorted(int(name) for name in names if name.isdecimal())
@@ -24,7 +29,7 @@ def nodes(host: Host, demotion: Mapping[int, parse.Demotion]) -> tuple[NumaNode,
     found = [
         node(host, number, level.get(number), demotion.get(number, _UNTOLD)) for number in numbers
     ]
-    return tuple(node for node in found if node is not None)
+    return tuple(replace(one, speed=speed(one.id)) for one in found if one is not None)
 
 
 def node(host: Host, number: int, tier: int | None, demotion: parse.Demotion) -> NumaNode | None:
