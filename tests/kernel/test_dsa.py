@@ -6,6 +6,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
 
 import pytest
 
@@ -660,6 +662,22 @@ def test_a_dead_device_is_unbound(fresh: Guest) -> None:
     down(vm)
 
 
+def test_registers_that_read_as_ones_show_nothing(fresh: Guest) -> None:
+    """A device off its bus may be at pages all the same: it does not pass for one that halted."""
+    vm = fresh
+    place = dead(vm)
+    mark = vm.mark()
+    vm.set_device(names(vm)["dsa0"], "removed", True)
+    knob(vm, "use_dsa_copy_pages", 0)
+    vm.write("/proc/sys/vm/dsa_state", "0", timeout=60)
+    vm.wait_for_log("dsatier: wq0.0: the device does not let go of pages", mark)
+    vm.sh("sleep 12")  # it is looked at every 5 s
+    assert 1 == in_use(vm)
+    assert "the device is done" not in vm.console[mark:]
+    vm.sh(f"echo 1 >{PCI}/devices/{place}/remove", timeout=90)
+    vm.wait_for_log("dsatier: wq0.0: nothing shows that the device is done", mark)
+
+
 def test_late_writes(fresh: Guest) -> None:
     """A device that is not to be stopped writes long after the time-out: to pages that nobody has.
 
@@ -774,35 +792,60 @@ def test_what_is_mapped_at_once(behind: Guest) -> None:
     assert 2 * pages * 4096 == sum(sizes)
 
 
-def mapped(vm: Guest, kind: str, how: str) -> list[tuple[int, int, int]]:
-    """Move memory by two channels, and return what was mapped: I/O address, address, bytes."""
+class Mapped(NamedTuple):
+    """What an IOMMU was told to map: parts of a range of I/O addresses, and where they are."""
+
+    address: int
+    place: int
+    size: int
+
+
+def mapped(vm: Guest, kind: str, how: str, mib: int = 16) -> tuple[list[Mapped], int]:
+    """Move memory by two channels. Return what was mapped, and the bytes that both copied alike."""
     vm.write("/proc/sys/vm/nr_hugepages", "32" if kind == "hugetlb" else "0")
     up(vm, 2)
     before, at = counters(vm), moved(vm)
     with traced(vm, "iommu/map") as lines:
-        run_pages(vm, kind, how, "16", "0")
+        run_pages(vm, kind, how, str(mib), "0")
     pages, shares = since(vm, before)["dsa"], moved_since(vm, at)
     down(vm)
     vm.write("/proc/sys/vm/nr_hugepages", "0")
     maps = re.findall(r"map: IOMMU: iova=(0x\w+) - \S+ paddr=(0x\w+) size=(\d+)", "\n".join(lines))
-    found = [(int(iova, 16), int(address, 16), int(size)) for iova, address, size in maps]
-    assert pages >= 2 * 16 * 256 * 0.9
-    assert 2 * pages * 4096 == sum(size for *_, size in found)
+    assert pages >= 2 * mib * 256 * 0.9
+    assert pages * 4096 == sum(shares)
     assert shares[0] == shares[1]
-    return found
+    found = [Mapped(int(iova, 16), int(address, 16), int(size)) for iova, address, size in maps]
+    return found, sum(shares)
+
+
+@TRANSLATED
+def test_what_lies_side_by_side_is_mapped_in_one_go(behind: Guest) -> None:
+    """Also where the pages of a list lie the other way round, as those that were just freed do."""
+    found, copied = mapped(behind, "base", "move_pages", 4)
+    assert 2 * copied == sum(one.size for one in found)
+    backwards = sum(
+        before.address + before.size == after.address and after.place + after.size == before.place
+        for before, after in pairwise(found)
+    )
+    assert backwards <= sum(one.size // 4096 - 1 for one in found)
 
 
 @TRANSLATED
 def test_huge_pages_are_mapped_whole(behind: Guest) -> None:
     """One entry of the IOMMU's tables is enough where both addresses are multiples of its size."""
-    assert all(number % HUGE == 0 for one in mapped(behind, "thp", "mbind") for number in one)
+    found, copied = mapped(behind, "thp", "mbind")
+    assert 2 * copied == sum(one.size for one in found)
+    assert all(number % HUGE == 0 for one in found for number in one)
 
 
 @TRANSLATED
 @pytest.mark.parametrize("kind", ["thp", "hugetlb"])
 def test_a_lone_huge_page_is_shared(behind: Guest, kind: str) -> None:
-    """Several engines gain more than the IOMMU spares. This call moves one at a time."""
-    assert {HUGE // 8} == {size for *_, size in mapped(behind, kind, "move_pages")}
+    """Each lane of it has all of it mapped, by one entry. This call moves one at a time."""
+    found, copied = mapped(behind, kind, "move_pages")
+    assert all(number % HUGE == 0 for one in found for number in one)
+    assert {HUGE} == {one.size for one in found}
+    assert 2 * 4 * copied == len(found) * HUGE
 
 
 @TRANSLATED
