@@ -149,7 +149,7 @@ def test_a_module_is_built_with_the_headers(
         #include <linux/module.h>
         static int copy(struct migrate_copy_list *list) { return -EBUSY; }
         static struct migrate_engine engine = {
-                .name = "test", .id = MIGRATE_ENGINE_DSA, .owner = THIS_MODULE, .copy = copy,
+                .name = "test", .id = MIGRATE_ENGINE_DEV, .owner = THIS_MODULE, .copy = copy,
         };
         static int __init begin(void) { return migrate_copy_register(&engine); }
         static void __exit end(void) { migrate_copy_unregister(&engine); }
