@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from profile_strategies import PROFILES, broken_profiles
 
+from dsatier.cli.check import check_main
 from dsatier.profile import check, yaml
-from dsatier.profile.check import check_main, check_text
+from dsatier.profile.check import check_text
 
 AGENT = str(Path(check.__file__).parents[2])
 
@@ -25,7 +26,7 @@ def said(text: str, *, whole: bool = True) -> list[str]:
     return [str(problem) for problem in check_text(text, "f", whole=whole)]
 
 
-CHECK = "import sys; from dsatier.profile.check import check_main as m; sys.exit(m(sys.argv[1:]))"
+CHECK = "import sys; from dsatier.cli.check import check_main as m; sys.exit(m(sys.argv[1:]))"
 
 
 def run(*argv: str, code: str = "", given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -196,9 +197,10 @@ def test_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "",
         f"{bad}:1:10: version: expected 1, found the number 0\n",
     )
-    assert check_main([]) == 64
-    assert check_main(["--jsn", str(good)]) == 64
-    assert check_main([str(good), "--help"]) is None
+    for words, code in (([], 64), (["--jsn", str(good)], 64), ([str(good), "--help"], 0)):
+        with pytest.raises(SystemExit) as ended:
+            check_main(words)
+        assert ended.value.code == code
     capsys.readouterr()
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from profile_strategies import PROFILES
 
 from dsatier.base.problem import Problem
-from dsatier.profile.check import check_main, check_text
+from dsatier.cli.check import check_main
+from dsatier.profile.check import check_text
 from dsatier.profile.dropins import Source
 from dsatier.profile.folder import wrong
 
@@ -142,7 +143,9 @@ def test_a_path_that_would_not_count(
 
 @pytest.mark.parametrize("words", [["--as"], ["--as", "x.yaml"], ["--as=x.yaml", "a", "b"]])
 def test_wrong_usage(words: list[str]) -> None:
-    assert 64 == check_main(words)
+    with pytest.raises(SystemExit) as ended:
+        check_main(words)
+    assert 64 == ended.value.code
 
 
 # -- pure ------------------------------------------------------------------------------

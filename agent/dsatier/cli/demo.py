@@ -13,8 +13,9 @@ from dsatier.apply.gate import Gate, Refused
 from dsatier.apply.journal import LOCK, STATUS
 from dsatier.apply.outcome import Outcome
 from dsatier.apply.target import Target, target
+from dsatier.base.quick_json import loads
 from dsatier.cli import render
-from dsatier.cli.status import parse, screen
+from dsatier.cli.status import screen
 from dsatier.facts.observe.observer import Observer
 from dsatier.host.port import Host
 from dsatier.plan.requests import SetKnob
@@ -107,7 +108,7 @@ def _expect(outcome: Outcome, result: str) -> None:
 
 
 def _show_status(host: Host) -> None:
-    print(_indented(screen(parse(host.read(STATUS)), host.wall())))
+    print(_indented(screen(loads(host.read(STATUS)), host.wall())))
 
 
 def _title(text: str) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command's entry: the verbs that are run most, or longest, start without the rest.
 
-``status`` and ``check`` import next to nothing, the daemon and those who speak with it
-little; everything else goes through ``dsatier.cli.commands``.
+``status`` imports next to nothing, the daemon, those who speak with it and ``check`` little;
+everything else goes through ``dsatier.cli.commands``.
 """
 
 import sys
@@ -49,11 +49,9 @@ def _main(words: "list[str]") -> int:
         if code is not None:
             return code
     if words[:1] == ["check"]:
-        from dsatier.profile.check import check_main
+        from dsatier.cli.check import check_main
 
-        code = check_main(words[1:])
-        if code is not None:
-            return code
+        return check_main(words[1:])
     if words[:1] in (["daemon"], ["reload"], ["nudge"], ["wait"]):
         from dsatier.cli.orders import QUICK
 

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import NamedTuple
 
 from dsatier.base.exits import FAILED, NOT_RUNNING, OK, USAGE
+from dsatier.cli.plain import plain
 from dsatier.control.protocol import folder
 from dsatier.daemon import schedule
 from dsatier.daemon.main import daemon, say
@@ -16,7 +16,7 @@ from dsatier.host import output
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from typing import Any
 
 
@@ -25,38 +25,12 @@ _STUCK = ("degraded", "quarantined", "rollback-failed", "reboot-required")
 """States that do not become converged without somebody."""
 
 
-def parse(words: list[str], options: Mapping[str, type]) -> dict[str, Any] | None:
-    """Return the values of ``--name VALUE`` options, None for anything else.
-
-    argparse takes more time and memory than all that these commands do; whatever is not
-    this plain goes to it, and it tells what is wrong.
-    """
-    found: dict[str, Any] = {}
-    left = list(words)
-    while left:
-        name, equals, value = left.pop(0).partition("=")
-        kind = options.get(name)
-        if kind is None or (kind is bool and equals) or (kind is not bool and not (equals or left)):
-            return None
-        try:
-            found[name[2:].replace("-", "_")] = (
-                True if kind is bool else kind(value if equals else left.pop(0))
-            )
-        except ValueError:
-            return None
-    if not 0 <= found.get("timeout", 0) < float("inf"):
-        return None
-    if "root" in found and not os.path.isdir(found["root"]):
-        return None
-    return found
-
-
 DAEMON = {"--root": str, "--host": str, "--log-level": str}
 
 
 def daemon_main(words: list[str]) -> int | None:
     """Run the daemon. Returns None where the words need the whole command line."""
-    options = parse(words, DAEMON)
+    options = plain(words, DAEMON)
     return None if options is None else daemon(**options)
 
 
@@ -66,7 +40,7 @@ RELOAD = {**ORDER, "--timeout": float}
 
 def reload_main(words: list[str]) -> int | None:
     """Have the profile read again. Returns None where the words need the whole command line."""
-    options = parse(words, RELOAD)
+    options = plain(words, RELOAD)
     if options is None:
         return None
     return order("reload", timeout=options.pop("timeout", schedule.RELOADING), **options)
@@ -74,7 +48,7 @@ def reload_main(words: list[str]) -> int | None:
 
 def nudge_main(words: list[str]) -> int | None:
     """Have the daemon look now. Returns None where the words need the whole command line."""
-    options = parse(words, ORDER)
+    options = plain(words, ORDER)
     return None if options is None else order("nudge", **options)
 
 
@@ -125,7 +99,7 @@ WAIT = {"--root": str, "--timeout": float}
 
 def wait_main(words: list[str]) -> int | None:
     """Wait until the host has converged. Returns None where the words need more."""
-    options = parse(words, WAIT)
+    options = plain(words, WAIT)
     return None if options is None else wait(**options)
 
 
@@ -190,9 +164,6 @@ def _judged(document: dict[str, Any]) -> Verdict:
         state in _STUCK or profile in ("Invalid", "NoProfile") or document["reason"] == WITHDRAWN
     )
     return Verdict(FAILED if final else None, f"{words}; {document['remedy']}")
-
-
-SIMULATE = {"--root": str}
 
 
 def simulate(act: list[str], root: str | None = None) -> int:

@@ -7,6 +7,8 @@ from time import localtime, sleep, strftime, time
 
 from dsatier.base.exits import FAILED, INTERRUPTED, NOT_COMPLIANT, NOT_RUNNING, OK
 from dsatier.base.health import unwell
+from dsatier.base.quick_json import loads
+from dsatier.cli.plain import plain
 from dsatier.host import output
 
 PATH = "/run/dsatier/status.json"
@@ -31,26 +33,16 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 
+OPTIONS = {"--root": str, "--json": bool, "--watch": bool, "--check": bool}
+
+
 def status_main(argv: "list[str]") -> "int | None":
     """Print the status. Returns None where the words need the whole command line."""
-    root, as_json, follow, one_line, words = "/", False, False, False, list(argv)
-    while words:
-        word = words.pop(0)
-        if word == "--json":
-            as_json = True
-        elif word == "--watch":
-            follow = True
-        elif word == "--check":
-            one_line = True
-        elif word == "--root" and words:
-            root = words.pop(0)
-        elif word.startswith("--root="):
-            root = word.partition("=")[2]
-        else:
-            return None
-    if not os.path.isdir(root):
-        return None  # the whole command line tells
-    if follow:
+    options = plain(argv, OPTIONS)
+    if options is None:
+        return None
+    root, as_json = options.get("root", "/"), "json" in options
+    if "watch" in options:
         return watch(root, as_json=as_json)
     path = named(root)
     try:
@@ -58,7 +50,7 @@ def status_main(argv: "list[str]") -> "int | None":
     except OSError as error:
         print(_unreadable(path, error), file=sys.stderr)
         return FAILED
-    return show(text, path, as_json=as_json, now=time(), one_line=one_line)
+    return show(text, path, as_json=as_json, now=time(), one_line="check" in options)
 
 
 def show(text: str, path: str, *, as_json: bool, now: float, one_line: bool = False) -> int:
@@ -176,7 +168,7 @@ def told(
 ) -> "tuple[str, str, int]":
     """Return what is printed of the document ``text``, what is complained of, and the exit code."""
     try:
-        document = parse(text)
+        document = loads(text)
         late, wrong = stale(document, now, alive), unwell(document)
         words = text if as_json else screen(document, now, late)
     except _NO_STATUS as error:
@@ -195,7 +187,7 @@ def checked(
 ) -> "tuple[str, int]":
     """Return one line that tells whether all is well with a host, and the exit code."""
     try:
-        document = parse(text)
+        document = loads(text)
         late = stale(document, now, alive)
         wrong = unwell(document)
         name = document["hostname"]
@@ -232,34 +224,6 @@ def stale(document: "dict[str, Any]", now: float, alive: "Callable[[int], bool]"
             f"{_ago(now - looked)}, expected every {daemon['look_within']:g} s"
         )
     return ""
-
-
-class _Plain:
-    """What the scanner below makes of numbers and objects: what json makes of them."""
-
-    strict = True
-    object_hook = None
-    object_pairs_hook = None
-    parse_float = float
-    parse_int = int
-    parse_constant = float
-
-
-def parse(text: str) -> "dict[str, Any]":
-    """Return the status document that ``text`` is.
-
-    The module json imports re, which takes most of the time that this command
-    may take; its scanner, in C, does not. Where it is missing, json does it.
-    """
-    try:
-        from _json import make_scanner
-
-        found, _ = make_scanner(_Plain)(text, 0)  # type: ignore[arg-type]
-    except (ImportError, AttributeError, StopIteration, ValueError):
-        import json
-
-        found = json.loads(text)
-    return found  # type: ignore[no-any-return]
 
 
 def screen(document: "dict[str, Any]", now: float, late: str = "") -> str:

@@ -178,7 +178,7 @@ def _host(
     return staged, staged.simulate
 
 
-def say(message: str, code: int) -> int:
+def say(message: object, code: int) -> int:
     """Print what is wrong and return the exit code."""
     output.report(f"dsatier: {message}", error=True)
     return code
