@@ -55,7 +55,7 @@ def _progress(options: Namespace) -> Callable[[Progress], None]:
 @contextmanager
 def _driving(options: Namespace) -> Iterator[tuple[Driver, Target]]:
     """Yield a driver that holds the host's lock, and what the profile wants."""
-    with open_host(options) as host, host.lock(LOCK, _holder(options)):
+    with open_host(options) as host, host.lock(LOCK, f"dsatier {options.command}"):
         facts = Observer(host).look()
         if getattr(options, "plan", None) is None:
             loaded = applying(options, host, facts, OK)
@@ -145,7 +145,7 @@ def withdraw(verb: Callable[[Driver], Outcome]) -> Callable[[Namespace], int]:
                 return say(error, FAILED)
             else:
                 return orders.answered(answer, as_json=options.json)
-        with open_host(options) as host, host.lock(LOCK, _holder(options)):
+        with open_host(options) as host, host.lock(LOCK, f"dsatier {options.command}"):
             driver = Driver(
                 host,
                 holder=_holder(options),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dsatier.apply.journal import Known
     from dsatier.apply.wanted import AtStart
     from dsatier.daemon.inotify import Watch
-    from dsatier.host.port import Host
+    from dsatier.host.port import Host, Locked
 
 DAEMON_NAME = "dsatier daemon"
 IN_KERNEL = 20.0
@@ -140,25 +140,26 @@ def _hold(stack: ExitStack, host: Host, notify: Callable[[str], None]) -> None:
     from dsatier.apply.journal import LOCK
     from dsatier.host.port import Locked
 
-    def holder(tries: RetryCallState) -> str:
+    def found(tries: RetryCallState) -> Locked:
         locked = tries.outcome and tries.outcome.exception()
-        return locked.holder if isinstance(locked, Locked) else ""
+        assert isinstance(locked, Locked)
+        return locked
 
     tries = Retrying(
         retry=retry_if_exception_type(Locked),
-        stop=lambda tries: (tries.seconds_since_start or 0.0) >= _patience(holder(tries)),
+        stop=lambda tries: (tries.seconds_since_start or 0.0) >= _patience(found(tries)),
         wait=wait_fixed(POLL),
-        before_sleep=lambda tries: notify(f"STATUS=waiting for {holder(tries)}"),
+        before_sleep=lambda tries: notify(f"STATUS=waiting for {found(tries).holder}"),
         reraise=True,
     )
     tries(lambda: stack.enter_context(host.lock(LOCK, DAEMON_NAME)))
 
 
-def _patience(holder: str) -> float:
-    """Return the seconds for which a daemon waits until ``holder`` lets go of the lock."""
-    if "process" not in holder or "has ended" in holder:
+def _patience(locked: Locked) -> float:
+    """Return the seconds for which a daemon waits for a lock that somebody else holds."""
+    if locked.ended or not locked.command:
         return IN_KERNEL  # whoever had the lock is gone, and only a write of theirs holds it
-    return 0.0 if holder.startswith(DAEMON_NAME) else ORDERING
+    return 0.0 if locked.command == DAEMON_NAME else ORDERING
 
 
 def _host(

@@ -298,7 +298,8 @@ class FileHost:
     def lock(self, path: str, holder: str) -> AbstractContextManager[None]:
         """Hold the lock of the host's writers; whoever else asks for it is told ``holder``."""
         since = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(self.wall()))
-        return self._own.lock(path, f"{holder}, process {os.getpid()}, since {since}")
+        words = f"{holder}, process {os.getpid()}, since {since}"
+        return self._own.lock(path, holder, words)
 
 
 def _program(name: str, path: str) -> str | None:

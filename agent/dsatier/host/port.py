@@ -51,15 +51,22 @@ class HostDown(HostError):
 
 
 class Locked(HostError):
-    """Another dsatier holds the lock. ``holder`` names it: process id and command."""
+    """Another dsatier holds the lock: ``holder`` says in words which."""
 
-    def __init__(self, path: str, holder: str) -> None:
+    def __init__(self, path: str, holder: str, command: str = "", ended: bool = False) -> None:
+        """``ended``: the holder's process is gone, but something that it began holds the lock on.
+
+        ``command`` is what the holder called itself, empty where it has said nothing yet, or
+        no more.
+        """
         super().__init__(path, f"held by {holder}")
         self.holder = holder
+        self.command = command
+        self.ended = ended
 
     def __reduce__(self) -> tuple[type[HostError], tuple[object, ...]]:
         """See HostError."""
-        return type(self), (self.path, self.holder)
+        return type(self), (self.path, self.holder, self.command, self.ended)
 
 
 @dataclass(frozen=True, slots=True)

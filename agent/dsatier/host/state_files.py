@@ -107,12 +107,13 @@ class OwnFiles:
         return None if found is None else found[1].decode(errors="surrogateescape")
 
     @contextmanager
-    def lock(self, path: str, holder: str) -> Iterator[None]:
-        """Hold a lock, with process number and ``holder`` written in it. Raises Locked.
+    def lock(self, path: str, command: str, words: str = "") -> Iterator[None]:
+        """Hold a lock, with who holds it written in it: process, words, command. Raises Locked.
 
         The file stays when the lock is let go: a file that went away could be locked twice.
         The lock ends with the process; a child that is stuck in a write or at work holds it on.
         """
+        holder = f"{os.getpid()}\n{words or command}\n{command}\n".encode()[:_HOLDER]
         with self._folder(path, make=True) as (folder, name):
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(name, flags, 0o644, dir_fd=folder)
@@ -122,7 +123,7 @@ class OwnFiles:
             try:
                 with self._errors(path):
                     os.ftruncate(descriptor, 0)
-                    os.pwrite(descriptor, f"{os.getpid()}\n{holder}\n".encode()[:_HOLDER], 0)
+                    os.pwrite(descriptor, holder, 0)
                 before, self.locks = self.locks, (*self.locks, descriptor)
                 try:
                     yield
@@ -247,6 +248,7 @@ def _take(descriptor: int, path: str) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         text = os.pread(descriptor, _HOLDER, 0).decode(errors="backslashreplace").strip()
-        process, _, holder = text.partition("\n")
+        process, words, command, *_ = (*text.split("\n"), "", "", "")
         ended = process.isdecimal() and not alive(int(process))
-        raise Locked(path, (holder or "another dsatier") + (_ENDED if ended else "")) from None
+        holder = (words or "another dsatier") + (_ENDED if ended else "")
+        raise Locked(path, holder, command, ended=ended) from None

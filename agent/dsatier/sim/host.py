@@ -372,7 +372,7 @@ class SimHost:
         self.kernel.check_up()
         state = self.kernel.state
         if state.holder:
-            raise Locked(path, state.holder)
+            raise Locked(path, state.holder, state.holder)
         state.holder = holder
         try:
             yield

@@ -215,5 +215,5 @@ class StagedHost(SimHost):
     @contextmanager
     def lock(self, path: str, holder: str) -> Iterator[None]:
         """Hold the lock of the host's writers. Raises Locked."""
-        with self._own.lock(path, f"{holder}, process {os.getpid()}"):
+        with self._own.lock(path, holder, f"{holder}, process {os.getpid()}"):
             yield
