@@ -14,7 +14,8 @@ from dsatier.facts.tiers import USUAL, Tiers, pair, watermark
 from dsatier.host.port import LogTail
 from dsatier.plan.evidence import Watermark
 from dsatier.plan.tiers import tiers_of
-from dsatier.profile.load import Loaded, from_texts
+from dsatier.profile.load import from_texts
+from dsatier.profile.loaded import Loaded
 from dsatier.sim.host import SimHost
 from tests.sim.simhosts import host
 from tests.support.build import marked

@@ -29,7 +29,7 @@ ADAPTER = pydantic.TypeAdapter(Profile)
 
 @given(PROFILES)
 def test_valid_profiles_are_taken(data: dict[str, Any]) -> None:
-    assert schema.check(Profile, data) == []
+    assert schema.checked(Profile, data)[1] == []
     value = schema.validate(Profile, data)
     assert isinstance(value, Profile)
     assert schema.validate_text(Profile, json.dumps(data)) == value
@@ -43,12 +43,12 @@ def test_refused_is_what_pydantic_refuses(data: Any) -> None:
         refused = False
     except pydantic.ValidationError:
         refused = True
-    assert bool(schema.check(Profile, data)) == refused
+    assert bool(schema.checked(Profile, data)[1]) == refused
 
 
 @given(broken_profiles())
 def test_every_problem_is_worded(data: Any) -> None:
-    for problem in schema.check(Profile, data):
+    for problem in schema.checked(Profile, data)[1]:
         assert problem.message.isprintable()
         assert problem.expected
         assert problem.found
@@ -64,7 +64,7 @@ def test_null_is_not_named_also_where_there_is_a_default() -> None:
         "engine": {"kind": "dsa", "on_fault": None, "work_queues": queues},
         "drift": {"interval": None, "window": None, "policy": None, "fights": 5},
     }
-    assert schema.check(Profile, data) == []
+    assert schema.checked(Profile, data)[1] == []
     value = schema.validate(Profile, data)
     named = {"kind": "dsa", "work_queues": {"devices": 1}}
     data = {"version": 1, "engine": named, "drift": {"fights": 5}}

@@ -18,14 +18,13 @@ from dsatier.queues.accel_config import parse
 from dsatier.queues.config import DeviceConfig, for_driver
 
 if TYPE_CHECKING:
-    from dsatier.apply.wanted import Intent
-    from dsatier.profile.load import Loaded
+    from dsatier.profile.loaded import Loaded
 
 Read = Callable[[str], str]
 NO_PROFILE = Profile(version=1)
 
 
-def target(read: Read, loaded: Loaded | Intent, facts: Facts, before: Originals | None) -> Target:
+def target(read: Read, loaded: Loaded, facts: Facts, before: Originals | None) -> Target:
     """Return what ``loaded`` wants of the host of ``facts``.
 
     ``read`` returns a file's text: the profile may name a queue file. Raises Invalid where that

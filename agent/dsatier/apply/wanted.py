@@ -1,54 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An intent: what the drop-ins ask of this host, with the texts that it was read from.
-
-The texts are kept when a profile comes into force, so that a daemon that starts beside a
-broken drop-in still knows what the host is to be.
-"""
+"""What is wanted of a host: its drop-ins, read, kept in a file, and compared with the files now."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dsatier.base.problem import Invalid
 from dsatier.host.port import HostError
-from dsatier.profile.match import unmatched
-from dsatier.profile.model import DsaEngine, Match, Profile, QueueFile
+from dsatier.profile.loaded import Loaded
+from dsatier.profile.model import DsaEngine, Profile, QueueFile
 
 if TYPE_CHECKING:
     from dsatier.facts.model import Facts
     from dsatier.host.port import Host
-    from dsatier.profile.dropins import Unused
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """A host's profile, and all the text that it came from."""
-
-    profile: Profile | None
-    """None where no drop-in applies to this host."""
-    digest: str
-    files: tuple[str, ...]
-    matches: tuple[tuple[str, Match], ...]
-    """Path and ``match`` of every drop-in that has one."""
-    skipped: tuple[Unused, ...]
-    sources: tuple[tuple[str, str], ...]
-    """Path and text of every drop-in, in order."""
-    queues: str | None
-    """The text of the profile's queue file; None where it names none or it cannot be read."""
-    unread: str = ""
-    """Why the queue file could not be read, empty where it could."""
-
-    def is_for(self, facts: Facts) -> bool:
-        """Tell whether the same drop-ins apply to the host as it is now."""
-        return unmatched(self.matches, facts) == self.skipped
-
-    def reads(self, path: str) -> str:
-        """Return the text of the queue file, as it was when the profile was read."""
-        if self.queues is None:
-            raise HostError(path, self.unread or "was not read when the profile was")
-        return self.queues
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,35 +22,41 @@ class AtStart:
     """What there is when a daemon starts: the host, what is in force and what is asked."""
 
     facts: Facts
-    was: Intent | Exception | None
+    was: Loaded | Exception | None
     """What was in force, an error where that cannot be had; None where nothing was kept."""
-    now: Intent | Invalid
+    now: Loaded | Invalid
     """What the drop-ins ask for."""
 
 
-def read(host: Host, facts: Facts) -> Intent:
+def read(host: Host, facts: Facts) -> Loaded:
     """Read the drop-ins of a host. Raises Invalid."""
-    return _intent(texts(host), facts, host)
+    from dsatier.profile.load import from_texts
+
+    loaded = from_texts(texts(host), facts)
+    queues, unread = _queue_file(loaded.profile, host)
+    return replace(loaded, queues=queues, unread=unread)
 
 
-def is_current(intent: Intent, host: Host, facts: Facts) -> bool:
-    """Tell whether the files, unparsed, would make the same intent again."""
-    if not intent.is_for(facts):
+def is_current(loaded: Loaded, host: Host, facts: Facts) -> bool:
+    """Tell whether the files, unparsed, would make the same profile again."""
+    if not loaded.is_for(facts):
         return False
     try:
         now = texts(host)
     except Invalid:
         return False
-    queues, unread = _queue_file(intent.profile, host)
-    return (now, queues, unread) == (intent.sources, intent.queues, intent.unread)
+    queues, unread = _queue_file(loaded.profile, host)
+    return (now, queues, unread) == (loaded.sources, loaded.queues, loaded.unread)
 
 
-def reread(kept: str, facts: Facts) -> Intent:
-    """Return the intent whose ``text`` was kept. Raises Invalid, ValueError."""
+def reread(kept: str, facts: Facts) -> Loaded:
+    """Return the profile whose ``text`` was kept. Raises Invalid, ValueError."""
+    from dsatier.profile.load import from_texts
+
     whole = json.loads(kept)
     sources = tuple((str(path), str(text)) for path, text in whole["sources"])
     queues = whole["queues"]
-    return _intent(sources, facts, None, None if queues is None else str(queues))
+    return replace(from_texts(sources, facts), queues=None if queues is None else str(queues))
 
 
 def at_start(host: Host) -> AtStart:
@@ -96,12 +68,12 @@ def at_start(host: Host) -> AtStart:
     from dsatier.facts.observe.observer import observe
 
     kept, facts = Journal(host).accepted(), observe(host)
-    now: Intent | Invalid
+    now: Loaded | Invalid
     try:
         now = read(host, facts)
     except Invalid as invalid:
         now = invalid
-    if kept is None or (isinstance(now, Intent) and text(now) == kept):
+    if kept is None or (isinstance(now, Loaded) and text(now) == kept):
         return AtStart(facts, now if kept else None, now)
     try:
         return AtStart(facts, reread(kept, facts), now)
@@ -109,31 +81,10 @@ def at_start(host: Host) -> AtStart:
         return AtStart(facts, error, now)
 
 
-def text(intent: Intent) -> str:
+def text(loaded: Loaded) -> str:
     """Return what ``reread`` takes."""
-    whole = {"schema_version": 1, "sources": intent.sources, "queues": intent.queues}
+    whole = {"schema_version": 1, "sources": loaded.sources, "queues": loaded.queues}
     return json.dumps(whole, indent=1) + "\n"
-
-
-def _intent(
-    sources: tuple[tuple[str, str], ...], facts: Facts, host: Host | None, queues: str | None = None
-) -> Intent:
-    from dsatier.profile.load import from_texts
-
-    loaded = from_texts(sources, facts)
-    unread = ""
-    if host is not None:
-        queues, unread = _queue_file(loaded.profile, host)
-    return Intent(
-        loaded.profile,
-        loaded.digest,
-        loaded.files,
-        loaded.matches,
-        loaded.skipped,
-        sources,
-        queues,
-        unread,
-    )
 
 
 def texts(host: Host) -> tuple[tuple[str, str], ...]:
@@ -143,12 +94,12 @@ def texts(host: Host) -> tuple[tuple[str, str], ...]:
     return tuple((source.path, source.text) for source in find(host).sources)
 
 
-def queue_file_of(intent: Intent, host: Host) -> str | None:
-    """Return the path of the queue file of an intent, None where it is as it was read."""
-    queues, _ = _queue_file(intent.profile, host)
-    if queues == intent.queues:
+def queue_file_of(loaded: Loaded, host: Host) -> str | None:
+    """Return the path of the queue file of a profile, None where it is as it was read."""
+    queues, _ = _queue_file(loaded.profile, host)
+    if queues == loaded.queues:
         return None
-    engine = intent.profile.engine if intent.profile else None
+    engine = loaded.profile.engine if loaded.profile else None
     named = engine.work_queues if isinstance(engine, DsaEngine) else None
     return named.file if isinstance(named, QueueFile) else None
 

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from dsatier.base.problem import dotted, show
-from dsatier.profile.load import Loaded
+from dsatier.profile.loaded import Loaded
 from dsatier.profile.merge import Path
 from dsatier.profile.yaml import plain
 

@@ -20,7 +20,7 @@ from dsatier.plan.model import Desired
 from dsatier.plan.planner import descent
 from dsatier.plan.tiers import tiers_of
 from dsatier.profile.described import described
-from dsatier.profile.load import Loaded
+from dsatier.profile.loaded import Loaded
 from dsatier.profile.model import Profile
 
 HOW_FAR = {

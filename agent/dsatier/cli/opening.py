@@ -27,7 +27,8 @@ from dsatier.host.files import FileHost
 from dsatier.host.port import Host, HostError
 from dsatier.profile import schema
 from dsatier.profile.dropins import find, read_named
-from dsatier.profile.load import Loaded, from_texts, load
+from dsatier.profile.load import from_texts, load
+from dsatier.profile.loaded import Loaded
 from dsatier.profile.yaml import MAX_BYTES
 
 if TYPE_CHECKING:

@@ -12,19 +12,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from dsatier.apply import wanted as intent
+from dsatier.apply import wanted as files
 from dsatier.apply.driver import Driver
 from dsatier.apply.execute import Progress
 from dsatier.apply.journal import Journal
 from dsatier.apply.outcome import Outcome
 from dsatier.apply.records import ProfileStatus, Record, let_go
 from dsatier.apply.target import Target, target
-from dsatier.apply.wanted import AtStart, Intent
+from dsatier.apply.wanted import AtStart
 from dsatier.base.problem import Invalid
 from dsatier.daemon import schedule
 from dsatier.facts.model import Facts
 from dsatier.host import children
 from dsatier.host.port import Host, Rejected
+from dsatier.profile.loaded import Loaded
 
 if TYPE_CHECKING:
     from dsatier.daemon.log import Logger
@@ -48,15 +49,15 @@ class Keeper:
         self._driver = Driver(
             host, holder="dsatier daemon", progress=progress, about=about, journal=journal
         )
-        self._newest: Intent | None = None
+        self._newest: Loaded | None = None
         """What the files asked for when they were last read and valid."""
-        self.begun: children.Begun[Intent] | None = None
+        self.begun: children.Begun[Loaded] | None = None
         """A child that reads the files ahead of a reload."""
-        self._ahead: Intent | None = None
+        self._ahead: Loaded | None = None
         """What the files ask for, read ahead of a reload that may come: nothing acts on it."""
         self._texts: dict[str, str] = {}
         """Path and text of the files that were read last."""
-        self._force: Intent | None = None
+        self._force: Loaded | None = None
         """What is in force: kept when the files ask for something that is wrong."""
         self._failures = 0
         record = journal.record()
@@ -95,13 +96,13 @@ class Keeper:
     def pending(self) -> tuple[str, ...]:
         """Return the files of the profile that are not as they were read."""
         try:
-            now = dict(intent.texts(self._host))
+            now = dict(files.texts(self._host))
         except Invalid as invalid:
             return (str(invalid).partition("\n")[0],)
         read = self._texts
         found = {path for path in now.keys() | read.keys() if now.get(path) != read.get(path)}
         newest = self._newest
-        if newest is not None and (path := intent.queue_file_of(newest, self._host)):
+        if newest is not None and (path := files.queue_file_of(newest, self._host)):
             found.add(path)
         return tuple(sorted(found))
 
@@ -142,8 +143,8 @@ class Keeper:
             facts = self.look_only()  # reading took its time
         elif self._newest is not None and not self._newest.is_for(facts):
             # the texts that were read are asked what they want of the host as it is now
-            text = intent.text(self._newest)
-            self._take(lambda: intent.reread(text, facts))
+            text = files.text(self._newest)
+            self._take(lambda: files.reread(text, facts))
         newest = self._newest
         put_off = self.retry_at is not None and time.monotonic() < self.retry_at
         if put_off and _same(newest, self._force):
@@ -163,7 +164,7 @@ class Keeper:
         if self.begun is None and facts is not None:
             with suppress(Rejected):  # no process is to be had; a reload tells so
                 self.begun = children.Begun(
-                    "the profile", lambda: intent.read(self._host, facts), schedule.READING
+                    "the profile", lambda: files.read(self._host, facts), schedule.READING
                 )
 
     def take_ahead(self) -> None:
@@ -210,7 +211,7 @@ class Keeper:
             self._count(outcome)
         return outcome
 
-    def _go(self, wanted: Intent, reload: float | None) -> Outcome:
+    def _go(self, wanted: Loaded, reload: float | None) -> Outcome:
         """Bring the host to what is wanted now."""
         self.doing = "bringing the host to its profile"
         if reload is not None:
@@ -228,7 +229,7 @@ class Keeper:
         if taken and self._journal.record().profile_digest == wanted.digest:
             self._force = wanted
             try:
-                self._journal.keep_accepted(intent.text(wanted))
+                self._journal.keep_accepted(files.text(wanted))
             except Rejected as error:
                 self._log.warning("profile not kept", message=str(error))
         self._count(outcome)
@@ -262,26 +263,26 @@ class Keeper:
     def _read(self, facts: Facts) -> Invalid | None:
         """Read the files, and tell what is wrong with them; what is known is not parsed again."""
         newest = self._newest
-        if newest is not None and intent.is_current(newest, self._host, facts):
+        if newest is not None and files.is_current(newest, self._host, facts):
             return self._took(newest)
         self.take_ahead()
         ahead, self._ahead = self._ahead, None
-        if ahead is not None and intent.is_current(ahead, self._host, facts):
+        if ahead is not None and files.is_current(ahead, self._host, facts):
             return self._took(ahead)
-        return self._take(lambda: intent.read(self._host, facts))
+        return self._take(lambda: files.read(self._host, facts))
 
-    def _take(self, reading: Callable[[], Intent]) -> Invalid | None:
+    def _take(self, reading: Callable[[], Loaded]) -> Invalid | None:
         """Take what is read; what is wrong with it is told, and nothing else changes."""
         try:
-            found: Intent | Invalid = children.call("the profile", reading, schedule.READING)
+            found: Loaded | Invalid = children.call("the profile", reading, schedule.READING)
         except Invalid as invalid:
             found = invalid
         return self._took(found)
 
-    def _took(self, found: Intent | Invalid) -> Invalid | None:
+    def _took(self, found: Loaded | Invalid) -> Invalid | None:
         if isinstance(found, Invalid):
             with suppress(Invalid):
-                self._texts = dict(intent.texts(self._host))
+                self._texts = dict(files.texts(self._host))
             self._newest = None
             self._judge("Invalid", str(found))
             return found
@@ -312,11 +313,11 @@ class Keeper:
         self.verdict = "Accepted", ""
         self._driver.chronicle.keep_verdict(*self.verdict)
 
-    def _target(self, wanted: Intent, facts: Facts) -> Target:
+    def _target(self, wanted: Loaded, facts: Facts) -> Target:
         return target(wanted.reads, wanted, facts, self._journal.originals())
 
 
-def _same(one: Intent | None, other: Intent | None) -> bool:
+def _same(one: Loaded | None, other: Loaded | None) -> bool:
     return (
         one is not None
         and other is not None
@@ -324,7 +325,7 @@ def _same(one: Intent | None, other: Intent | None) -> bool:
     )
 
 
-def _none(found: Intent, *, managed: bool) -> str:
+def _none(found: Loaded, *, managed: bool) -> str:
     why = "; ".join(f"{one.path}: {one.reason}" for one in found.skipped)
     words = "no profile applies to this host" + (f" ({why})" if why else "")
     if managed:

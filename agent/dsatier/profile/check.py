@@ -20,13 +20,19 @@ def check_text(source: str | bytes, file: str, *, whole: bool = True) -> list[Pr
 
 def check_tree(tree: yaml.Tree, *, whole: bool = True) -> list[Problem]:
     """Return everything that is wrong with one profile, sorted by place."""
+    return checked(tree, whole=whole)[1]
+
+
+def checked(tree: yaml.Tree, *, whole: bool = True) -> tuple[Profile | None, list[Problem]]:
+    """Return the profile that a text is, None where it is none, and everything that is wrong."""
     found = list(tree.problems)
+    profile = None
     if tree.complete:
-        wrong = schema.check(Profile, tree.data, tree.at)
+        profile, wrong = schema.checked(Profile, tree.data, tree.at)
         found += [problem for problem in wrong if problem.path not in tree.refused]
         data = _without(tree.data, [problem.path for problem in wrong])
         found += rules.broken(data, tree.at, whole=whole and not found)
-    return sorted(found, key=Problem.place)
+    return (None if found else profile), sorted(found, key=Problem.place)
 
 
 def _without(data: Any, paths: list[tuple[str | int, ...]]) -> Any:

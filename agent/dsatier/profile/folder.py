@@ -15,8 +15,9 @@ from dsatier.base.problem import Invalid, Problem
 from dsatier.host import given
 from dsatier.profile import yaml
 from dsatier.profile.check import check_tree
-from dsatier.profile.dropins import Found, Source, counts
-from dsatier.profile.load import load
+from dsatier.profile.dropins import Source, counts
+from dsatier.profile.load import merged_of, parts
+from dsatier.profile.model import Match
 
 Checked = list[tuple[str, list[Problem]]]
 """Files, and what is wrong with each."""
@@ -64,22 +65,14 @@ def wrong(sources: Iterable[Source]) -> list[Problem]:
 
     A file that is wrong by itself takes part in no merge.
     """
-    found: list[Problem] = []
-    good: list[tuple[Source, object]] = []
-    for source in sources:
-        tree = yaml.parse(source.text, source.path)
-        problems = check_tree(tree, whole=False)
-        found += problems
-        if not problems:
-            good.append((source, tree.data.get("match")))
-    matches: list[object] = [None]  # of a host, too, that no file with a match is for
-    for _, match in good:
-        if match not in matches:
-            matches.append(match)
+    good, found = parts(sources)
+    matches: list[Match | None] = [None]  # of a host, too, that no file with a match is for
+    for one in good:
+        if one.match not in matches:
+            matches.append(one.match)
     for match in matches:
-        together = tuple(source for source, its in good if its is None or its == match)
         try:
-            load(Found(together), None)
+            merged_of(one for one in good if one.match in (None, match))
         except Invalid as invalid:
             found += [problem for problem in invalid.problems if problem not in found]
     return sorted(found, key=Problem.place)

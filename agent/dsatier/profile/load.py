@@ -10,38 +10,40 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from dsatier.base.problem import Invalid, Problem, dotted
 from dsatier.facts.model import Facts
 from dsatier.profile import rules, schema, yaml
-from dsatier.profile.check import check_tree
-from dsatier.profile.dropins import Found, Source, Unused
+from dsatier.profile.check import checked
+from dsatier.profile.dropins import Found, Source
+from dsatier.profile.loaded import Loaded
 from dsatier.profile.match import unmatched
-from dsatier.profile.merge import Layer, Origin, layer, merge
+from dsatier.profile.merge import Layer, layer, merge
 from dsatier.profile.model import Match, Profile
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A host's profile and how it came about."""
+class Part:
+    """A file of a profile that is right by itself."""
 
-    profile: Profile | None
-    """None where no file applies. ``match`` is None: it has done its work."""
-    data: dict[str, Any]
-    """What the files name, merged, as plain data; null where a later file took a value back."""
-    origins: dict[str, Origin]
-    """By dotted field, where each value of ``data`` was written."""
-    files: tuple[str, ...]
-    """The files that apply, in order; a later one wins."""
-    matches: tuple[tuple[str, Match], ...]
-    """Path and ``match`` of every file that has one."""
-    skipped: tuple[Unused, ...]
-    """Files whose ``match`` is not this host's."""
-    masked: tuple[Unused, ...]
-    """Files that another one masks or that mask themselves."""
-    digest: str
-    """SHA-256 of what the profile says, whatever its files, comments and order of keys."""
+    source: Source
+    layer: Layer
+    """What it says, but for its ``match``."""
+    match: Match | None
+
+
+def parts(sources: Iterable[Source]) -> tuple[list[Part], list[Problem]]:
+    """Return the files that are right by themselves, and all that is wrong with the others."""
+    good: list[Part] = []
+    problems: list[Problem] = []
+    for source in sources:
+        tree = yaml.parse(source.text, source.path)
+        profile, wrong = checked(tree, whole=False)
+        problems += wrong
+        if profile is not None:
+            data = {key: value for key, value in tree.data.items() if key != "match"}
+            good.append(Part(source, layer(data, tree.at), profile.match))
+    return good, sorted(problems, key=Problem.place)
 
 
 def load(found: Found, facts: Facts | None) -> Loaded:
@@ -50,47 +52,39 @@ def load(found: Found, facts: Facts | None) -> Loaded:
     Without facts every file applies. Raises Invalid with every problem of every
     file: one that does not match the host is checked as well.
     """
-    layers: list[Layer] = []
-    files: list[str] = []
-    matches: list[tuple[str, Match]] = []
-    skipped: tuple[Unused, ...] = ()
-    problems: list[Problem] = []
-    for source in found.sources:
-        tree = yaml.parse(source.text, source.path)
-        wrong = check_tree(tree, whole=False)
-        if wrong:
-            problems += wrong
-            continue
-        match = schema.validate(Profile, tree.data).match
-        if match is not None:
-            matches.append((source.path, match))
-            if facts is not None and (without := unmatched(matches[-1:], facts)):
-                skipped += without
-                continue
-        files.append(source.path)
-        layers.append(layer({k: v for k, v in tree.data.items() if k != "match"}, tree.at))
+    good, problems = parts(found.sources)
     if problems:
-        raise Invalid(sorted(problems, key=Problem.place))
+        raise Invalid(problems)
+    matches = tuple((one.source.path, one.match) for one in good if one.match is not None)
+    skipped = () if facts is None else unmatched(matches, facts)
+    without = {one.path for one in skipped}
+    applying = [one for one in good if one.source.path not in without]
+    merged, profile = merged_of(applying)
+    return Loaded(
+        profile=profile,
+        data=merged.data,
+        origins={dotted(path): origin for path, origin in merged.origins.items()},
+        files=tuple(one.source.path for one in applying),
+        matches=matches,
+        skipped=skipped,
+        masked=found.masked,
+        digest=digest(profile),
+        sources=tuple((one.path, one.text) for one in found.sources),
+    )
+
+
+def merged_of(those: Iterable[Part]) -> tuple[Layer, Profile | None]:
+    """Return what files say together, None for the profile where there are none. Raises Invalid."""
+    layers = [one.layer for one in those]
     merged = Layer({}, {})
     for one in layers:
         merged = merge(merged, one)
-    profile = None
-    if layers:
-        problems = schema.check(Profile, merged.data, merged.at)
-        problems = problems or rules.broken(merged.data, merged.at)
-        if problems:
-            raise Invalid(problems)
-        profile = schema.validate(Profile, merged.data)
-    return Loaded(
-        profile,
-        merged.data,
-        {dotted(path): origin for path, origin in merged.origins.items()},
-        tuple(files),
-        tuple(matches),
-        skipped,
-        found.masked,
-        digest(profile),
-    )
+    if not layers:
+        return merged, None
+    profile = schema.validate(Profile, merged.data, merged.at)
+    if problems := rules.broken(merged.data, merged.at):
+        raise Invalid(problems)
+    return merged, profile
 
 
 def from_texts(texts: Iterable[tuple[str, str]], facts: Facts | None = None) -> Loaded:

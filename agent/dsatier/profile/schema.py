@@ -23,13 +23,14 @@ Locate = Callable[[Path, bool], tuple[str, int, int]]
 """(path, key) to file, line and column of a value or of its key."""
 
 
-def check(kind: type, data: Any, locate: Locate | None = None) -> list[Problem]:
-    """Return what is wrong with plain data as a value of type ``kind``, sorted by place."""
+def checked(
+    kind: type[T], data: Any, locate: Locate | None = None
+) -> tuple[T | None, list[Problem]]:
+    """Return plain data as a value, None where it is none, and what is wrong, sorted by place."""
     try:
-        validate(kind, data, locate)
+        return validate(kind, data, locate), []
     except Invalid as invalid:
-        return list(invalid.problems)
-    return []
+        return None, list(invalid.problems)
 
 
 def validate(kind: type[T], data: Any, locate: Locate | None = None) -> T:
@@ -54,26 +55,27 @@ def validate_own(kind: type[T], text: str) -> T:
     without them. What it keeps anew has them no more.
     """
     data = _parsed(text, "")
-    return validate(kind, _known(kind, data))
+    try:
+        value: T = _adapter(kind).validate_json(json.dumps(data))
+    except ValidationError as error:
+        return validate(kind, _known(data, error))
+    return value
 
 
-def _known(kind: type, data: Any) -> Any:
-    """Return plain data without the keys that ``kind`` does not know.
+def _known(data: Any, error: ValidationError) -> Any:
+    """Return plain data without the keys that were not known.
 
     The data as it is if these are not all that is wrong with it.
     """
-    try:
-        _adapter(kind).validate_json(json.dumps(data))
-    except ValidationError as error:
-        errors = error.errors(include_url=False, include_input=False)
-        if all(one["type"] in messages.UNKNOWN for one in errors):
-            for one in errors:
-                *path, key = one["loc"]
-                holder = data
-                for part in path:  # a place may name the kind that was chosen, too
-                    if isinstance(holder, list) or isinstance(holder.get(part), dict | list):
-                        holder = holder[part]
-                del holder[key]
+    errors = error.errors(include_url=False, include_input=False)
+    if all(one["type"] in messages.UNKNOWN for one in errors):
+        for one in errors:
+            *path, key = one["loc"]
+            holder = data
+            for part in path:  # a place may name the kind that was chosen, too
+                if isinstance(holder, list) or isinstance(holder.get(part), dict | list):
+                    holder = holder[part]
+            del holder[key]
     return data
 
 
