@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "agent" / "dsatier"
@@ -76,6 +77,14 @@ def test_shellcheck() -> None:
 
 def _is_a_script(path: Path) -> bool:
     return path.is_file() and bool(re.match(rb"#!/bin/(ba)?sh\b", path.read_bytes()[:16]))
+
+
+def test_hooks_fetch_nothing() -> None:
+    """What pre-commit runs is here already: no hook is another repository's."""
+    found = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    hooks = [hook for repo in found["repos"] for hook in repo["hooks"]]
+    assert ["local"] == [repo["repo"] for repo in found["repos"]]
+    assert {"system"} == {hook["language"] for hook in hooks}
 
 
 def test_import_contracts() -> None:
