@@ -18,7 +18,7 @@ import pytest
 
 from dsatier.apply.driver import Driver
 from dsatier.apply.journal import STATUS
-from dsatier.apply.status_document import BACK, MEND, REMEDIES
+from dsatier.apply.status_document import BACK, CORRECT, REMEDIES
 from dsatier.base.exits import NOT_COMPLIANT, OK
 from dsatier.cli.main import main
 from dsatier.sim.faults import Crash, Halt, HungWrite, RejectedWrite, SelfClear, SimCrash
@@ -209,7 +209,7 @@ def test_a_profile_that_is_mended_comes_into_force(tmp_path: Path) -> None:
         for bad in ("version: 1\nengin: {}\n", MANY):
             running.profile(bad)
             assert running.reload().code != OK
-            assert running.status()["remedy"] == MEND
+            assert running.status()["remedy"] == CORRECT
             running.profile((PROFILES / "cpu.yaml").read_text(encoding="utf-8"))
             assert running.reload().code == OK
             assert running.state() == "converged"

@@ -5,7 +5,15 @@ from __future__ import annotations
 
 import pytest
 
-from dsatier.apply.lifecycle import EVENTS, IN_MOTION, MEANING, STATES, TRANSITIONS, NotNow, after
+from dsatier.apply.lifecycle import (
+    EVENTS,
+    IN_MOTION,
+    MEANING,
+    STATES,
+    TRANSITIONS,
+    TransitionRefused,
+    after,
+)
 from dsatier.apply.status_document import REMEDIES
 from tests.core.lifecycle_checks import REST, endless, lost, mistakes, reachable
 
@@ -18,7 +26,7 @@ def test_the_table_says_what_is_meant() -> None:
 @pytest.mark.parametrize("event", EVENTS)
 def test_handled_or_refused(state: str, event: str) -> None:
     if TRANSITIONS[state, event] is None:
-        with pytest.raises(NotNow) as refusal:
+        with pytest.raises(TransitionRefused) as refusal:
             after(state, event)
         assert f"{event} is refused while {state}: {MEANING[state]}" == str(refusal.value)
     else:

@@ -12,7 +12,16 @@ import pytest
 
 from dsatier.apply.counters import NOTHING
 from dsatier.apply.driver import Driver
-from dsatier.apply.journal import MOTION, ORIGINALS, RECORD, STATUS, STEP, TALLY, Journal, Spoilt
+from dsatier.apply.journal import (
+    MOTION,
+    ORIGINALS,
+    RECORD,
+    STATUS,
+    STEP,
+    TALLY,
+    CorruptState,
+    Journal,
+)
 from dsatier.apply.records import Motion
 from dsatier.host.port import Rejected
 from dsatier.sim.faults import Crash, FullDisk, SimCrash
@@ -190,7 +199,7 @@ def test_what_a_later_version_has_added_is_passed_over(path: str) -> None:
     host.files[path] = json.dumps(whole | {"of_tomorrow": {"a": [1]}})
     assert loaded(host, path) == expected
     host.files[path] = json.dumps(whole | {"schema_version": "2"})
-    with pytest.raises(Spoilt):
+    with pytest.raises(CorruptState):
         loaded(host, path)
 
 

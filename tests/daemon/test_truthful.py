@@ -20,7 +20,7 @@ from dsatier.apply.wanted import AtStart
 from dsatier.cli.simulated import of_daemon, take
 from dsatier.control.protocol import SOCKET
 from dsatier.daemon.log import logger
-from dsatier.daemon.supervisor import Keeper
+from dsatier.daemon.supervisor import Supervisor
 from dsatier.facts.observe.observer import observe
 from dsatier.host.files import FileHost
 from dsatier.host.port import Locked
@@ -139,13 +139,13 @@ def test_a_new_profile_at_the_start_is_not_accepted_before_it_was_tried() -> Non
         json.dumps({"sources": [["/etc/dsatier.d/50.yaml", ONE]], "queues": None}), facts
     )
     log = logger(io.StringIO(), journal=True)
-    keeper = Keeper(host, Journal(host), log, lambda progress: None, dict)
-    keeper.start(AtStart(facts, None, wanted))
+    supervisor = Supervisor(host, Journal(host), log, lambda progress: None, dict)
+    supervisor.start(AtStart(facts, None, wanted))
     conditions = {one.type: one.status for one in Journal(host).record().conditions}
-    assert (keeper.verdict[0], conditions["ProfileAccepted"]) == ("Pending", "Unknown")
-    assert keeper.look().result == "changed"
+    assert (supervisor.verdict[0], conditions["ProfileAccepted"]) == ("Pending", "Unknown")
+    assert supervisor.look().result == "changed"
     conditions = {one.type: one.status for one in Journal(host).record().conditions}
-    assert (keeper.verdict[0], conditions["ProfileAccepted"]) == ("Accepted", "True")
+    assert (supervisor.verdict[0], conditions["ProfileAccepted"]) == ("Accepted", "True")
 
 
 def test_commands_that_look_ask_the_daemon_for_its_simulated_host(running: Running) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dsatier.apply.driver import Driver
 from dsatier.apply.journal import STATUS
-from dsatier.apply.lifecycle import NotNow
+from dsatier.apply.lifecycle import TransitionRefused
 from dsatier.base.exits import OK
 from dsatier.cli.status import told as shown
 from dsatier.daemon.metrics import Running, render
@@ -81,12 +81,12 @@ def do(host: SimHost, act: object, profile: str) -> str:
 def test_nobody_is_told_converged_while_the_host_differs(kind: str, found: list[object]) -> None:
     host, profile = small(kind), "tpp-dsa"
     for act in (("apply", profile), *found):
-        with suppress(SimCrash, HostDown, NotNow):
+        with suppress(SimCrash, HostDown, TransitionRefused):
             profile = do(host, act, profile)
         if host.down:
             return
         # a look, as the daemon takes it, and what anybody is told of it
-        with suppress(SimCrash, HostDown, NotNow):
+        with suppress(SimCrash, HostDown, TransitionRefused):
             Driver(host).reconcile(wanted(host, profile))
             compare(host, profile)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from dsatier.apply import lifecycle
 from dsatier.apply.journal import Journal
-from dsatier.apply.records import ProfileStatus, Record, let_go, with_conditions
+from dsatier.apply.records import ProfileStatus, Record, is_released, with_conditions
 from dsatier.apply.status_document import status
 from dsatier.facts.observe.kernel import boot_id
 from dsatier.host.port import Host, Rejected
@@ -49,7 +49,7 @@ class Chronicle:
         event = "reboot" if record.latch == "none" else "latched"
         words = "the host booted" if event == "reboot" else record.latch_reason
         reason = "Booted" if event == "reboot" else LATCHED[record.latch]
-        if let_go(record):
+        if is_released(record):
             reason, words = record.reason, record.message  # let go of is let go of
         record = self.after(record, event, reason, words)
         return replace(

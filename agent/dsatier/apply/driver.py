@@ -22,7 +22,7 @@ from dsatier.apply.faults import fault
 from dsatier.apply.gate import Gate
 from dsatier.apply.journal import Journal
 from dsatier.apply.outcome import Outcome, Result
-from dsatier.apply.records import WITHDRAWN, Motion, Record, let_go
+from dsatier.apply.records import WITHDRAWN, Motion, Record, is_released
 from dsatier.apply.target import Target
 from dsatier.facts.knobs import ENGINES, KnobName
 from dsatier.facts.model import Facts
@@ -185,7 +185,7 @@ class Driver:
             record, facts, fell = self._settled(target, facts)
             if fell is not None:
                 return fell
-            if let_go(record):
+            if is_released(record):
                 return Outcome("unchanged", record.message, None, record)
         in_force = record.profile_digest == target.digest
         if record.state == "reboot-required":
@@ -214,7 +214,7 @@ class Driver:
     def resume(self) -> None:
         """Note that a host that dsatier was told to let go of is wanted again."""
         record = self.journal.record()
-        if let_go(record):
+        if is_released(record):
             taken = self.chronicle.after(
                 record, "clear", "TakenUp", "a profile is wanted here again"
             )

@@ -40,7 +40,7 @@ LATE = "/run/dsatier/late.json"
 LOCK = "/run/dsatier/lock"
 
 
-class Spoilt(Exception):
+class CorruptState(Exception):
     """One of dsatier's own files says what dsatier never wrote."""
 
     def __init__(self, path: str, message: str) -> None:
@@ -90,24 +90,30 @@ class Journal:
         """Why what happened last is not in the history, empty where it is."""
 
     def record(self) -> Record:
-        """Return the record, also one that the disk would not take. Raises Spoilt."""
+        """Return the record, also one that the disk would not take. Raises CorruptState."""
         return self._late() or self.kept()
 
     def kept(self) -> Record:
-        """Return the record that is on disk, a fresh one where there is none. Raises Spoilt."""
+        """Return the record on disk, a fresh one if there is none. Raises CorruptState."""
         return self._load(RECORD, Record) or Record()
 
     def motion(self) -> Motion | None:
-        """Return the open journal of a run that did not end, if any, at its step. Raises Spoilt."""
+        """Return the open journal of a run that did not end, if any, at its step.
+
+        Raises CorruptState.
+        """
         motion = self._load(MOTION, Motion)
         return motion and (self._step(motion) or motion)
 
     def originals(self) -> Originals | None:
-        """Return what was found before the first write, if anything was written. Raises Spoilt."""
+        """Return what was found before the first write, if anything was written.
+
+        Raises CorruptState.
+        """
         return self._load(ORIGINALS, Originals)
 
     def tally(self) -> Tally | None:
-        """Return what was counted so far. Raises Spoilt."""
+        """Return what was counted so far. Raises CorruptState."""
         return self._load(TALLY, Tally)
 
     def accepted(self) -> str | None:
@@ -117,7 +123,7 @@ class Journal:
     def read_all(self) -> Known:
         """Return text and value of each file that is there and right, for ``remember``."""
         for load in (self.kept, self.motion, self.originals, self.tally):
-            with suppress(Spoilt):
+            with suppress(CorruptState):
                 load()
         return self._known
 
@@ -197,7 +203,7 @@ class Journal:
         self._host.keep(STATUS, json.dumps(status, indent=2) + "\n", 0o644)
 
     def _before(self) -> Record | None:
-        with suppress(Spoilt, Rejected):
+        with suppress(CorruptState, Rejected):
             return self.record()
         return None  # then nobody can tell what is new
 
@@ -271,7 +277,7 @@ class Journal:
             try:
                 known = text, self._validate(kind, text)
             except Invalid as invalid:
-                raise Spoilt(path, str(invalid)) from invalid
+                raise CorruptState(path, str(invalid)) from invalid
             self._known[path] = known
         return cast(T, known[1])
 

@@ -48,7 +48,7 @@ AT_AN_END = frozenset({"reboot-required", "rollback-failed"})
 """States from which only what they name leads on: a fault does not change them."""
 
 
-class NotNow(Exception):
+class TransitionRefused(Exception):
     """An event that a state refuses."""
 
     def __init__(self, state: str, event: str) -> None:
@@ -76,8 +76,8 @@ EVENTS = tuple(dict.fromkeys(event for _, event in TRANSITIONS))
 def after(
     state: str, event: str, transitions: dict[tuple[str, str], str | None] = TRANSITIONS
 ) -> str:
-    """Return the state that follows ``event`` in ``state``. Raises NotNow."""
+    """Return the state that follows ``event`` in ``state``. Raises TransitionRefused."""
     found = transitions[state, event]
     if found is None:
-        raise NotNow(state, event)
+        raise TransitionRefused(state, event)
     return found

@@ -115,7 +115,7 @@ class Motion:
     """The step's words."""
 
 
-def let_go(record: Record) -> bool:
+def is_released(record: Record) -> bool:
     """Tell whether dsatier was told to stop managing the host, and nobody wanted it back."""
     return record.state == "unmanaged" and record.reason == WITHDRAWN
 

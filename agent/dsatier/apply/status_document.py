@@ -8,22 +8,22 @@ from dataclasses import asdict
 from typing import Any
 
 from dsatier.apply.lifecycle import AT_AN_END, IN_MOTION, MEANING
-from dsatier.apply.records import UNKNOWN, Record, let_go, told
+from dsatier.apply.records import UNKNOWN, Record, is_released, told
 
 AGAIN = "`systemctl reload dsatier` (`dsatier apply` where no daemon runs)"
 REMEDIES = {
     "unmanaged": f"put a profile into /etc/dsatier.d, then {AGAIN}",
     "converged": "nothing to do",
     "drifted": f"run `dsatier verify` to see it, stop the other writer, then {AGAIN}",
-    "reverted": f"read the reason, mend it, then {AGAIN}",
+    "reverted": f"remove the cause that the reason names, then {AGAIN}",
     "degraded": f"see why the device failed (`dmesg`), then `dsatier clear` and {AGAIN}",
     "quarantined": f"find out why it ended uncleanly, then `dsatier clear` and {AGAIN}",
-    "rollback-failed": "read the reason, mend it, then run `dsatier rollback` again",
+    "rollback-failed": "remove the cause that the reason names, then run `dsatier rollback` again",
     "reboot-required": "drain the host and reboot it",
 }
 NOT_KNOWN = "the host cannot be looked at, so nobody knows how it is"
 MOVING = "wait: it is under way"
-MEND = "mend the profile, or what it needs of the host, then `systemctl reload dsatier`"
+CORRECT = "correct the profile, or what it needs of the host, then `systemctl reload dsatier`"
 LOOK_AGAIN = "read the reason, and `journalctl -u dsatier`; the daemon looks again by itself"
 TO_COME = f"the profile that the files hold has not been tried yet: {AGAIN}"
 BACK = f"nothing; when dsatier is to take the host up again: {AGAIN}"
@@ -61,13 +61,13 @@ def remedy(record: Record) -> str:
         return MOVING
     if state == UNKNOWN:
         return LOOK_AGAIN
-    if let_go(record):
+    if is_released(record):
         return BACK
     if record.latch == "none" and state not in AT_AN_END:
         if record.profile_status == "Pending":
             return TO_COME
         if record.profile_status not in ("Accepted", "NoProfile"):
-            return MEND
+            return CORRECT
     return REMEDIES[state].replace(AGAIN, _again(record))
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from dsatier import __version__
 from dsatier.apply.driver import Driver
-from dsatier.apply.journal import Spoilt
-from dsatier.apply.lifecycle import NotNow
+from dsatier.apply.journal import CorruptState
+from dsatier.apply.lifecycle import TransitionRefused
 from dsatier.base.exits import (
     BAD_PROFILE,
     CONFIGURATION,
@@ -58,9 +58,9 @@ def run(argv: list[str]) -> int:
         return say(f"no profile applies to this host{why}: it is left as it is", none.code)
     except Locked as locked:
         return say(f"another dsatier is at work: {locked.holder}", LOCKED)
-    except Spoilt as spoilt:
+    except CorruptState as spoilt:
         return say(spoilt, CONFIGURATION)
-    except NotNow as refused:
+    except TransitionRefused as refused:
         return say(refused, FAILED)
     except HostDown as down:
         return say(f"the host is down: {down.message}", FAILED)

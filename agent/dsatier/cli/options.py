@@ -73,7 +73,7 @@ FACTS = Option(
 COMMANDS: tuple[Command, ...] = (
     Command(
         "check",
-        "tell whether profiles are valid",
+        "check whether profiles are valid",
         "Reads any files, or - for standard input, and prints everything that is wrong with "
         "each, as file:line:column: field: expected, found. Looks at no host. Of a folder, the "
         "files that would count in /etc/dsatier.d are checked with their merge: all without "
@@ -84,7 +84,7 @@ COMMANDS: tuple[Command, ...] = (
             Option(
                 ("--as",),
                 "check the one FILE as it would be at PATH, among the other drop-ins there; what "
-                "is wrong without it, too, is not told",
+                "is wrong without it, too, is left out",
                 "PATH",
             ),
             JSON,
@@ -334,7 +334,7 @@ EXIT_CODES = (
     (11, "another dsatier holds the lock"),
     (64, "wrong command line"),
     (65, "a file that is named cannot be read, or is wrong"),
-    (78, "configuration: dsatier's own files are spoilt"),
+    (78, "configuration: dsatier's own files are damaged"),
 )
 
 
@@ -344,7 +344,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and how it is meant, and exit."""
         self.print_usage(sys.stderr)
-        self.exit(USAGE, f"{self.prog}: {message}; `{self.prog} --help` teaches\n")
+        self.exit(USAGE, f"{self.prog}: {message}; `{self.prog} --help` explains\n")
 
 
 def parser() -> Parser:

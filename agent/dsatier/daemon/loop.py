@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The daemon: a loop around the keeper that is told of changes, and looks by itself.
+"""The daemon: a loop around the supervisor that hears of changes, and looks by itself.
 
 It is level-triggered: whatever woke it, it looks at the host and acts on what is there. It
 holds the host's lock for as long as it lives, and leaves the host as it is when it ends.
@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from dsatier import __version__
 from dsatier.apply.counters import NOTHING, RELOADS
 from dsatier.apply.execute import Progress
-from dsatier.apply.journal import Journal, Spoilt, validated
-from dsatier.apply.lifecycle import NotNow
+from dsatier.apply.journal import CorruptState, Journal, validated
+from dsatier.apply.lifecycle import TransitionRefused
 from dsatier.apply.outcome import Outcome
 from dsatier.apply.records import told
 from dsatier.base.exits import BAD_PROFILE, FAILED, OK, RESULTS
@@ -30,7 +30,7 @@ from dsatier.base.problem import Invalid
 from dsatier.control.listener import Listener, Order
 from dsatier.daemon import metrics, schedule
 from dsatier.daemon.poll import TOLD, Glance
-from dsatier.daemon.supervisor import Keeper
+from dsatier.daemon.supervisor import Supervisor
 from dsatier.facts.model import Facts
 from dsatier.facts.observe.parse import Malformed
 from dsatier.host import children
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 LONGEST_WAIT = 7 * 86400
 """Seconds that a reload may be given."""
-_TROUBLE = (HostError, NotNow, Malformed, Invalid)
+_TROUBLE = (HostError, TransitionRefused, Malformed, Invalid)
 """What a look may raise: it is told, and the next look may go well."""
 
 
@@ -83,7 +83,7 @@ class Daemon:
     ) -> None:
         """``own`` reads dsatier's own files, ``reading`` what else there is: both are apart.
 
-        Raises Spoilt.
+        Raises CorruptState.
         """
         self._host = host
         self._around = around
@@ -92,7 +92,7 @@ class Daemon:
         self._journal.remember(own.result())
         self._reading = reading
         self._stopping = False
-        self._keeper = Keeper(host, self._journal, self._log, self._progress, self._about)
+        self._supervisor = Supervisor(host, self._journal, self._log, self._progress, self._about)
         self._glance = Glance(host)
         self._watch = around.watch
         self._glance_at = self._glance_all_at = self._listen_at = 0.0
@@ -123,15 +123,15 @@ class Daemon:
     # -- its life ----------------------------------------------------------
 
     def run(self) -> int:
-        """Run until a signal ends it, and return the exit code. Raises Spoilt."""
+        """Run until a signal ends it, and return the exit code. Raises CorruptState."""
         signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._end)
         signal.signal(signal.SIGHUP, self._hang_up)
-        with suppress(Spoilt):  # figures for a graph are no reason not to start
+        with suppress(CorruptState):  # figures for a graph are no reason not to start
             self._tally = self._journal.tally() or self._tally
         with suppress(*_TROUBLE, Rejected):  # what it is comes up again at the first look
-            self._keeper.greet()
+            self._supervisor.greet()
         self._start()
         # whoever asks is told what became of the profile, and orders are taken; whether the host is
         # as declared is for dsatier.target to say
@@ -144,15 +144,15 @@ class Daemon:
         self._around.notify("STOPPING=1")
         self._say("stopping: the host is left as it is")
         with suppress(*_TROUBLE, Rejected):
-            self._keeper.tell()
-            self._journal.publish_metrics(self._metrics(self._keeper.facts))
+            self._supervisor.tell()
+            self._journal.publish_metrics(self._metrics(self._supervisor.facts))
         self._log.notice("stopped", state=self._journal.record().state)
         return OK
 
     def _end(self, number: int, frame: object) -> None:
         del number, frame
         self._stopping = True
-        self._keeper.interrupt()
+        self._supervisor.interrupt()
 
     def _hang_up(self, number: int, frame: object) -> None:
         del number, frame
@@ -160,12 +160,12 @@ class Daemon:
 
     def _start(self) -> None:
         self._say("looking at the host")
-        record = self._keeper.start(self._reading.result())
+        record = self._supervisor.start(self._reading.result())
         self._log.notice(
             "started",
             state=record.state,
             generation=record.generation,
-            profile=self._keeper.files,
+            profile=self._supervisor.files,
         )
 
     # -- waiting -----------------------------------------------------------
@@ -187,7 +187,7 @@ class Daemon:
             if events is not None and events.fileno() in ready and (found := events.drain()):
                 self._log.debug("kernel event", what=sorted(found))
                 self._happened(schedule.FLOCK)
-            elif self._keeper.managed and (path := self._changed(ready)):
+            elif self._supervisor.managed and (path := self._changed(ready)):
                 self._log.debug("changed", what=path)
                 self._happened(schedule.WRITTEN)
         return []
@@ -197,9 +197,9 @@ class Daemon:
         nap, now = schedule.LATEST, time.monotonic()
         if self._read_at is not None:
             nap = min(nap, self._read_at - now)
-        if self._keeper.begun is not None:
+        if self._supervisor.begun is not None:
             nap = min(nap, schedule.READING)  # then it is overdue
-        if self._keeper.managed:
+        if self._supervisor.managed:
             nap = min(nap, self._glance_all_at - now)
             if self._glance.restless:
                 nap = min(nap, self._glance_at - now)
@@ -215,10 +215,10 @@ class Daemon:
         if self._around.events is not None:
             poll.register(self._around.events, select.POLLIN)
             poll.register(self._around.events.swaps, select.POLLPRI)
-        for one in (self._around.drops, self._keeper.begun):
+        for one in (self._around.drops, self._supervisor.begun):
             if one is not None:
                 poll.register(one, select.POLLIN)
-        listening = self._keeper.managed and time.monotonic() >= self._listen_at
+        listening = self._supervisor.managed and time.monotonic() >= self._listen_at
         if self._watch is not None and listening:
             poll.register(self._watch, select.POLLIN)
         # rounded up: a millisecond early is nothing to do, again and again
@@ -230,17 +230,17 @@ class Daemon:
 
     def _read_ahead(self, ready: set[int]) -> None:
         """Have the profile read when its files have changed, so that a reload finds it read."""
-        drops, begun = self._around.drops, self._keeper.begun
+        drops, begun = self._around.drops, self._supervisor.begun
         if drops is not None and drops.fileno() in ready and drops.drain():
             self._read_at = self._read_at or time.monotonic() + schedule.AHEAD
         if begun is not None and (begun.fileno() in ready or begun.overdue):
-            self._keeper.take_ahead()
+            self._supervisor.take_ahead()
         if self._read_at is not None and time.monotonic() >= self._read_at:
-            if self._keeper.begun is not None:  # it has read what is old by now: then once more
+            if self._supervisor.begun is not None:  # it has read what is old by now: then once more
                 self._read_at = time.monotonic() + schedule.FLOCK
                 return
             self._read_at = None
-            self._keeper.read_ahead()
+            self._supervisor.read_ahead()
 
     def _changed(self, ready: set[int]) -> str | None:
         """Glance at what is due, and return what is not as it was."""
@@ -271,8 +271,8 @@ class Daemon:
         return bool(swaps or written)
 
     def _deaf(self, path: str) -> None:
-        """Believe no more that writes are told of: one was not."""
-        self._log.debug("not told of a write", what=path)
+        """Stop relying on the kernel to report writes: it has missed one."""
+        self._log.debug("a write was not reported", what=path)
         if self._watch is not None:
             self._watch.close()
             self._watch = None
@@ -322,9 +322,9 @@ class Daemon:
             return
         began = time.monotonic()
         try:
-            if self._keeper.facts is not None:  # what changes from now on is seen or glanced at
-                self._remember(self._keeper.facts)
-            outcome = self._keeper.look(self._given() if reload else None)
+            if self._supervisor.facts is not None:  # what changes from now on is seen or glanced at
+                self._remember(self._supervisor.facts)
+            outcome = self._supervisor.look(self._given() if reload else None)
         except _TROUBLE as trouble:
             outcome = self._in_trouble(trouble)
         else:
@@ -368,20 +368,22 @@ class Daemon:
                 generation=record.generation,
             )
         self._ended = ended
-        self._look_at = time.monotonic() + schedule.look_after(self._calm, self._keeper.interval)
-        retry_at = self._keeper.retry_at
+        self._look_at = time.monotonic() + schedule.look_after(
+            self._calm, self._supervisor.interval
+        )
+        retry_at = self._supervisor.retry_at
         if retry_at is not None:
             self._look_at = min(self._look_at, max(retry_at, time.monotonic() + schedule.SOONEST))
         if not self._healthy:
             return
-        self._keeper.doing = "watching"
+        self._supervisor.doing = "watching"
         try:
-            facts = self._keeper.facts
+            facts = self._supervisor.facts
             if facts is None or not quiet:
-                facts = self._keeper.look_only()
+                facts = self._supervisor.look_only()
                 self._remember(facts)
             self._looked = time.time()
-            record = self._keeper.tell()
+            record = self._supervisor.tell()
             self._journal.publish_metrics(self._metrics(facts))
             if self._tally != self._tally_kept:
                 self._journal.keep_tally(self._tally)
@@ -415,7 +417,7 @@ class Daemon:
         self._log.error("look failed", message=str(trouble), reason=type(trouble).__name__)
         self._say(f"cannot look at the host: {trouble}")
         with suppress(*_TROUBLE, Rejected):
-            self._keeper.tell_failure(f"cannot look at the host: {trouble}")
+            self._supervisor.tell_failure(f"cannot look at the host: {trouble}")
             self._journal.publish_metrics(self._metrics(None))
         return Outcome("refused", f"cannot look at the host: {trouble}")
 
@@ -433,7 +435,7 @@ class Daemon:
         self._log.notice("order", what=order.command)
         self._waiting.append(order)  # for the progress
         try:
-            outcome = self._keeper.obey(order.command)
+            outcome = self._supervisor.obey(order.command)
         except (*_TROUBLE, Rejected) as trouble:
             outcome = Outcome("refused", str(trouble))
         self._waiting.remove(order)
@@ -455,7 +457,7 @@ class Daemon:
     def _answer(self, outcome: Outcome, took: float) -> tuple[str, int, str, str]:
         """Note how a reload ended, and return the answer for all who wait: one serves them."""
         record = self._journal.record()
-        verdict, words = self._keeper.verdict
+        verdict, words = self._supervisor.verdict
         result_name: str = outcome.result
         message, code = outcome.message, RESULTS[outcome.result]
         if not self._healthy:
@@ -485,7 +487,7 @@ class Daemon:
         fields = {"what": one.step.what, "step": one.step.number, "steps": one.of}
         if one.outcome is None:
             words = f"step {one.step.number} of {one.of}: {one.step.what}"
-            self._keeper.doing = words
+            self._supervisor.doing = words
             self._say(words)
             for order in self._waiting:
                 order.progress(words)
@@ -505,8 +507,8 @@ class Daemon:
                 "pid": os.getpid(),
                 "since": self._started,
                 "looked_at": self._looked or self._started,
-                "look_within": self._keeper.interval,
-                "doing": self._keeper.doing,
+                "look_within": self._supervisor.interval,
+                "doing": self._supervisor.doing,
                 "simulated": self._around.simulated,
             }
         }
@@ -518,7 +520,7 @@ class Daemon:
 
     def _metrics(self, facts: Facts | None) -> str:
         reloads = dict.fromkeys(RELOADS, 0) | self._tally.reloads
-        within = self._keeper.interval
+        within = self._supervisor.interval
         running = metrics.Running(
             __version__,
             self._started,

@@ -40,7 +40,7 @@ def daemon(root: str | None = None, host: str | None = None, log_level: str = "i
 
     from sdnotify import SystemdNotifier  # type: ignore[import-untyped]
 
-    from dsatier.apply.journal import Spoilt
+    from dsatier.apply.journal import CorruptState
     from dsatier.base.problem import Invalid
     from dsatier.daemon import log
     from dsatier.host import children
@@ -99,7 +99,7 @@ def daemon(root: str | None = None, host: str | None = None, log_level: str = "i
                 listener.close()
     except Locked as locked:
         words, code = f"another dsatier is at work: {locked.holder}", LOCKED
-    except Spoilt as spoilt:
+    except CorruptState as spoilt:
         words, code = str(spoilt), CONFIGURATION
     except (HostError, OSError) as error:
         words, code = str(error), FAILED

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The keeper: what the files ask of a host, what is in force there, and the way between.
+"""The supervisor: what the files ask of a host, what is in force there, and the way between.
 
 The two differ while a new profile is invalid, out of reach or failed: then the old one is
 still looked after.
@@ -17,7 +17,7 @@ from dsatier.apply.driver import Driver
 from dsatier.apply.execute import Progress
 from dsatier.apply.journal import Journal
 from dsatier.apply.outcome import Outcome
-from dsatier.apply.records import ProfileStatus, Record, let_go
+from dsatier.apply.records import ProfileStatus, Record, is_released
 from dsatier.apply.target import Target, target
 from dsatier.apply.wanted import AtStart
 from dsatier.base.problem import Invalid
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from dsatier.daemon.log import Logger
 
 
-class Keeper:
+class Supervisor:
     """Keeps one host as its profile says, one look at a time. Its user holds the host's lock."""
 
     def __init__(
@@ -117,7 +117,7 @@ class Keeper:
     # -- what is done ------------------------------------------------------
 
     def start(self, found: AtStart) -> Record:
-        """Take in what is there, the profile in force first. Raises Spoilt."""
+        """Take in what is there, the profile in force first. Raises CorruptState."""
         record = self._journal.record()
         was = found.was
         if isinstance(was, Exception):
@@ -153,7 +153,7 @@ class Keeper:
         if newest is None or newest.profile is None:
             return outcome
         if reload is None and (
-            put_off or _same(newest, self._force) or let_go(self._journal.record())
+            put_off or _same(newest, self._force) or is_released(self._journal.record())
         ):
             return outcome
         return self._go(newest, reload)

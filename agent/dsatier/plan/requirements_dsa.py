@@ -42,7 +42,7 @@ def devices_there(facts: Facts, desired: Desired) -> Iterator[Finding]:
             "blocker",
             "devices-there",
             "DSA devices",
-            f"{', '.join(absent)} beside {', '.join(found) or 'none'}",
+            f"{', '.join(absent)} besides {', '.join(found) or 'none'}",
             f"{len(found)} devices" + _elsewhere(facts),
             _fetch(facts),
         )
@@ -169,7 +169,7 @@ def devices_can_stop(facts: Facts, desired: Desired) -> Iterator[Finding]:
                 device.id,
                 "a kernel on which it can be disabled",
                 f"kernel {facts.kernel.release}, which then oopses",
-                "reboot, so that it starts disabled; dsatier's kernel has the defect mended",
+                "reboot, so that it starts disabled; dsatier's kernel does not have that defect",
             )
 
 
