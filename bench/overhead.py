@@ -22,8 +22,9 @@ from time import monotonic as now
 from time import sleep
 
 from bench.hosts import PROFILE, PROFILES
-from dsatier.apply.journal import LOCK, Journal
+from dsatier.apply.journal import Journal
 from dsatier.apply.wanted import at_start
+from dsatier.base.paths import LOCK
 from dsatier.control.client import ask
 from dsatier.control.listener import Listener
 from dsatier.daemon.log import logger

@@ -295,6 +295,7 @@ def test_status_needs_next_to_nothing(tmp_path: Path) -> None:
         "base",
         "base.exits",
         "base.health",
+        "base.paths",
         "base.quick_json",
         "cli",
         "cli.main",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dsatier.apply.history import Entry, appended
-from dsatier.apply.journal import HISTORY
+from dsatier.base.paths import HISTORY
 from dsatier.cli.history import since
 from dsatier.cli.main import main
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from dsatier.apply.driver import Driver
 from dsatier.apply.execute import Progress
-from dsatier.apply.journal import MOTION
 from dsatier.apply.target import target
+from dsatier.base.paths import MOTION
 from dsatier.facts.observe.observer import Observer
 from dsatier.profile.load import from_texts
 from dsatier.sim.host import SimHost

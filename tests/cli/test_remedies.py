@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from dsatier.apply.driver import Driver
-from dsatier.apply.journal import STATUS
 from dsatier.apply.status_document import BACK, CORRECT, REMEDIES
 from dsatier.base.exits import NOT_COMPLIANT, OK
+from dsatier.base.paths import STATUS
 from dsatier.cli.main import main
 from dsatier.sim.faults import Crash, Halt, HungWrite, RejectedWrite, SelfClear, SimCrash
 from dsatier.sim.host import SimHost

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dsatier.apply.journal import LOCK
+from dsatier.base.paths import LOCK
 from dsatier.host import children
 from dsatier.host.files import FileHost
 from dsatier.host.port import Hung, Locked, Missing, Rejected
@@ -155,7 +155,7 @@ def test_a_command_that_leaves_something_behind_is_not_waited_for(tmp_path: Path
 
 AT_WORK = """
 import sys
-from dsatier.apply.journal import LOCK
+from dsatier.base.paths import LOCK
 from dsatier.host.children import run
 from dsatier.host.rooted import Tree
 from dsatier.host.state_files import OwnFiles

@@ -18,8 +18,8 @@ import pytest
 from dsatier.apply import lifecycle
 from dsatier.apply.driver import Driver
 from dsatier.apply.faults import fault
-from dsatier.apply.journal import MOTION, RECORD
 from dsatier.apply.records import Record
+from dsatier.base.paths import MOTION, RECORD
 from dsatier.base.problem import Invalid
 from dsatier.facts.knobs import ENGINES, KnobName
 from dsatier.facts.model import Facts, OtherWriter, Swap

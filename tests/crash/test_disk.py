@@ -11,8 +11,8 @@ from typing import Literal
 import pytest
 
 from dsatier.apply.driver import Driver
-from dsatier.apply.journal import LATE, MOTION, STATUS
 from dsatier.apply.outcome import Outcome
+from dsatier.base.paths import LATE, MOTION, STATUS
 from dsatier.host.port import Rejected
 from dsatier.sim.faults import ClockJump, FullDisk, Halt
 from dsatier.sim.host import SimHost

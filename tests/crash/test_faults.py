@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from dsatier.apply.driver import Driver
-from dsatier.apply.journal import LOCK, RECORD
+from dsatier.base.paths import LOCK, RECORD
 from dsatier.host.port import HostDown, Locked
 from dsatier.plan.rehearsal import prepare
 from dsatier.profile.model import DriftPolicy

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from dsatier.apply import history
 from dsatier.apply.driver import Driver
 from dsatier.apply.history import Entry, appended, entries, happened
-from dsatier.apply.journal import HISTORY, RECORD, Journal
+from dsatier.apply.journal import Journal
 from dsatier.apply.lifecycle import IN_MOTION, STATES
 from dsatier.apply.records import WITHDRAWN, Record, Repair
+from dsatier.base.paths import HISTORY, RECORD
 from dsatier.sim.faults import FullDisk, Halt
 from dsatier.sim.host import SimHost
 from tests.support.scene import (

@@ -12,17 +12,9 @@ import pytest
 
 from dsatier.apply.counters import NOTHING
 from dsatier.apply.driver import Driver
-from dsatier.apply.journal import (
-    MOTION,
-    ORIGINALS,
-    RECORD,
-    STATUS,
-    STEP,
-    TALLY,
-    CorruptState,
-    Journal,
-)
+from dsatier.apply.journal import CorruptState, Journal
 from dsatier.apply.records import Motion
+from dsatier.base.paths import MOTION, ORIGINALS, RECORD, STATUS, STEP, TALLY
 from dsatier.host.port import Rejected
 from dsatier.sim.faults import Crash, FullDisk, SimCrash
 from dsatier.sim.host import SimHost

@@ -10,9 +10,10 @@ from dataclasses import replace
 import pytest
 
 from dsatier.apply.driver import Driver
-from dsatier.apply.journal import ORIGINALS, Journal
+from dsatier.apply.journal import Journal
 from dsatier.apply.outcome import Outcome
 from dsatier.apply.target import Target, target
+from dsatier.base.paths import ORIGINALS
 from dsatier.facts.readings import device
 from dsatier.profile.load import from_texts
 from dsatier.profile.model import Concurrency, DsaEngine, Profile, Tiering, Tiers

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from dsatier.apply.driver import Driver
-from dsatier.apply.journal import STATUS, Journal
+from dsatier.apply.journal import Journal
 from dsatier.apply.records import Record, told, with_conditions
 from dsatier.apply.status_document import status
 from dsatier.base.exits import NOT_COMPLIANT, NOT_RUNNING, OK
+from dsatier.base.paths import STATUS
 from dsatier.cli.status import told as shown
 from dsatier.daemon import metrics
 from dsatier.profile.model import Concurrency, Profile

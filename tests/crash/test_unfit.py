@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dsatier.apply.driver import Driver
-from dsatier.apply.journal import ORIGINALS
+from dsatier.base.paths import ORIGINALS
 from dsatier.facts.readings import on, tiering_on
 from dsatier.sim.faults import FailedInit
 from dsatier.sim.host import SimHost

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from profile_doubles import FilesInMemory
 
+from dsatier.base.paths import DROP_INS
 from dsatier.base.problem import Invalid
 from dsatier.host.port import Rejected
-from dsatier.profile.dropins import FOLDERS, Source, Unused, counts, find, read_named
+from dsatier.profile.dropins import Source, Unused, counts, find, read_named
 
-LOW, MIDDLE, HIGH = FOLDERS
+LOW, MIDDLE, HIGH = DROP_INS
 
 
 def found(files: dict[str, str], links: dict[str, str] | None = None, broken: str = "") -> Any:
@@ -31,7 +32,7 @@ def test_files_sort_by_name_whatever_their_folder() -> None:
 
 
 def test_a_higher_folder_masks_the_name() -> None:
-    files = {f"{folder}/10.yaml": folder for folder in FOLDERS}
+    files = {f"{folder}/10.yaml": folder for folder in DROP_INS}
     assert found(files).sources == (Source(f"{HIGH}/10.yaml", HIGH),)
     assert found(files).masked == (
         Unused(f"{MIDDLE}/10.yaml", f"masked by {HIGH}/10.yaml"),
@@ -95,7 +96,7 @@ def test_no_folders_no_files() -> None:
 
 NAMES = st.sampled_from(["10.yaml", "20.yaml", "30.yaml", "9.yaml", "x.yml"])
 TREES = st.dictionaries(
-    st.tuples(st.sampled_from(FOLDERS), NAMES), st.sampled_from(["", "text", None])
+    st.tuples(st.sampled_from(DROP_INS), NAMES), st.sampled_from(["", "text", None])
 )
 
 
@@ -107,7 +108,7 @@ def test_each_name_counts_once_and_nothing_is_lost(tree: dict[tuple[str, str], s
     result = found(files, links)
     expected = []
     for name in sorted({name for _, name in tree if name.endswith(".yaml")}):
-        top = next(folder for folder in reversed(FOLDERS) if (folder, name) in tree)
+        top = next(folder for folder in reversed(DROP_INS) if (folder, name) in tree)
         if tree[top, name]:
             expected.append(Source(f"{top}/{name}", "text"))
     assert tuple(expected) == result.sources

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsatier.apply.driver import Driver
-from dsatier.apply.journal import STATUS
 from dsatier.apply.lifecycle import TransitionRefused
 from dsatier.base.exits import OK
+from dsatier.base.paths import STATUS
 from dsatier.cli.status import told as shown
 from dsatier.daemon.metrics import Running, render
 from dsatier.host.port import HostDown

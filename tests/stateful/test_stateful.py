@@ -17,8 +17,8 @@ from hypothesis.stateful import (
 
 from dsatier.apply import lifecycle
 from dsatier.apply.driver import Driver
-from dsatier.apply.journal import MOTION
 from dsatier.apply.outcome import Outcome
+from dsatier.base.paths import MOTION
 from dsatier.facts.readings import on, tiering_on
 from dsatier.host.port import HostDown, Rejected
 from dsatier.profile.model import (

@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 from dsatier.apply import lifecycle
 from dsatier.apply.driver import Driver
-from dsatier.apply.journal import MOTION, RECORD, Journal
+from dsatier.apply.journal import Journal
 from dsatier.apply.outcome import Outcome
 from dsatier.apply.records import Record
 from dsatier.apply.target import Target, target
+from dsatier.base.paths import MOTION, RECORD
 from dsatier.facts.model import Facts
 from dsatier.facts.observe.observer import Observer
 from dsatier.facts.readings import on

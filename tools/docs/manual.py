@@ -13,9 +13,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from dsatier import __version__
-from dsatier.apply.journal import LOCK, MOTION, ORIGINALS, QUEUE_FILE, RECORD, STATUS, STEP
+from dsatier.base.paths import DROP_INS, LOCK, MOTION, ORIGINALS, QUEUE_FILE, RECORD, STATUS, STEP
 from dsatier.cli.options import COMMANDS, EXIT_CODES, HOST, Command, Option
-from dsatier.profile.dropins import FOLDERS
 from tools.docs.fields import REQUIRED, Section, sections
 
 TITLE = "drive a two-tier host with an Intel DSA to a declared profile"
@@ -36,7 +35,7 @@ A profile is YAML, one mapping. Keys that are unknown or given twice are errors,
 of another type: `no`, `017` and `22:22` are never taken for something else. Every field but \
 `version` may be left out. null stands for "not named"."""
 
-DROP_INS = """\
+MERGING = """\
 The profile of a host is made of all files *.yaml in {folders}. They are ordered by name, \
 whatever their folder. Of files with the same name only that in the last of these folders counts; \
 when it is empty or a link to /dev/null, none does. Files whose `match` is not this host's are \
@@ -64,7 +63,7 @@ tiering:
 """
 
 FILES: tuple[tuple[str, str], ...] = (
-    *((f"{folder}/*.yaml", "drop-ins of the profile") for folder in reversed(FOLDERS)),
+    *((f"{folder}/*.yaml", "drop-ins of the profile") for folder in reversed(DROP_INS)),
     (ORIGINALS, "what was found before dsatier first wrote; `rollback` returns to it"),
     (MOTION, "there while a change is under way; when a run finds it, the one before died"),
     (STEP, "which step of it was begun last; means nothing while there is none under way"),
@@ -265,7 +264,7 @@ def _profile_page(found: tuple[Section, ...]) -> Iterator[str]:
                 text += f" In the kernel: {field.kernel}{boot}."
             yield from _item(_bold(field.path), text)
     yield ".SH DROP-INS".replace("-", "\\-")
-    yield from _prose(DROP_INS.format(folders=", ".join(FOLDERS)))
+    yield from _prose(MERGING.format(folders=", ".join(DROP_INS)))
     yield from _files()
     yield ".SH EXAMPLE"
     yield from _literal(EXAMPLE)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
-from dsatier.apply.journal import QUEUE_FILE
+from dsatier.base.paths import QUEUE_FILE
 from dsatier.facts.knobs import KNOBS, TIMER
 from dsatier.facts.model import Facts
 from dsatier.facts.observe.observer import Observer

@@ -18,26 +18,24 @@ from typing import Any, TypeVar, cast
 from dsatier.apply import history, lifecycle
 from dsatier.apply.counters import Tally
 from dsatier.apply.records import Motion, Record
+from dsatier.base.paths import (
+    ACCEPTED,
+    HISTORY,
+    LATE,
+    METRICS,
+    MOTION,
+    ORIGINALS,
+    RECORD,
+    STATUS,
+    STEP,
+    TALLY,
+)
 from dsatier.base.problem import Invalid
 from dsatier.facts.observe.read import optional
 from dsatier.host.port import Host, Rejected
 from dsatier.plan.originals import Originals
 
 T = TypeVar("T")
-FOLDER = "/var/lib/dsatier"
-MOTION = f"{FOLDER}/motion.json"
-STEP = f"{FOLDER}/step"
-"""Notes of the steps of motions: only the newest of the motion that is open means anything."""
-ORIGINALS = f"{FOLDER}/originals.json"
-RECORD = f"{FOLDER}/record.json"
-ACCEPTED = f"{FOLDER}/accepted.json"
-TALLY = f"{FOLDER}/tally.json"
-HISTORY = f"{FOLDER}/history"
-STATUS = "/run/dsatier/status.json"
-METRICS = "/run/dsatier/dsatier.prom"
-LATE = "/run/dsatier/late.json"
-"""The record as it was on disk, and in a second line the one that the disk would not take."""
-LOCK = "/run/dsatier/lock"
 
 
 class CorruptState(Exception):
@@ -299,6 +297,3 @@ def _plain(text: str) -> object:
         return json.loads(text)
     except ValueError:
         return None
-
-
-QUEUE_FILE = "/run/dsatier/queues.json"

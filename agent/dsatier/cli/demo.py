@@ -10,9 +10,9 @@ from importlib.resources import files
 from dsatier.apply.driver import Driver
 from dsatier.apply.execute import Progress
 from dsatier.apply.gate import Gate, Refused
-from dsatier.apply.journal import LOCK, STATUS
 from dsatier.apply.outcome import Outcome
 from dsatier.apply.target import Target, target
+from dsatier.base.paths import LOCK, STATUS
 from dsatier.base.quick_json import loads
 from dsatier.cli import render
 from dsatier.cli.status import screen

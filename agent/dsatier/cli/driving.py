@@ -15,7 +15,6 @@ from dataclasses import replace
 
 from dsatier.apply.driver import Driver
 from dsatier.apply.execute import Progress
-from dsatier.apply.journal import LOCK
 from dsatier.apply.outcome import Outcome
 from dsatier.apply.target import Target
 from dsatier.base.exits import (
@@ -23,6 +22,7 @@ from dsatier.base.exits import (
     OK,
     RESULTS,
 )
+from dsatier.base.paths import LOCK
 from dsatier.cli import orders, render
 from dsatier.cli.opening import applying, open_host, sources, target_of
 from dsatier.control.client import NoAnswer, NoDaemon, ask

@@ -11,7 +11,7 @@ from typing import Any
 
 from dsatier.apply.driver import Driver
 from dsatier.apply.history import entries
-from dsatier.apply.journal import HISTORY, STATUS, Journal
+from dsatier.apply.journal import Journal
 from dsatier.apply.target import Target, target
 from dsatier.base.exits import (
     NO_PROFILE,
@@ -19,6 +19,7 @@ from dsatier.base.exits import (
     OK,
     PENDING,
 )
+from dsatier.base.paths import HISTORY, STATUS
 from dsatier.cli import cat_config, history, render, status
 from dsatier.cli.explain import explain
 from dsatier.cli.measure import measure

@@ -12,11 +12,11 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dsatier.apply.journal import STATUS
 from dsatier.apply.target import Target, target
 from dsatier.base.exits import (
     FAILED,
 )
+from dsatier.base.paths import STATUS
 from dsatier.base.problem import Invalid, Problem
 from dsatier.base.quick_json import loads
 from dsatier.cli import status

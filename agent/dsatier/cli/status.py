@@ -7,11 +7,11 @@ from time import localtime, sleep, strftime, time
 
 from dsatier.base.exits import FAILED, INTERRUPTED, NOT_COMPLIANT, NOT_RUNNING, OK
 from dsatier.base.health import unwell
+from dsatier.base.paths import STATUS
 from dsatier.base.quick_json import loads
 from dsatier.cli.plain import plain
 from dsatier.host import output
 
-PATH = "/run/dsatier/status.json"
 TAKEN = ("Accepted", "NoProfile")
 """What becomes of a profile that nobody has to mend."""
 WITHOUT_DAEMON = 3600
@@ -117,7 +117,7 @@ def _watch(root: str, *, as_json: bool) -> "NoReturn":
 
 def named(root: str) -> str:
     """Return what the status file below ``root`` is called in messages."""
-    return root.rstrip("/") + PATH
+    return root.rstrip("/") + STATUS
 
 
 def read(root: str) -> "tuple[tuple[int, ...], str]":
@@ -128,10 +128,10 @@ def read(root: str) -> "tuple[tuple[int, ...], str]":
     """
     try:
         path = named(root)
-        if root != "/" and os.path.realpath(path) != os.path.realpath(root) + PATH:
+        if root != "/" and os.path.realpath(path) != os.path.realpath(root) + STATUS:
             from dsatier.host.rooted import Tree  # there is a link on the way
 
-            path = Tree(root).real(PATH)
+            path = Tree(root).real(STATUS)
         with open(path, encoding="utf-8", errors="backslashreplace") as stream:
             found = os.fstat(stream.fileno())
             return (found.st_ino, found.st_mtime_ns, found.st_size), stream.read()

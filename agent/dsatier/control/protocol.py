@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-FOLDER = "/run/dsatier"
+from dsatier.base.paths import RUN
 
 
 def folder(root: str | None) -> str:
@@ -12,10 +12,10 @@ def folder(root: str | None) -> str:
     Raises OSError where there is none.
     """
     if root in (None, "/"):
-        return FOLDER
+        return RUN
     from dsatier.host.rooted import Tree
 
-    return Tree(root).real(FOLDER)
+    return Tree(root).real(RUN)
 
 
 SOCKET = "control"

@@ -26,6 +26,7 @@ from dsatier.apply.lifecycle import TransitionRefused
 from dsatier.apply.outcome import Outcome
 from dsatier.apply.records import told
 from dsatier.base.exits import BAD_PROFILE, FAILED, OK, RESULTS
+from dsatier.base.paths import DROP_INS
 from dsatier.base.problem import Invalid
 from dsatier.control.listener import Listener, Order
 from dsatier.daemon import metrics, schedule
@@ -35,7 +36,6 @@ from dsatier.facts.model import Facts
 from dsatier.facts.observe.parse import Malformed
 from dsatier.host import children
 from dsatier.host.port import Host, HostError, Rejected
-from dsatier.profile.dropins import FOLDERS
 
 if TYPE_CHECKING:
     from dsatier.apply.journal import Known
@@ -282,7 +282,7 @@ class Daemon:
         self._glance_at = time.monotonic() + schedule.GLANCE
         self._glance_all_at = time.monotonic() + schedule.GLANCE_ALL
         if self._around.drops is not None:
-            self._around.drops.follow(FOLDERS)
+            self._around.drops.follow(DROP_INS)
         told = () if self._around.events is None else TOLD
         if self._watch is None:
             self._glance.remember(facts, told=told)

@@ -137,7 +137,7 @@ def _hold(stack: ExitStack, host: Host, notify: Callable[[str], None]) -> None:
     """
     from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_fixed
 
-    from dsatier.apply.journal import LOCK
+    from dsatier.base.paths import LOCK
     from dsatier.host.port import Locked
 
     def found(tries: RetryCallState) -> Locked:

@@ -16,12 +16,13 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from dsatier.base.paths import RUN, STATE
 from dsatier.host import step_log
 from dsatier.host.children import reason
 from dsatier.host.port import Locked, Rejected
 from dsatier.host.rooted import Tree
 
-FOLDERS = {"/var/lib/dsatier": 0o700, "/run/dsatier": 0o755}
+FOLDERS = {STATE: 0o700, RUN: 0o755}
 """The folders that dsatier makes for itself, with their modes."""
 _ABOVE = 0o755
 _HOLDER = 512

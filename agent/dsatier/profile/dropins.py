@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from errno import EPERM
 from typing import TYPE_CHECKING
 
+from dsatier.base.paths import DROP_INS
 from dsatier.base.problem import Invalid, Problem
 from dsatier.host.port import Host, HostError, Missing, Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-FOLDERS = ("/usr/lib/dsatier.d", "/run/dsatier.d", "/etc/dsatier.d")
-"""From the lowest precedence to the highest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ def counts(name: str) -> bool:
     )
 
 
-def find(host: Host, folders: Iterable[str] = FOLDERS) -> Found:
+def find(host: Host, folders: Iterable[str] = DROP_INS) -> Found:
     """Read the drop-ins of a host. Raises Invalid where a file cannot be read."""
     holders: dict[str, list[str]] = {}
     sources: list[Source] = []

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from dsatier.base.paths import DROP_INS, PICTURE, RUN, STATE
 from dsatier.host.port import HostDown, LogTail, Missing, Ran, Rejected
 from dsatier.host.rooted import Tree
 from dsatier.host.state_files import OwnFiles
@@ -24,11 +25,9 @@ from dsatier.sim.faults import KINDS
 from dsatier.sim.host import SimHost
 from dsatier.sim.kernel import Kernel
 
-REAL = ("/etc/dsatier.d", "/run/dsatier", "/usr/lib/dsatier.d", "/var/lib/dsatier")
-"""What lies below the root; /run/dsatier.d is covered by /run/dsatier."""
+REAL = (STATE, RUN, *DROP_INS)
+"""What lies below the root."""
 KERNEL = ("/proc/", "/sys/", "/dev/")
-PICTURE = "/run/dsatier/simulated.json"
-"""Description and state of the host when somebody last asked for them."""
 WITHOUT_EFFECT = {
     "crash": "end the daemon's process instead (`kill -9`)",
     "disk": "its own files are real ones; fill the file system that they are on instead",
