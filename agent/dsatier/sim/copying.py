@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The copy engine: what ``dsa_state`` and ``use_dsa_copy_pages`` do, in both families.
 
-The seed's code believes every write. Ours refuses what is not safe.
+The seed's code believes every write. Ours refuses what is not safe, and goes on without what fails.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ARRAY = 8
 """Entries of the seed's arrays of channels."""
+IN_A_ROW = 8
+"""Descriptors of a channel that fail one after another before ours does without it."""
 CONCURRENT = ("use_concur_to_compact", "use_concur_to_demote", "use_concur_for_htmm")
 """The knobs with each of which lists migrate concurrently."""
 
@@ -88,10 +90,22 @@ def free_channels(k: Kernel) -> list[str]:
 
 def _fit(k: Kernel, name: str) -> bool:
     """Tell whether our kernel would use a channel."""
-    if not name.startswith("wq"):
-        return False
-    device, _ = place(name)
-    return queue_of(k, name).mode == "dedicated" and not k.state.devices[device].broken
+    return name.startswith("wq") and queue_of(k, name).mode == "dedicated" and _whole(k, name)
+
+
+def _whole(k: Kernel, name: str) -> bool:
+    """Tell whether a queue and its device are enabled."""
+    device = k.state.devices[place(name)[0]]
+    return queue_of(k, name).state == device.state == "enabled" and not device.broken
+
+
+def _spread(names: list[str]) -> list[str]:
+    """Return queues as our kernel looks for them: one of each device, then a second one, ..."""
+    left: dict[int, list[str]] = {}
+    for name in sorted(names, key=place):
+        left.setdefault(place(name)[0], []).append(name)
+    ranked = [(rank, name) for found in left.values() for rank, name in enumerate(found)]
+    return [name for rank, name in sorted(ranked, key=lambda one: (one[0], place(one[1])))]
 
 
 def _cut(k: Kernel, channels: list[str]) -> tuple[list[str], bool]:
@@ -121,23 +135,49 @@ def set_state(k: Kernel, value: int) -> None:
 
 def _init(k: Kernel) -> None:
     wanted = k.knob("limit_chans")
-    channels, _ = _cut(k, [name for name in free_channels(k) if _fit(k, name)])
+    free = free_channels(k)
+    channels, _ = _cut(k, _spread([name for name in free if _fit(k, name)]))
     if len(channels) < wanted:
-        k.log(f"dsatier: {len(channels)} of {wanted} DMA channels: DSA not initialised")
+        queues = [queue_of(k, name) for name in _kernel_queues(k)]
+        shared = sum(queue.mode == "shared" for queue in queues)
+        busy = sum(queue.mode == "dedicated" and queue.clients > 0 for queue in queues)
+        k.log(
+            f"dsatier: {len(channels)} of {wanted} DMA channels, {busy} queues are in use, "
+            f"{shared} are shared, 0 bounce: DSA not initialised"
+        )
         raise Refused(ENODEV)
     channels = channels[:wanted]
     for name in channels:
         _claim(k, name, 1)
-    k.state.engine = Engine(good=True, chans=tuple(channels), descs=wanted)
+    k.state.engine = Engine(
+        good=True, chans=tuple(channels), descs=wanted, lost=k.state.engine.lost
+    )
     k.state.knobs["dsa_state"] = 1
+
+
+def _kernel_queues(k: Kernel) -> list[str]:
+    """Return the enabled queues of type kernel."""
+    return [
+        f"wq{i}.{n}"
+        for i, device in enumerate(k.state.devices)
+        for n, queue in enumerate(device.queues)
+        if queue.state == "enabled" and queue.type == "kernel"
+    ]
 
 
 def _release(k: Kernel) -> None:
     if k.knob("use_dsa_copy_pages"):
         raise Refused(EBUSY)
-    for name in k.state.engine.chans:
-        _claim(k, name, -1)
-    k.state.engine = Engine()
+    engine = k.state.engine
+    for name in engine.chans:
+        if name in engine.lost:
+            k.log(
+                f"dsatier: {name}: the device does not let go of pages: the queue stays in use "
+                "until it is reset"
+            )
+        else:
+            _claim(k, name, -1)
+    k.state.engine = Engine(lost=engine.lost)
     k.state.knobs["dsa_state"] = 0
 
 
@@ -209,10 +249,15 @@ def set_use(k: Kernel, value: int) -> None:
     if value and not k.seed:
         if not k.knob("dsa_state"):
             raise Refused(EINVAL)
-        if not k.state.engine.chans:
-            raise Refused(ENODEV)
+        engine = k.state.engine
+        still = tuple(c for c in engine.out if c in engine.lost or not _whole(k, c))
+        k.state.engine = engine._replace(out=still)  # what is whole is tried again
     k.state.knobs["use_dsa_copy_pages"] = value
     note_quiet(k)
+    if value and not k.seed:  # the first list finds what halted while nothing copied
+        for name in k.state.engine.chans:
+            if not _whole(k, name):
+                _out(k, name, "its device halted")
 
 
 def note_quiet(k: Kernel) -> None:
@@ -233,7 +278,10 @@ def in_flight(k: Kernel) -> bool:
 
 def live(k: Kernel) -> bool:
     """Tell whether the DSA copies pages now."""
-    return bool(k.knob("use_dsa_copy_pages")) and k.state.engine.good
+    engine = k.state.engine
+    if not (k.knob("use_dsa_copy_pages") and engine.good):
+        return False
+    return k.seed or len(engine.chans) > len(engine.out)
 
 
 def concurrent(k: Kernel) -> bool:
@@ -256,18 +304,32 @@ def flip_chans(k: Kernel) -> None:
 
 
 def fail_copy(k: Kernel, *, plain: bool, status: int = 3) -> None:
-    """Let a descriptor fail: on the plain path the kernel clears the knob, else it tries on."""
-    timer = k.state.timer
-    k.state.timer = timer._replace(fail=timer.fail + 1)
+    """Let a descriptor fail. The seed clears the knob on the plain path, else it tries on.
+
+    Ours leaves the pages to the CPU and goes on: one page may be bad, and the device whole.
+    """
+    _count_failure(k)
+    if not k.seed:
+        name = _usable(k)[0]
+        k.log(
+            f"dsatier: {name}: descriptor failed with status {status:#x}: "
+            "its pages are left to the CPU"
+        )
+        return
+    k.log(f"idxd_desc[0][0] failed with status {status}, poll_retry 12.")
+    if plain:
+        k.state.knobs["use_dsa_copy_pages"] = 0
+        note_quiet(k)
+
+
+def fail_all(k: Kernel) -> None:
+    """Let so many copies fail that the kernel itself turns the engine off."""
     if k.seed:
-        k.log(f"idxd_desc[0][0] failed with status {status}, poll_retry 12.")
-        if not plain:
-            return
-    else:
-        name = next(iter(k.state.engine.chans), "no queue")
-        k.log(f"dsatier: {name}: descriptor failed with status {status:#x}: copying by CPU")
-    k.state.knobs["use_dsa_copy_pages"] = 0
-    note_quiet(k)
+        fail_copy(k, plain=True)
+        return
+    for name in _usable(k):
+        _count_failure(k)
+        _out(k, name, f"{IN_A_ROW} descriptors in a row failed, the last with status 0x3")
 
 
 def fail_list(k: Kernel, *, huge: bool) -> None:
@@ -277,20 +339,90 @@ def fail_list(k: Kernel, *, huge: bool) -> None:
         fail_copy(k, plain=True)
 
 
+def time_out(k: Kernel, device: int) -> None:
+    """Let a copy time out whose device answers to no abort either."""
+    if k.seed:
+        fail_copy(k, plain=True, status=0)
+        return
+    for name in _usable(k):
+        if place(name)[0] == device:
+            _count_failure(k)
+            k.state.engine = k.state.engine._replace(lost=(*k.state.engine.lost, name))
+            _out(k, name, "no completion in 2000 ms, pages quarantined until a reset")
+            return
+
+
+def complete_late(k: Kernel, device: int) -> None:
+    """Complete a copy that its kernel has given up: ours has kept its pages back."""
+    if k.seed:
+        if k.state.devices[device].state == "enabled":
+            k.hurt("corruption", "a copy that had timed out overwrote pages of somebody else")
+        return
+    engine = k.state.engine
+    for name in engine.lost:
+        if place(name)[0] == device:
+            k.log(f"dsatier: {name}: the device is done, 1 parts of pages are back in use")
+            if name not in engine.chans:  # it was to be given back
+                _claim(k, name, -1)
+    left = tuple(name for name in engine.lost if place(name)[0] != device)
+    k.state.engine = engine._replace(lost=left)
+
+
+def _usable(k: Kernel) -> list[str]:
+    """Return the channels that copy (ours)."""
+    return [name for name in k.state.engine.chans if name not in k.state.engine.out]
+
+
+def _count_failure(k: Kernel) -> None:
+    timer = k.state.timer
+    k.state.timer = timer._replace(fail=timer.fail + 1)
+
+
+def _out(k: Kernel, name: str, why: str) -> None:
+    """Take a channel out of use (ours). The last one takes the engine with it."""
+    if name not in _usable(k):
+        return
+    k.state.engine = k.state.engine._replace(out=(*k.state.engine.out, name))
+    left = len(_usable(k))
+    if left:
+        k.log(f"dsatier: {name}: {why}: out of use, channels left: {left}")
+    elif k.knob("use_dsa_copy_pages"):
+        k.log(f"dsatier: {name}: {why}: copying by CPU, use_dsa_copy_pages reads 0")
+        k.state.knobs["use_dsa_copy_pages"] = 0
+        note_quiet(k)
+
+
 # queues that go away
+
+
+def halted(k: Kernel, name: str) -> None:
+    """See that the device of a channel has halted: ours, at the next list."""
+    engine = k.state.engine
+    if not k.seed and name in engine.lost:  # what halted is done with all pages
+        complete_late(k, place(name)[0])
+    if not k.seed and k.knob("use_dsa_copy_pages"):
+        _out(k, name, "its device halted")
 
 
 def lose_queue(k: Kernel, name: str, why: str) -> None:
     """Take a queue that may be held from the engine, just before it goes away."""
     engine = k.state.engine
+    if not k.seed and name in engine.lost:
+        lost = tuple(c for c in engine.lost if c != name)
+        k.state.engine = engine = engine._replace(lost=lost)
+        k.log(
+            f"dsatier: {name}: nothing shows that the device is done: "
+            "1 parts of pages are out of use for good"
+        )
     if name not in engine.chans:
         return
     if not k.seed:
-        if k.knob("use_dsa_copy_pages"):
-            k.log(f"dsatier: {name}: {why}: copying by CPU")
-            k.state.knobs["use_dsa_copy_pages"] = 0
-        k.state.engine = engine._replace(chans=tuple(c for c in engine.chans if c != name))
-        note_quiet(k)
+        _out(k, name, "its queue is being disabled")
+        engine = k.state.engine
+        k.state.engine = engine._replace(
+            chans=tuple(c for c in engine.chans if c != name),
+            out=tuple(c for c in engine.out if c != name),
+        )
         return
     k.state.engine = engine._replace(chans=tuple(GONE if c == name else c for c in engine.chans))
     if not k.knob("use_dsa_copy_pages"):

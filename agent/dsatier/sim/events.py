@@ -78,18 +78,16 @@ def _happen(k: Kernel, armed: Armed) -> Armed:
             number = int(fault.device.removeprefix("dsa"))
             k.change(f"{fault.device} halts", "fault", lambda: idxd.halt(k, number, fault.reset))
         case SelfClear():
-            k.change("a copy fails", "fault", lambda: copying.fail_copy(k, plain=True))
+            k.change("a copy fails", "fault", lambda: copying.fail_all(k))
         case CopyFailures():
             k.change("a list fails", "fault", lambda: copying.fail_list(k, huge=fault.huge))
         case LateCompletion() if armed.uses == 1:
-            k.change(
-                "a copy times out", "fault", lambda: copying.fail_copy(k, plain=True, status=0)
-            )
+            number = int(fault.device.removeprefix("dsa"))
+            k.change("a copy times out", "fault", lambda: copying.time_out(k, number))
             armed = armed._replace(due=k.state.now + fault.late)
         case LateCompletion():
-            k.change(
-                f"{fault.device} completes", "fault", lambda: idxd.complete_late(k, fault.device)
-            )
+            number = int(fault.device.removeprefix("dsa"))
+            k.change(f"{fault.device} completes", "fault", lambda: copying.complete_late(k, number))
         case VanishedQueue():
             device, queue = copying.place(fault.queue)
             driver = k.state.devices[device].queues[queue].driver

@@ -43,7 +43,11 @@ class Halt:
 
 @dataclass(frozen=True, slots=True)
 class SelfClear:
-    """A copy fails on the plain path, and the kernel clears ``use_dsa_copy_pages``."""
+    """Copies fail until the kernel itself clears ``use_dsa_copy_pages``.
+
+    One on the plain path does for a seed kernel. Ours goes on while it has a channel: eight in a
+    row fail on each.
+    """
 
     __pydantic_config__ = STRICT
     kind: Literal["self-clear"]
@@ -54,7 +58,7 @@ class SelfClear:
 
 @dataclass(frozen=True, slots=True)
 class CopyFailures:
-    """Copies fail on the concurrent path only: ``dsa_copy_fail`` rises, a seed's knob stays."""
+    """Copies fail on the concurrent path only: ``dsa_copy_fail`` rises, the knob stays."""
 
     __pydantic_config__ = STRICT
     kind: Literal["copy-failures"]
@@ -70,7 +74,8 @@ class CopyFailures:
 class LateCompletion:
     """A copy times out, and its device completes it ``late`` seconds later all the same.
 
-    The pages are somebody else's by then. Nothing stops it but an end of the device.
+    The pages are somebody else's by then, on a seed kernel. Nothing stops it but an end of the
+    device. Ours keeps the pages back until then.
     """
 
     __pydantic_config__ = STRICT

@@ -139,15 +139,8 @@ def halt(k: Kernel, index: int, reset: str) -> None:
         # the state is cleared with the rest: it does not tell a halted device from an idle one
         device = device._replace(state="disabled", broken=reset)
     set_device(k, index, device)
-    if not k.seed:
-        for name in held:
-            copying.lose_queue(k, name, f"dsa{index} halted")
-
-
-def complete_late(k: Kernel, name: str) -> None:
-    """Complete a copy that its kernel has given up (seed; ours keeps such pages back)."""
-    if k.seed and k.state.devices[int(name.removeprefix("dsa"))].state == "enabled":
-        k.hurt("corruption", "a copy that had timed out overwrote pages of somebody else")
+    for name in held:
+        copying.halted(k, name)
 
 
 # queues

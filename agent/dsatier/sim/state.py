@@ -102,6 +102,10 @@ class Engine(NamedTuple):
     """It has been live since its init."""
     quiet_since: float | None = None
     """When the last thing that starts a copy went off."""
+    out: tuple[str, ...] = ()
+    """Channels of ours that failed: they are held, and copy nothing until they are tried again."""
+    lost: tuple[str, ...] = ()
+    """Channels of ours whose device does not let go of pages: they stay held, also by a release."""
 
 
 class Timer(NamedTuple):
