@@ -64,9 +64,12 @@ def order_cases(number: int, seed: int, findings: Path) -> list[str]:
     """Give a turn of orders to a new daemon; return what was found."""
     lines = [order(Random(f"{seed} {ORDERS} {n}")) for n in range(number, number + TURN)]
     with tempfile.TemporaryDirectory(prefix="dsatier-fuzz-") as folder, Daemon(Path(folder)) as one:
+        found = one.ready()
         for n, line in enumerate(lines, number):
-            one.hears(line)
-            if found := one.wrong():
+            if found is None:
+                one.hears(line)
+                found = one.wrong()
+            if found is not None:
                 case = Case({"order": b"".join(lines[: n - number + 1])}, ())
                 kept(case, found, findings / f"{ORDERS}-{n}")
                 return [f"{ORDERS} {n}: {found.what}"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -14,7 +15,7 @@ from dsatier.control.client import ask
 from dsatier.control.protocol import SOCKET
 from tests.fuzz import spoil
 from tests.fuzz.play import Found
-from tests.support.running import PROFILES, Running
+from tests.support.running import LOOK, PROFILES, Running
 
 ORDERS = (
     {"command": "reload", "timeout": 60},
@@ -29,9 +30,11 @@ ORDERS = (
     },
     {"command": "simulate", "act": {"heal": "rejected-write"}},
     {"command": "simulate", "act": {"reboot": True}},
+    {"command": "simulate", "act": {"picture": True}},
 )
-PATIENCE = 30.0
-"""Seconds that a daemon on a loaded machine may take for an order that it understands."""
+PATIENCE = 600.0
+"""Seconds after which a daemon that lives and says nothing counts as stuck, however loaded the
+machine is."""
 SOON = 0.2
 """Seconds after which nobody listens to the answer any more."""
 
@@ -54,11 +57,23 @@ class Daemon:
         (folder / "etc/dsatier.d/10.yaml").write_bytes((PROFILES / "cpu.yaml").read_bytes())
 
     def __enter__(self) -> Self:
-        self.running.start()
+        self.running.launch()
         return self
 
     def __exit__(self, *args: object) -> None:
         self.running.close()
+
+    def ready(self) -> Found | None:
+        """Wait until it is ready, for as long as it lives; return what is wrong if it never is."""
+        process = self.running.process
+        assert process is not None
+        end = time.monotonic() + PATIENCE
+        while "READY=1" not in self.running.notes:
+            if process.poll() is not None or time.monotonic() > end:
+                said = f"{process.poll()}\n{self.running.said()[-3000:]}"
+                return Found("the daemon did not become ready", said)
+            time.sleep(LOOK)
+        return None
 
     def hears(self, line: bytes) -> None:
         """Say something to it, and listen for a moment."""
