@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -94,3 +95,15 @@ def host(boot: Boot, package: Path) -> Container:
     found = boot(sim="dsa8")
     found.install(package)
     return found
+
+
+def newer(package: Path, folder: Path) -> Path:
+    """Return the package with a higher version."""
+    subprocess.run(["dpkg-deb", "--raw-extract", package, folder / "raw"], check=True)
+    control = folder / "raw/DEBIAN/control"
+    text = re.sub(r"^Version: (.*)$", r"Version: \1+later", control.read_text(), flags=re.MULTILINE)
+    control.write_text(text)
+    made = folder / "dsatier_later.deb"
+    words = ["dpkg-deb", "--root-owner-group", "--build", str(folder / "raw"), str(made)]
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    return made

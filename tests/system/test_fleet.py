@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.system.conftest import built, needs_containers
+from tests.system.conftest import built, needs_containers, newer
 from tests.system.fleet import PLAYBOOKS, REPOSITORY, Evidence, Fleet, Played
 
 pytestmark = [
@@ -348,3 +348,50 @@ def test_the_hand_comes_off_and_on_again(threads: Fleet) -> None:
     assert before == threads.evidence()
     assert 0 == roll_out(threads, THREADS, dsatier_take_up=True).code
     assert dict.fromkeys(NODES, "converged") == states(threads)
+
+
+def version(fleet: Fleet, name: str) -> str:
+    return fleet.ssh(name, "dpkg-query --show --showformat '${Version}' dsatier").stdout
+
+
+def test_a_package_comes_and_is_taken_back(threads: Fleet, package: Path, tmp_path: Path) -> None:
+    before = version(threads, "node4")
+    later = newer(package, tmp_path)
+    only = "--limit=node4"
+    assert roll_out(threads, THREADS, only, dsatier_deb=str(later)).code == 0
+    assert version(threads, "node4") == f"{before}+later"
+    assert threads["node4"].state == "converged"
+
+    # the roll-out before it changed profiles, and nobody asked for those back
+    played = threads.play("rollback.yml", only)
+    assert (played.code, played.count("changed")) == (0, {"node4": 0})
+    assert before in played.out
+    assert "dsatier_downgrade=true" in played.out
+    assert {NAME: THREADS} == names(threads["node4"].evidence().profiles)
+
+    played = roll_out(threads, THREADS, only)
+    assert (played.code, version(threads, "node4")) == (2, f"{before}+later")
+    assert "later version is already installed" in played.out
+    assert roll_out(threads, THREADS, only, dsatier_downgrade=True).code == 0
+    assert (version(threads, "node4"), threads["node4"].state) == (before, "converged")
+
+
+def test_a_file_that_somebody_wrote_and_nobody_reloaded_comes_into_force(threads: Fleet) -> None:
+    node = threads["node4"]
+    node.container.put(f"/etc/dsatier.d/{NAME}", FEWER_THREADS)
+    assert roll_out(threads, FEWER_THREADS, "--limit=node4").code == 0
+    assert node.sim.read("/proc/sys/vm/limit_mt_num") == "2\n"
+    assert node.status()["reload_pending"] == []
+
+
+def test_a_daemon_that_cannot_start_is_told(threads: Fleet) -> None:
+    host = threads["node4"].container
+    record = host.get("/var/lib/dsatier/record.json")
+    host.ok("systemctl", "stop", "dsatier")
+    host.put("/var/lib/dsatier/record.json", "spoilt")
+    played = threads.play("site.yml", "--limit=node4", dsatier_profiles=[])
+    assert (played.code, played.count("failed")) == (2, {"node4": 1})
+    assert "record.json" in played.out
+    host.put("/var/lib/dsatier/record.json", record)
+    host.ok("systemctl", "reset-failed", "dsatier")
+    assert threads.play("site.yml", "--limit=node4", dsatier_profiles=[]).code == 0

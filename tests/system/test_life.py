@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import signal
 import subprocess
 import time
@@ -22,7 +21,7 @@ from typing import Any
 import pytest
 
 from tests.support.container import REPOSITORY, Container, ContainerError, Ran
-from tests.system.conftest import PROFILES, needs_containers
+from tests.system.conftest import PROFILES, needs_containers, newer
 
 pytestmark = [pytest.mark.system, needs_containers]
 PATIENCE = 90.0
@@ -484,16 +483,31 @@ def test_a_second_writer(host: Host) -> None:
 # -- upgrade, removal, purge ---------------------------------------------------------
 
 
-def newer(package: Path, folder: Path) -> Path:
-    """Return the package with a higher version."""
-    subprocess.run(["dpkg-deb", "--raw-extract", package, folder / "raw"], check=True)
-    control = folder / "raw/DEBIAN/control"
-    text = re.sub(r"^Version: (.*)$", r"Version: \1+later", control.read_text(), flags=re.MULTILINE)
-    control.write_text(text)
-    made = folder / "dsatier_later.deb"
-    words = ["dpkg-deb", "--root-owner-group", "--build", str(folder / "raw"), str(made)]
+def with_profile(folder: Path) -> Path:
+    """Return a package of somebody else that has a profile and nothing more."""
+    tree = folder / "raw"
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "DEBIAN/control").write_text(
+        "Package: site-profile\nVersion: 1\nArchitecture: all\nMaintainer: site <root@localhost>\n"
+        "Description: a profile of this site\n"
+    )
+    profiles = tree / "usr/lib/dsatier.d"
+    profiles.mkdir(parents=True)
+    (profiles / "20-site.yaml").write_text("version: 1\nengine: {kind: multithread}\n")
+    made = folder / "site.deb"
+    words = ["dpkg-deb", "--root-owner-group", "--build", str(tree), str(made)]
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
     return made
+
+
+def test_a_package_with_a_profile_comes_into_force_and_goes(host: Host, tmp_path: Path) -> None:
+    host.give(None)
+    host.ok("systemctl", "reload", "dsatier")
+    host.container.install(with_profile(tmp_path))
+    host.until("the package's profile in force", lambda found: found["state"] == "converged")
+    assert host.sim.read(f"{VM}cpu_multi_copy_pages") == "1\n"
+    host.ok("dpkg", "--remove", "site-profile")
+    host.until("it is gone, and read anew", lambda found: found["profile"]["status"] == "NoProfile")
 
 
 def test_upgrade_removal_and_purge(host: Host, package: Path, tmp_path: Path) -> None:
