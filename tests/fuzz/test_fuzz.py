@@ -88,6 +88,7 @@ def test_a_finding_is_kept_and_plays_again(tmp_path: Path) -> None:
 
 def test_a_daemon_that_ended_is_found(tmp_path: Path) -> None:
     with Daemon(tmp_path) as daemon:
+        assert daemon.ready() is None
         assert daemon.wrong() is None
         daemon.running.kill()
         found = daemon.wrong()
