@@ -357,9 +357,10 @@ def test_a_queue_file_counts_as_it_was_when_it_was_read() -> None:
 
 def test_a_device_that_appears_late_is_adopted() -> None:
     with daemon("sim:dsa2") as running:
-        running.inject("late-device", device="dsa1", after=2.0)
+        running.inject("late-device", device="dsa1", after=86400.0)
         running.profile(TWO_DEVICES)
         assert (1, "Refused") == (running.reload().code, running.status()["profile"]["status"])
+        running.run("simulate", "heal", "late-device")
         running.until(lambda: "Accepted" == running.status()["profile"]["status"], "adoption")
         assert ("converged", 1) == (running.state(), len(running.log("reload")))
 

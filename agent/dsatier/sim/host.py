@@ -15,13 +15,14 @@ from typing import Any, TypeVar
 from dsatier.base.problem import Invalid, Problem
 from dsatier.host import given, step_log
 from dsatier.host.port import Host, Hung, Locked, LogTail, Missing, Ran, Rejected
-from dsatier.sim import accel, events, machine, memory, spec
+from dsatier.sim import accel, events, idxd, machine, memory, spec
 from dsatier.sim.faults import (
     AnyFault,
     Crash,
     FullDisk,
     HungCommand,
     HungWrite,
+    LateDevice,
     LostLog,
     RejectedWrite,
     SimCrash,
@@ -143,6 +144,10 @@ class SimHost:
     def heal(self, kind: str) -> None:
         """Take all faults of a kind away."""
         state = self.kernel.state
+        for armed in state.faults:
+            if isinstance(armed.fault, LateDevice) and kind == "late-device":
+                number = int(armed.fault.device.removeprefix("dsa"))
+                idxd.set_present(self.kernel, number, present=True)
         state.faults = tuple(a for a in state.faults if a.fault.kind != kind)
         if kind in ("hung-write", "hung-command"):
             state.hung = frozenset()
