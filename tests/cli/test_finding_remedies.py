@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import yaml
@@ -38,11 +38,12 @@ USER = {"configured": [{"id": 0, "type": "user", "mode": "dedicated", "name": "t
 class Words(yaml.SafeLoader):
     """Reads YAML as a profile is read: on and off are words."""
 
-    yaml_implicit_resolvers: ClassVar = {
-        first: resolvers
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-        if first not in "oO"
-    }
+
+Words.yaml_implicit_resolvers = {
+    first: resolvers
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    if first not in "oO"
+}
 
 
 def values(text: str) -> Values:
