@@ -235,3 +235,9 @@ def test_engine_of_another_kind_leaves_nothing_behind() -> None:
     assert loaded.profile is not None
     assert loaded.profile.engine == CpuEngine(kind="cpu")
     assert [field for field in loaded.origins if field.startswith("engine")] == ["engine.kind"]
+
+
+@pytest.mark.parametrize("version", ["1.0", "true", "'1'", "2"])
+def test_a_version_is_the_number_1_and_nothing_like_it(version: str) -> None:
+    with pytest.raises(Invalid, match="/a:1:10: version: expected 1, found"):
+        from_texts([("/a", f"version: {version}\n")])
