@@ -426,11 +426,14 @@ def test_status_loads_next_to_nothing(tmp_path: Path) -> None:
         ".base",
         ".base.exits",
         ".base.health",
+        ".base.paths",
+        ".base.quick_json",
         ".cli",
         ".cli.main",
+        ".cli.plain",
         ".cli.status",
         ".host",
         ".host.output",
     )
-    expected = f"0 {['_json', *(f'dsatier{name}' for name in names)]}"
+    expected = f"0 {[f'dsatier{name}' for name in names]}"
     assert expected == ran.stdout.splitlines()[-1]
