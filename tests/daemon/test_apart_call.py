@@ -126,3 +126,9 @@ except Rejected as error:
     )
     words = "it: there is no process to be had for it: too many open files (EMFILE)"
     assert (f"{errno.EMFILE} {words}\n", "") == (ran.stdout, ran.stderr)
+
+
+def test_a_child_that_sees_its_deadline_first_has_taken_too_long() -> None:
+    """On a loaded machine the one who waits for it may be late."""
+    with pytest.raises(Hung, match="it: has taken more than 30 s and was killed"):
+        children.call("it", lambda: os.kill(os.getpid(), signal.SIGALRM), 30.0)

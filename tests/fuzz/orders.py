@@ -35,6 +35,8 @@ ORDERS = (
 PATIENCE = 600.0
 """Seconds after which a daemon that lives and says nothing counts as stuck, however loaded the
 machine is."""
+SLOW = "has taken more than"
+"""What a daemon says that ends since the machine was too slow for it."""
 SOON = 0.2
 """Seconds after which nobody listens to the answer any more."""
 
@@ -69,9 +71,13 @@ class Daemon:
         assert process is not None
         end = time.monotonic() + PATIENCE
         while "READY=1" not in self.running.notes:
-            if process.poll() is not None or time.monotonic() > end:
+            ended = process.poll() is not None
+            slow = ended and SLOW in self.running.said()[-3000:]
+            if time.monotonic() > end or (ended and not slow):
                 said = f"{process.poll()}\n{self.running.said()[-3000:]}"
                 return Found("the daemon did not become ready", said)
+            if slow:
+                process = self.running.launch()  # as its unit does
             time.sleep(LOOK)
         return None
 

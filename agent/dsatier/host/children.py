@@ -210,12 +210,13 @@ class Begun(Generic[T]):
             while (part := _read_within(self._pipe, self._end - time.monotonic())) != b"":
                 if part is None:
                     os.kill(self._child, signal.SIGKILL)
-                    message = f"has taken more than {self._deadline:g} s and was killed"
-                    raise Hung(self._what, message)
+                    raise self._late()
                 data += part
         finally:
             os.close(self._pipe)
             _, status = os.waitpid(self._child, 0)
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
+            raise self._late()  # it has seen its deadline pass before this process did
         if not data:
             message = f"the process that does it died: {_died(status)}"
             raise Rejected(self._what, errno.EIO, message)
@@ -223,6 +224,9 @@ class Begun(Generic[T]):
         if went_well:
             return cast(T, result)
         raise result
+
+    def _late(self) -> Hung:
+        return Hung(self._what, f"has taken more than {self._deadline:g} s and was killed")
 
 
 def call(what: str, function: Callable[[], T], deadline: float) -> T:
