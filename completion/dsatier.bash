@@ -39,7 +39,7 @@ _dsatier() {
         clear) options="--json --root --host --sim-state -h --help" ;;
         facts) options="--json --root --host --sim-state -h --help" ;;
         doctor) options="-p --profile --facts --json --root --host --sim-state -h --help" ;;
-        explain) options="-p --profile --json --root --host --sim-state -h --help"; takes="words:version match match.hostname match.release match.abi match.cpu_model match.numa match.numa.nodes match.numa.cpuless_nodes tiers tiers.nodes tiers.nodes.fast tiers.nodes.slow tiers.nodes.near tiers.nodes.hbm tiers.fast_node tiers.slow_node tiers.cpuless concurrency concurrency.use_concur_to_compact concurrency.use_concur_to_demote concurrency.use_concur_for_htmm engine engine.kind engine.limit_mt_num engine.limit_chans engine.dsa_copy_threshold engine.work_queues engine.work_queues.file engine.work_queues.devices engine.work_queues.engines engine.work_queues.queues engine.work_queues.size engine.on_fault tiering tiering.demotion_enabled tiering.numa_balancing tiering.demote_scale_factor tiering.swap drift drift.policy drift.interval drift.fights drift.window" ;;
+        explain) options="-p --profile --json --root --host --sim-state -h --help"; takes="words:version match match.hostname match.release match.abi match.cpu_model match.numa match.numa.nodes match.numa.cpuless_nodes tiers tiers.nodes tiers.nodes.fast tiers.nodes.slow tiers.nodes.near tiers.nodes.hbm tiers.fast_node tiers.slow_node tiers.cpuless concurrency concurrency.use_concur_to_compact concurrency.use_concur_to_demote concurrency.use_concur_for_htmm engine engine.kind engine.limit_mt_num engine.limit_chans engine.dsa_copy_threshold engine.work_queues engine.work_queues.file engine.work_queues.devices engine.work_queues.engines engine.work_queues.queues engine.work_queues.size engine.on_fault tiering tiering.demotion_enabled tiering.numa_balancing tiering.promote_rate_limit_MBps tiering.demote_scale_factor tiering.swap memory memory.watermark_scale_factor memory.watermark_boost_factor memory.compaction_proactiveness memory.zone_reclaim_mode memory.thp_enabled memory.thp_defrag drift drift.policy drift.interval drift.fights drift.window" ;;
         cat-config) options="-p --profile --json --root --host --sim-state -h --help" ;;
         measure) options="--json --root --host --sim-state -h --help"; takes=commands ;;
         demo) options="--fast -h --help" ;;
@@ -83,7 +83,7 @@ _dsatier() {
             if [[ $cur == sim:*[./]* ]]; then
                 mapfile -t COMPREPLY < <(compgen -f -P sim: -- "${cur#sim:}")
             else
-                mapfile -t COMPREPLY < <(compgen -W "sim:dsa2 sim:dsa8 sim:dsa8-seed sim:memtis-seed sim:no-dsa sim:single-node sim:stock-debian sim:swap-on" -- "$cur")
+                mapfile -t COMPREPLY < <(compgen -W "sim:dsa2 sim:dsa8 sim:dsa8-seed sim:memtis-seed sim:no-dsa sim:single-node sim:stock-6-1 sim:stock-6-12 sim:stock-7-2 sim:stock-debian sim:swap-on" -- "$cur")
             fi
             if [[ $COMP_WORDBREAKS == *:* && $cur == *:* ]]; then
                 # what stands before the last colon is a word of its own to bash

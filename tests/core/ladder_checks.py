@@ -119,8 +119,19 @@ CHANGES: tuple[Change, ...] = (
 )
 
 
-ORDER = ("cpuless", "parameters", "queues", "initialised", "evidence", "engine", "tiering")
+ORDER = (
+    *("cpuless", "parameters", "queues", "initialised", "evidence", "engine", "memory"),
+    "tiering",
+)
 """The contract's order on the way up; the way down is the other way round."""
+MEMORY: dict[KnobName, int] = {
+    "watermark_scale_factor": 100,
+    "watermark_boost_factor": 0,
+    "compaction_proactiveness": 0,
+    "zone_reclaim_mode": 1,
+    "thp_enabled": 1,
+    "thp_defrag": 2,
+}
 EVERYTHING = Desired(
     cpuless=True,
     knobs={
@@ -129,6 +140,8 @@ EVERYTHING = Desired(
         "dsa_copy_threshold": 12,
         "numa_balancing": 2,
         "demotion_enabled": 1,
+        "promote_rate_limit_MBps": 2000,
+        **MEMORY,
     },
     queues=SAME_QUEUES,
 )
@@ -154,6 +167,10 @@ def mistakes(ladder: tuple[Rung, ...] = LADDER, descents: Descents = DESCENTS) -
     up = rungs(plan(OURS, EVERYTHING, ladder=ladder, descents=descents))
     if up != ORDER:
         wrong.append(f"the way up goes over {up}")
+    way = plan(OURS, EVERYTHING, ladder=ladder, descents=descents)
+    if not 0 < place(way, "promote_rate_limit_MBps", 2000) < place(way, "numa_balancing", 2):
+        wrong.append("promotion begins before its limit is there")
+    wrong += [f"{n} is not written" for n, v in MEMORY.items() if not place(way, n, v)]
     down = rungs(plan(tiered(LIVE["seed"]), NOTHING, ladder=ladder, descents=descents))
     if down != ("tiering", "engine", "evidence", "initialised"):
         wrong.append(f"the way down goes over {down}")

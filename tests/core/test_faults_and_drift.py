@@ -12,7 +12,7 @@ from dsatier.apply.driver import Driver
 from dsatier.apply.faults import fault
 from dsatier.apply.records import Record, Repair, with_conditions
 from dsatier.apply.target import Target
-from dsatier.facts.knobs import ENGINES
+from dsatier.facts.knobs import ENGINES, KNOBS, KnobName
 from dsatier.facts.model import Facts, OtherWriter
 from dsatier.facts.tiers import USUAL
 from dsatier.plan.desired import engine_off, from_profile, with_cpu_engine
@@ -267,6 +267,17 @@ def test_a_fight_that_was_given_up_stays_so() -> None:
     assert ITEM == found.item
     assert contested(replace(given_up, reason="Drift"), (ITEM,), POLICY, 1e9, HOST) is None
     assert contested(replace(given_up, state="converged"), (ITEM,), POLICY, 1e9, HOST) is None
+
+
+def test_a_tool_is_suspected_of_its_own_knob_alone() -> None:
+    names: tuple[KnobName, ...] = ("numa_balancing", "promote_rate_limit_MBps", "thp_enabled")
+    for name in names:
+        item = f"{KNOBS[name].path} = {KNOBS[name].spelt(1)}"
+        for other in names:
+            host = replace(HOST, others=(OtherWriter("TuneD", "/etc/t", (other,)),))
+            found = contested(repairs(1, 2, 3, item=item), (item,), POLICY, 4.0, host)
+            assert found is not None
+            assert bool(found.suspects) == (other == name)
 
 
 def test_the_suspects_are_named() -> None:

@@ -535,15 +535,18 @@ def test_tiering_that_must_not_be_is_not_brought_back(family: str) -> None:
     fit = knobs(cpuless(build.facts(family)), numa_balancing=2, demotion_enabled=1)
     swapping = replace(fit, swaps=(area,))
     over_cpus = knobs(build.facts(family), numa_balancing=2, demotion_enabled=1)
+    swapped: tuple[tuple[int, int], tuple[str, ...]] = ((2, 1), ())
+    if family == "seed":  # which would demote to disk
+        swapped = (0, 0), ("found swap on /dev/sda3",)
     for found, here, wanted_back, lost in (
         (fit, fit, (2, 1), ()),
         (fit, knobs(fit, numa_balancing=0, demotion_enabled=0), (2, 1), ()),
-        (swapping, swapping, (0, 0), ("found swap on /dev/sda3",)),
+        (swapping, swapping, *swapped),
         # swap and CPUs that are off now and are to come back
-        (swapping, fit, (0, 0), ("found swap on /dev/sda3",)),
+        (swapping, fit, *swapped),
         (over_cpus, cpuless(over_cpus), (0, 0), ("found 8 CPUs online",)),
         # the host was fit when it was found
-        (fit, swapping, (0, 0), ("found swap on /dev/sda3",)),
+        (fit, swapping, *swapped),
     ):
         before = originals(found, USUAL, 0.0)
         back = from_originals(before, here, USUAL)
@@ -602,12 +605,12 @@ SWAPPING: dict[str, Any] = {"swap": [{"path": "/dev/sda3", "size": 2, "used": 1}
 
 def test_swap_that_returns_is_drift() -> None:
     area = Swap("/dev/sda3", 8 * GIB, 0, -2)
-    assert "tiering-without-swap" in refused(
-        SetKnob("demotion_enabled", 1), replace(cpuless(OURS), swaps=(area,))
-    )
-    assert {"swap-not-into-tiering"} == refused(
-        SwapOn(area), knobs(cpuless(OURS), demotion_enabled=1)
-    )
+    for family, to_disk in (("seed", True), ("ours", False), ("none", False)):
+        plain = cpuless(build.facts(family))
+        demote = refused(SetKnob("demotion_enabled", 1), replace(plain, swaps=(area,)))
+        assert to_disk == ("tiering-without-swap" in demote)
+        swap = refused(SwapOn(area), knobs(plain, demotion_enabled=1))
+        assert to_disk == ("swap-not-into-tiering" in swap)
 
     def drift(host: SimHost) -> None:
         assert () == look(host).swaps

@@ -255,7 +255,7 @@ def test_what_is_not_named_is_not_written() -> None:
 
 # -- properties --------------------------------------------------------------
 
-SHIPPED = profiles.shipped()
+SHIPPED = profiles.paired()
 GENERATED = profiles.generated(30, seed=5)
 HOSTS = {
     "ours": OURS,
@@ -274,6 +274,9 @@ HOSTS = {
 def test_every_shipped_profile_from_every_host(host: str, name: str) -> None:
     facts = HOSTS[host]
     way = prepare(facts, from_profile(SHIPPED[name], facts))
+    if name.startswith("tiering") and facts.kernel.family == "seed":
+        assert {"knobs-present"} == {finding.name for finding in way.findings}
+        return
     assert "ready" == way.verdict, way.findings
     assert [] == list(rehearse(way, facts))
 

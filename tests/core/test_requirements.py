@@ -33,6 +33,8 @@ from tests.support.scenarios import (
 
 SWAP = Swap("/dev/sda3", 8 * GIB, 4 * GIB, -2)
 SWAPPING = replace(OURS, swaps=(SWAP,))
+DISK = replace(SEED, swaps=(SWAP,))
+"""A research kernel demotes to it."""
 
 
 @dataclass(frozen=True)
@@ -230,9 +232,8 @@ def _rows() -> tuple[Row, ...]:
         row("tiers-apart", tiers(OURS, 7, 4), demote, OURS, "tier 4 for it, and 7"),
         row("tiering-conditions", OURS, tier, replace(tier, cpuless=True), "8 CPUs online"),
         row("tiering-conditions", OURS, demote, cpuless(OURS), "8 CPUs online"),
-        row(
-            "tiering-conditions", cpuless(SWAPPING), demote, replace(demote, swap_off=True), "sda3"
-        ),
+        row("tiering-conditions", cpuless(DISK), demote, replace(demote, swap_off=True), "sda3"),
+        row("tiering-conditions", cpuless(DISK), demote, cpuless(SWAPPING), "sda3"),
         row(
             "tiering-conditions",
             cpuless(OURS),
@@ -242,10 +243,17 @@ def _rows() -> tuple[Row, ...]:
         ),
         row(
             "tiering-conditions",
-            cpuless(OURS),
+            cpuless(SEED),
             replace(tier, swap_on=(SWAP,)),
             replace(wish({"numa_balancing": 1}), swap_on=(SWAP,)),
             "swap on /dev/sda3, which is to come back",
+        ),
+        row(
+            "promotion-can-go",
+            knobs(cpuless(OURS), promote_rate_limit_MBps=0),
+            tier,
+            replace(tier, knobs={**(tier.knobs or {}), "promote_rate_limit_MBps": 2000}),
+            "0, with which nothing is promoted",
         ),
         row(
             "watermark-order",
@@ -562,7 +570,7 @@ def _rows() -> tuple[Row, ...]:
         ),
         row(
             "quiet-can-be-had",
-            cpuless(replace(resuming, swaps=(SWAP,))),
+            cpuless(replace(knobs(initialised("seed"), demotion_enabled=1), swaps=(SWAP,))),
             release,
             replace(release, swap_off=True),
             "swap on /dev/sda3",
@@ -584,7 +592,7 @@ def _rows() -> tuple[Row, ...]:
         ),
         row(
             "quiet-can-be-had",
-            knobs(cpuless(OURS), demotion_enabled=1),
+            knobs(cpuless(SEED), demotion_enabled=1),
             wish(swap_on=(SWAP,)),
             wish({"demotion_enabled": 0}, swap_on=(SWAP,)),
             "swap on /dev/sda3, which is to come back",
@@ -658,7 +666,7 @@ def test_a_requirement_speaks_under_its_own_name() -> None:
 
 
 def test_blockers_come_first() -> None:
-    both = replace(cpuless(SWAPPING), others=(OtherWriter("TuneD", "/etc/t", ("numa_balancing",)),))
+    both = replace(cpuless(DISK), others=(OtherWriter("TuneD", "/etc/t", ("numa_balancing",)),))
     found = findings(both, wish({"numa_balancing": 2, "demote_scale_factor": 300}))
     assert ["blocker", "warning"] == [f.level for f in found]
 

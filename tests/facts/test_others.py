@@ -68,7 +68,8 @@ transparent_hugepages=always
 
 
 def test_a_tuned_profile() -> None:
-    assert (("demotion_enabled", "numa_balancing"), ("base", "more")) == tuned_profile(PROFILE)
+    items = ("demotion_enabled", "numa_balancing", "thp_enabled")
+    assert tuned_profile(PROFILE) == (items, ("base", "more"))
 
 
 def test_tuned_follows_what_is_included_and_no_circle() -> None:
@@ -84,7 +85,9 @@ def test_tuned_follows_what_is_included_and_no_circle() -> None:
     expected = (
         OtherWriter("TuneD", "/etc/tuned/base/tuned.conf", ("limit_chans",)),
         OtherWriter(
-            "TuneD", "/usr/lib/tuned/latency/tuned.conf", ("demotion_enabled", "numa_balancing")
+            "TuneD",
+            "/usr/lib/tuned/latency/tuned.conf",
+            ("demotion_enabled", "numa_balancing", "thp_enabled"),
         ),
     )
     assert expected == others(host)
@@ -171,7 +174,9 @@ def test_tmpfiles_write_at_boot() -> None:
     )
     assert (
         OtherWriter("tmpfiles.d", "/etc/tmpfiles.d/a.conf", ("demotion_enabled",)),
-        OtherWriter("tmpfiles.d", "/run/tmpfiles.d/b.conf", ("numa_balancing",)),
+        OtherWriter(
+            "tmpfiles.d", "/run/tmpfiles.d/b.conf", ("numa_balancing", "promote_rate_limit_MBps")
+        ),
     ) == others(host)
 
 

@@ -13,7 +13,10 @@ from dsatier.facts.knobs import KNOBS, KnobName
 MANIFEST = Path(__file__).parents[2] / "kernel-src/abi/abi.json"
 SHIPPED = json.loads(MANIFEST.read_text(encoding="utf-8"))
 KNOWN = {knob["name"]: knob for knob in SHIPPED["knobs"]}
-ELSEWHERE = {"numa_balancing", "dsa_async_mode", "dsa_sync_mode", "use_concur_for_htmm"}
+ELSEWHERE = {
+    *(name for name, knob in KNOBS.items() if knob.mainline and name != "demotion_enabled"),
+    *("dsa_async_mode", "dsa_sync_mode", "use_concur_for_htmm"),
+}
 """Mainline's, and those that only a seed kernel has."""
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dsatier.apply.gate import Gate, Refused
-from dsatier.facts.knobs import SEED_SETTLE, KnobName
+from dsatier.facts.knobs import KNOBS, SEED_SETTLE, KnobName
 from dsatier.facts.model import Swap
 from dsatier.facts.observe.observer import Observer
 from dsatier.host.port import HostDown, HostError
@@ -99,6 +99,7 @@ START, USE, STOP = knob("dsa_state", 1), knob("use_dsa_copy_pages", 1), knob("ds
 STARTED, USED = puts(("dsa_state", 1)), puts(("use_dsa_copy_pages", 1))
 LISTS = puts(("use_concur_to_compact", 1))
 TIERED = (_cpuless, _no_swap, puts((BALANCING, 2), ("demote_scale_factor", 300)))
+LIMIT = KNOBS["promote_rate_limit_MBps"].path
 STOCK: dict[str, Any] = {"kernel": {"release": "6.12.117+deb13-amd64", "kind": "stock"}}
 FULL = {
     "nodes": [
@@ -209,7 +210,9 @@ TRIES: tuple[Try, ...] = (
     ),
     Try("tiering-on-cpuless", "ours", (_no_swap,), knob("demotion_enabled", 1)),
     Try("tiering-on-cpuless", "tpp", (_no_swap,), knob("numa_balancing", 2)),
-    Try("tiering-without-swap", "ours", (_cpuless,), knob("demotion_enabled", 1)),
+    Try("tiering-without-swap", "tpp", (_cpuless,), knob("demotion_enabled", 1)),
+    Try("promotion-can-go", "ours", (_cpuless, puts((LIMIT, 0))), knob("numa_balancing", 2)),
+    Try("promotion-can-go", "ours", (_cpuless, puts((LIMIT, 1 << 24))), knob("numa_balancing", 3)),
     Try(
         "watermark-after-tiering",
         "tpp",
@@ -221,7 +224,7 @@ TRIES: tuple[Try, ...] = (
     Try("cpu-not-into-tiering", "tpp", TIERED, lambda host: SetCpu(4, online=True)),
     Try("stirred-for-a-target", "tpp", (), lambda host: StirCpu(3)),
     Try("swap-fits", "ours", (), lambda host: SwapOff(_area()), spec=FULL),
-    Try("swap-not-into-tiering", "ours", TIERED, lambda host: SwapOn(_area())),
+    Try("swap-not-into-tiering", "tpp", TIERED, lambda host: SwapOn(_area())),
     Try("device-unheld", "tpp", (READY, STARTED), lambda host: StopDevice("dsa0")),
     Try("device-off-before-load", "ours", (READY,), _load),
     Try(

@@ -26,6 +26,12 @@ EQUIVALENT: dict[str, str] = {
     "the way down has turned off the one that goes, and where both had been on both come back",
     "engine, down: cpu_multi_copy_pages 0 before use_dsa_copy_pages 0": "each stands for itself; "
     "what frees descriptors is on a lower rung",
+    "memory, up: watermark_boost_factor before watermark_scale_factor": INDEPENDENT,
+    "memory, up: compaction_proactiveness before watermark_boost_factor": INDEPENDENT,
+    "memory, up: zone_reclaim_mode before compaction_proactiveness": INDEPENDENT,
+    "memory, up: thp_enabled before zone_reclaim_mode": INDEPENDENT,
+    "memory, up: thp_defrag before thp_enabled": INDEPENDENT,
+    "tiering, up: promote_rate_limit_MBps before swap off": INDEPENDENT,
     "tiering, up: swap on before demotion_enabled": "swap comes back only where tiering is off, "
     "and the way down has turned it off",
     "tiering, down: demote_scale_factor before demotion_enabled 0": "the factor may be written "

@@ -174,6 +174,8 @@ def test_shipped_profiles_are_valid_and_have_a_header(profiles: Path) -> None:
         "dsa-huge.yaml",
         "dsa.yaml",
         "multithread.yaml",
+        "tiering-sockets.yaml",
+        "tiering.yaml",
         "tpp-cpu.yaml",
         "tpp-dsa.yaml",
         "tpp-multithread.yaml",
@@ -234,7 +236,7 @@ def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
                         "column": 1,
                         "field": "engin",
                         "expected": "one of version, match, tiers, concurrency, engine, tiering, "
-                        "drift",
+                        "memory, drift",
                         "found": "the key 'engin'",
                         "message": message,
                     }

@@ -74,7 +74,7 @@ def run(job: Job) -> tuple[Job, Coverage, float]:
         for start in each(job.kind):
             total.add(Explorer(wanted, depth=job.depth).explore([start]))
     elif job.starts == "eight":
-        total = Explorer(profiles.shipped(), depth=job.depth).explore([hosts.eight(job.kind)])
+        total = Explorer(profiles.paired(), depth=job.depth).explore([hosts.eight(job.kind)])
     elif job.starts == "clean":
         clean = [start for start in hosts.starts(job.kind) if start.clean]
         total = Explorer(wanted, depth=job.depth).explore(clean)

@@ -438,11 +438,12 @@ def test_tiering_with_cpus_on_the_slow_node_is_ineffective(kind: str) -> None:
     assert [("ineffective", "other")] == [(x.kind, x.by) for x in h.harm]
 
 
-def test_tiering_with_swap() -> None:
-    h = host("ours", swap=[{"path": "/dev/sdb1", "used": 100}])
+@pytest.mark.parametrize(("kind", "harm"), [("tpp", ["swap"]), ("ours", []), ("stock", [])])
+def test_tiering_with_swap(kind: str, harm: list[str]) -> None:
+    h = host(kind, swap=[{"path": "/dev/sdb1", "used": 100}])
     put(h, BALANCING, 2)
-    assert ["swap"] == kinds(h)
-    h = host("ours", swap=[{"path": "/dev/sdb1", "used": 100}])
+    assert harm == kinds(h)
+    h = host(kind, swap=[{"path": "/dev/sdb1", "used": 100}])
     assert 0 == h.run(("swapoff", "/dev/sdb1"), 60.0).code
     put(h, BALANCING, 2)
     assert [] == h.harm

@@ -169,6 +169,9 @@ def test_the_shipped_hosts_are_these() -> None:
         "memtis-seed",
         "no-dsa",
         "single-node",
+        "stock-6-1",
+        "stock-6-12",
+        "stock-7-2",
         "stock-debian",
         "swap-on",
     )

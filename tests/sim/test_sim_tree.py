@@ -99,7 +99,13 @@ def test_knobs_of_each_kernel() -> None:
         set(host("tpp").entries(vm)) - set(host("ours").entries(vm))
     )
     assert "demote_scale_factor" not in host("memtis").entries(vm)
-    assert ("min_free_kbytes", "watermark_scale_factor") == host("stock").entries(vm)
+    assert host("stock").entries(vm) == (
+        "compaction_proactiveness",
+        "min_free_kbytes",
+        "watermark_boost_factor",
+        "watermark_scale_factor",
+        "zone_reclaim_mode",
+    )
     assert ("abi", "manifest") == host("ours").entries("/sys/kernel/mm/dsatier")
     assert () == host("tpp").entries("/sys/kernel/mm/dsatier")
     assert "3\n" == _stored(host("tpp"), "/proc/sys/kernel/numa_balancing", "3")

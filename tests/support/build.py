@@ -62,6 +62,8 @@ def device(number: int, *, event_log: bool = False) -> DsaDevice:
 def facts(family: str = "ours", devices: int = 8, **changes: Any) -> Facts:
     """A two-tier host of a kernel family, with everything off."""
     missing = {"use_concur_for_htmm"}  # memtis's alone
+    if family == "seed":
+        missing |= {"promote_rate_limit_MBps"}
     if family == "none":
         missing = {k.name for k in KNOBS.values() if not k.mainline}
     host = Facts(

@@ -77,7 +77,20 @@ def shipped() -> dict[str, Profile]:
 
 def fitted() -> dict[str, Profile]:
     """Return the shipped profiles with their eight queues on two devices instead of eight."""
-    return {name: fit(profile) for name, profile in shipped().items()}
+    return {name: fit(profile) for name, profile in paired().items()}
+
+
+def paired() -> dict[str, Profile]:
+    """Return the shipped profiles for hosts whose slow node nothing tells of: it is named.
+
+    Of the two for stock kernels one is enough: they differ in ``numa_balancing`` alone.
+    """
+    pair = Tiers(fast_node=0, slow_node=1, cpuless=True)
+    return {
+        name: replace(profile, tiers=pair) if profile.tiers and profile.tiers.nodes else profile
+        for name, profile in shipped().items()
+        if name != "tiering-sockets"
+    }
 
 
 def fit(profile: Profile) -> Profile:

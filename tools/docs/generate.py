@@ -25,7 +25,7 @@ from dsatier.apply.status_document import MOVING, REMEDIES
 from dsatier.base.exits import RESULTS
 from dsatier.cli.explain import fields as field_names
 from dsatier.cli.options import COMMANDS
-from dsatier.facts.knobs import KNOBS
+from dsatier.facts.knobs import KNOBS, Knob
 from dsatier.facts.model import Facts
 from dsatier.facts.observe.kernel import EVL_GUARD
 from dsatier.plan.evidence import Evidence
@@ -191,14 +191,16 @@ def knobs() -> str:
     return table(
         ("knob", "file", "dsatier writes", "at boot", "what it does"),
         (
-            (code(k.name), code(k.path), _span(k.low, k.high), str(k.default), k.text)
+            (code(k.name), code(k.path), _span(k), k.spelt(k.default), k.text)
             for k in KNOBS.values()
         ),
     )
 
 
-def _span(low: int, high: int) -> str:
-    return str(low) if low == high else f"{low} to {high}"
+def _span(knob: Knob) -> str:
+    if knob.words:
+        return ", ".join(knob.words)
+    return str(knob.low) if knob.low == knob.high else f"{knob.low} to {knob.high}"
 
 
 def event_log() -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from dsatier.apply.records import Record, Repair
+from dsatier.facts.knobs import KNOBS
 from dsatier.facts.model import Facts
 from dsatier.profile.model import DriftPolicy
 
@@ -61,5 +62,11 @@ def _suspects(item: str, facts: Facts) -> tuple[str, ...]:
     return tuple(
         f"{writer.tool} ({writer.path})"
         for writer in facts.others
-        if any(name in item for name in writer.items)
+        if any(_is_about(item, name) for name in writer.items)
     )
+
+
+def _is_about(item: str, name: str) -> bool:
+    """Tell whether the words of a step are about what a tool writes."""
+    knob = next((knob for knob in KNOBS.values() if knob.name == name), None)
+    return name in item if knob is None else item.startswith(f"{knob.path} ")

@@ -104,7 +104,7 @@ class Gate:
     def _carry_out(self, request: Request, deadline: float) -> str | None:
         match request:
             case SetKnob(knob, value):
-                self._host.write(KNOBS[knob].path, f"{value}\n", deadline)
+                self._host.write(KNOBS[knob].path, f"{KNOBS[knob].spelt(value)}\n", deadline)
                 self._balancing_told |= knob == "numa_balancing"
             case SetCpu(cpu, online):
                 path = f"/sys/devices/system/cpu/cpu{cpu}/online"

@@ -42,7 +42,7 @@ class Explanation:
     effective: Any
     origin: str | None
     """FILE:LINE, None where no file names the field."""
-    default: int | None
+    default: int | str | None
     """The kernel's default."""
     live: int | str | None
     """The live value, None where this kernel has none."""
@@ -113,7 +113,7 @@ def explain(field: str, loaded: Loaded, facts: Facts) -> Explanation:
         text=text,
         effective=defaults().get(field) if value is None else value,
         origin=f"{origin.file}:{origin.line}" if origin else None,
-        default=KNOBS[name].default if name in KNOBS else None,
+        default=_spelt(name, KNOBS[name].default) if name in KNOBS else None,
         live=_live(field, name, facts, tiers_of(loaded.profile, facts)),
         change=_change(field, name, facts),
     )
@@ -128,7 +128,7 @@ def _value(data: dict[str, Any], field: str) -> Any:
 
 def _live(field: str, name: str, facts: Facts, tiers: Tiers) -> int | str | None:
     if name in KNOBS:
-        return live(facts, name)
+        return _spelt(name, live(facts, name))
     if field == "engine.kind":
         if live(facts, "use_dsa_copy_pages"):
             return "dsa"
@@ -146,6 +146,12 @@ def _live(field: str, name: str, facts: Facts, tiers: Tiers) -> int | str | None
     if field == "tiering.swap":
         return "on" if facts.swaps else "off"
     return None
+
+
+def _spelt(name: str, value: int | None) -> int | str | None:
+    """Return a knob's value as a profile spells it."""
+    words = next((knob.words for knob in KNOBS.values() if knob.name == name), ())
+    return words[value] if value is not None and value < len(words) else value
 
 
 def _change(field: str, name: str, facts: Facts) -> str:

@@ -23,6 +23,13 @@ KnobName = Literal[
     "demote_scale_factor",
     "numa_balancing",
     "demotion_enabled",
+    "promote_rate_limit_MBps",
+    "watermark_scale_factor",
+    "watermark_boost_factor",
+    "compaction_proactiveness",
+    "zone_reclaim_mode",
+    "thp_enabled",
+    "thp_defrag",
 ]
 """The names of all knobs: a type, so that a misspelt one in a guard does not make it pass."""
 
@@ -40,10 +47,29 @@ class Knob:
     """What it does, for people."""
     mainline: bool = False
     """Debian's stock kernel has it too."""
+    words: tuple[str, ...] = ()
+    """What the file says for 0, 1, 2 and so on; empty where it holds the number."""
+
+    def spelt(self, value: int) -> str:
+        """Return a value as the file takes it."""
+        return self.words[value] if 0 <= value < len(self.words) else str(value)
 
 
-def _vm(name: KnobName, low: int, high: int, default: int, text: str) -> Knob:
-    return Knob(name, f"/proc/sys/vm/{name}", low, high, default, text)
+def _vm(
+    name: KnobName, low: int, high: int, default: int, text: str, *, mainline: bool = False
+) -> Knob:
+    return Knob(name, f"/proc/sys/vm/{name}", low, high, default, text, mainline)
+
+
+def _thp(file: str, name: KnobName, default: str, text: str, words: tuple[str, ...]) -> Knob:
+    path = f"/sys/kernel/mm/transparent_hugepage/{file}"
+    return Knob(name, path, 0, len(words) - 1, words.index(default), text, True, words)
+
+
+MOST_MBPS = (1 << 24) - 1
+"""More MiB/s wrap around to a limit of 0 in kernels with 4 KiB pages."""
+THP = ("always", "madvise", "never")
+DEFRAG = ("always", "defer", "defer+madvise", "madvise", "never")
 
 
 KNOBS: dict[KnobName, Knob] = {
@@ -79,8 +105,49 @@ KNOBS: dict[KnobName, Knob] = {
             "reclaim demotes to the slow tier",
             mainline=True,
         ),
+        Knob(
+            "promote_rate_limit_MBps",
+            "/proc/sys/kernel/numa_balancing_promote_rate_limit_MBps",
+            1,
+            MOST_MBPS,
+            65536,
+            "most MiB/s that are promoted to each node",
+            mainline=True,
+        ),
+        _vm(
+            *("watermark_scale_factor", 1, 3000, 10),
+            "distance of the watermarks, 1/10000 of a zone",
+            mainline=True,
+        ),
+        _vm(
+            *("watermark_boost_factor", 0, INT_MAX, 15000),
+            "how much reclaim follows on fragmentation, 1/10000; 0 none",
+            mainline=True,
+        ),
+        _vm(
+            *("compaction_proactiveness", 0, 100, 20),
+            "how eagerly memory is compacted in the background",
+            mainline=True,
+        ),
+        _vm(
+            *("zone_reclaim_mode", 0, 7, 0),
+            "1 a full node is reclaimed before another is used; 2 also writes; 4 also unmaps",
+            mainline=True,
+        ),
+        _thp("enabled", "thp_enabled", "always", "who gets huge pages", THP),
+        _thp("defrag", "thp_defrag", "madvise", "who waits for huge pages", DEFRAG),
     )
 }
+
+
+def spelt(name: str, value: int) -> str:
+    """Return the value of a knob as its file takes it.
+
+    >>> spelt("thp_enabled", 1), spelt("limit_chans", 8)
+    ('madvise', '8')
+    """
+    return next((k.spelt(value) for k in KNOBS.values() if k.name == name), str(value))
+
 
 TIMER = "/proc/timer"
 

@@ -47,6 +47,15 @@ def tiered(facts: Facts) -> bool:
     return live(facts, "numa_balancing") in TIERING_MODES
 
 
+def demotes_to_disk(facts: Facts) -> bool:
+    """Tell whether demotion goes to disk while swap is on.
+
+    The research kernels reclaim to swap what they should demote. Kernels based on mainline demote
+    first, ours too; what then goes to swap is what found no room on the slow node.
+    """
+    return facts.kernel.family == "seed"
+
+
 def tiering_on(facts: Facts) -> bool:
     """Tell whether the kernel moves pages between the tiers by itself."""
     return tiered(facts) or on(facts, "demotion_enabled")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dsatier.facts.knobs import CONCURRENT, ENGINES, KnobName
+from dsatier.facts.knobs import CONCURRENT, ENGINES, KNOBS, KnobName
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import effective_threads_broken
 from dsatier.facts.tiers import Tiers
@@ -24,6 +24,21 @@ from dsatier.profile.model import (
 )
 from dsatier.queues.config import DeviceConfig
 
+TIERING: tuple[KnobName, ...] = (
+    "promote_rate_limit_MBps",
+    "numa_balancing",
+    "demote_scale_factor",
+    "demotion_enabled",
+)
+MEMORY: tuple[KnobName, ...] = (
+    "watermark_scale_factor",
+    "watermark_boost_factor",
+    "compaction_proactiveness",
+    "zone_reclaim_mode",
+    "thp_enabled",
+    "thp_defrag",
+)
+"""The knobs that the sections of those names hold."""
 TIERING_OFF: dict[KnobName, int] = {"demotion_enabled": 0, "numa_balancing": 0}
 NO_ENGINE: dict[KnobName, int] = {"use_dsa_copy_pages": 0}
 """What the breaker does at once; channels stay held, for their state is in doubt."""
@@ -47,11 +62,14 @@ def from_profile(
     knobs: dict[KnobName, int] = {}
     if profile.concurrency:
         _named(knobs, profile.concurrency, *CONCURRENT)
+        knobs = {name: value for name, value in knobs.items() if value or name in facts.knobs}
     if profile.engine is not None:
         knobs |= _engine(profile.engine, facts)
     swap = None
+    if profile.memory:
+        _named(knobs, profile.memory, *MEMORY)
     if profile.tiering:
-        _named(knobs, profile.tiering, "numa_balancing", "demote_scale_factor", "demotion_enabled")
+        _named(knobs, profile.tiering, *TIERING)
         swap = profile.tiering.swap
     return Desired(
         tiers=tiers_of(profile, facts),
@@ -70,7 +88,8 @@ def _named(knobs: dict[KnobName, int], section: object, *names: KnobName) -> Non
     for name in names:
         value = getattr(section, name)
         if value is not None:
-            knobs[name] = int(value)
+            words = KNOBS[name].words
+            knobs[name] = words.index(value) if isinstance(value, str) else int(value)
 
 
 def _engine(engine: Engine, facts: Facts) -> dict[KnobName, int]:
@@ -127,14 +146,13 @@ def engine_off(facts: Facts, tiers: Tiers, *, stop_tiering: bool) -> Desired:
     return Desired(tiers=tiers, knobs={n: v for n, v in knobs.items() if n in facts.knobs})
 
 
+SECTIONS = ("tiers", "concurrency", "engine", "tiering", "memory")
+
+
 def untouched(profile: Profile) -> tuple[str, ...]:
     """Return what a profile does not name, and the agent so does not touch."""
-    found = [
-        name
-        for name in ("tiers", "concurrency", "engine", "tiering")
-        if getattr(profile, name) is None
-    ]
-    for section in ("tiers", "concurrency", "engine", "tiering"):
+    found = [name for name in SECTIONS if getattr(profile, name) is None]
+    for section in SECTIONS:
         value = getattr(profile, section)
         if value is not None:
             found += [

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from dsatier.base.fields import STRICT, Tagged
 from dsatier.base.text import ranges
 from dsatier.facts.kernel_complaints import complaints
-from dsatier.facts.knobs import KnobName
+from dsatier.facts.knobs import KnobName, spelt
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import device, failed_copies, held, live, migration_quiet
 from dsatier.facts.tiers import Tiers, target, watermark, words
@@ -33,7 +33,7 @@ class Reads:
     kind: Literal["reads"] = "reads"
 
     def __str__(self) -> str:
-        return f"{self.knob} reads {self.value}"
+        return f"{self.knob} reads {spelt(self.knob, self.value)}"
 
     def missing(self, facts: Facts, log: LogTail) -> str | None:
         """Return what is seen instead, None where the evidence is there."""

@@ -14,6 +14,7 @@ from dsatier.facts.knobs import KNOBS, SEED_BATCH_CHANS, SEED_SETTLE, TIERING_MO
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import (
     concurrent,
+    demotes_to_disk,
     device,
     effective_threads_broken,
     foreign,
@@ -296,9 +297,18 @@ def _tiering_on_cpuless(request: Request, at: Circumstances) -> str | None:
 
 
 def _tiering_without_swap(request: Request, at: Circumstances) -> str | None:
-    if _turns_tiering_on(request) and at.facts.swaps:
+    if _turns_tiering_on(request) and at.facts.swaps and demotes_to_disk(at.facts):
         return f"swap is on ({at.facts.swaps[0].path}): demotion would go to disk"
     return None
+
+
+def _promotion_can_go(request: Request, at: Circumstances) -> str | None:
+    limit = live(at.facts, "promote_rate_limit_MBps")
+    if not _sets(request, "numa_balancing", *TIERING_MODES) or limit is None:
+        return None
+    if not value_refusal("promote_rate_limit_MBps", limit, at.facts):
+        return None
+    return f"promote_rate_limit_MBps is {limit}: nothing would be promoted"
 
 
 def _watermark_after_tiering(request: Request, at: Circumstances) -> str | None:
@@ -353,7 +363,7 @@ def _swap_fits(request: Request, at: Circumstances) -> str | None:
 
 
 def _swap_not_into_tiering(request: Request, at: Circumstances) -> str | None:
-    if isinstance(request, SwapOn) and tiering_on(at.facts):
+    if isinstance(request, SwapOn) and tiering_on(at.facts) and demotes_to_disk(at.facts):
         return "tiering is on: demotion would go to disk"
     return None
 
@@ -413,6 +423,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard("threads-whole",            _threads_whole),
     Guard("tiering-on-cpuless",       _tiering_on_cpuless),
     Guard("tiering-without-swap",     _tiering_without_swap),
+    Guard("promotion-can-go",         _promotion_can_go),
     Guard("watermark-after-tiering",  _watermark_after_tiering),
     Guard("cpu-of-slow-node",         _cpu_of_slow_node),
     Guard("stirred-for-a-target",     _stirred_for_a_target),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from dsatier.facts.knobs import spelt
 from dsatier.facts.model import DsaDevice, Facts
 from dsatier.facts.readings import device, live
 from dsatier.facts.tiers import Tiers
@@ -97,7 +98,8 @@ def taken_over(before: Originals, facts: Facts) -> tuple[str, ...]:
     ours = owned(before, facts)
     wrote = _only(before, set(map(thing, before.written)))
     knobs = (
-        f"{name} is left at {live(facts, name)} (was {value}): somebody else has set it since"
+        f"{name} is left at {spelt(name, live(facts, name) or 0)} (was {spelt(name, value)}): "
+        "somebody else has set it since"
         for name, value in wrote.knobs.items()
         if name not in ours.knobs and live(facts, name) not in (None, value)
     )

@@ -332,8 +332,8 @@ def _write(
     way.step(
         rung,
         direction,
-        f"{KNOBS[knob].path} = {value}",
-        (str(before), str(value)),
+        f"{KNOBS[knob].path} = {KNOBS[knob].spelt(value)}",
+        (KNOBS[knob].spelt(before), KNOBS[knob].spelt(value)),
         reason,
         requests=(request,),
         evidence=tuple(evidence),

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from dsatier.facts.model import Channel, DsaDevice, Facts, WorkQueue
+from dsatier.facts.knobs import KnobName
+from dsatier.facts.model import Channel, DsaDevice, Facts, NumaNode, WorkQueue
 from dsatier.facts.readings import free, held, live, tiered
 from dsatier.facts.tiers import Tiers
 from dsatier.plan.requests import (
@@ -21,6 +22,13 @@ from dsatier.plan.requests import (
     SwapOn,
 )
 from dsatier.queues.config import DeviceConfig, QueueConfig, number_of
+
+RECOMPUTE: tuple[KnobName, ...] = (
+    "demote_scale_factor",
+    "watermark_scale_factor",
+    "thp_enabled",
+)
+"""The knobs with which the kernel works out all watermarks anew, whatever is written."""
 
 
 def project(facts: Facts, request: Request, tiers: Tiers) -> Facts:
@@ -86,14 +94,8 @@ def _knob(facts: Facts, request: SetKnob, tiers: Tiers) -> Facts:
             devices = _with_clients(devices, {c.queue for c in given}, 0)
             released = True
     nodes = facts.nodes
-    if request.knob == "demote_scale_factor" and tiered(facts):
-        # how many pages it will be does not matter here
-        nodes = tuple(
-            replace(n, demotion_watermark=1)
-            if n.id in tiers.fast and n.demotion_watermark == 0
-            else n
-            for n in nodes
-        )
+    if request.knob in RECOMPUTE:
+        nodes = tuple(_remarked(n, facts, tiers) for n in facts.nodes)
     return replace(
         facts,
         knobs=knobs,
@@ -102,6 +104,19 @@ def _knob(facts: Facts, request: SetKnob, tiers: Tiers) -> Facts:
         dsa_released=released,
         nodes=nodes,
     )
+
+
+def _remarked(node: NumaNode, facts: Facts, tiers: Tiers) -> NumaNode:
+    """Return a node with the demotion watermark that is worked out now, where one is shown.
+
+    How many pages it will be does not matter here. TPP keeps its mark without memory tiering, too.
+    """
+    if node.demotion_watermark is None:
+        return node
+    if tiered(facts):
+        fresh = node.id in tiers.fast and node.demotion_watermark == 0
+        return replace(node, demotion_watermark=1) if fresh else node
+    return replace(node, demotion_watermark=0) if facts.kernel.family == "ours" else node
 
 
 def _retargeted(facts: Facts, tiers: Tiers, *, none: bool) -> Facts:

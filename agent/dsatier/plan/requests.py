@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from dsatier.base.fields import STRICT, Tagged
-from dsatier.facts.knobs import KnobName
+from dsatier.facts.knobs import KnobName, spelt
 from dsatier.facts.model import Swap
 from dsatier.queues.config import DeviceConfig
 
@@ -27,7 +27,7 @@ class SetKnob:
     kind: Literal["knob"] = "knob"
 
     def __str__(self) -> str:
-        return f"{self.knob} = {self.value}"
+        return f"{self.knob} = {spelt(self.knob, self.value)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dsatier.facts.classification import of_kind, sorts
-from dsatier.facts.knobs import TIERING_MODES, KnobName
+from dsatier.facts.knobs import KNOBS, MOST_MBPS, TIERING_MODES, KnobName
 from dsatier.facts.model import Facts, NumaNode, Swap
-from dsatier.facts.readings import live, node, tiered
+from dsatier.facts.readings import demotes_to_disk, live, node, tiered, value_refusal
 from dsatier.facts.tiers import USUAL, cpus, stirrable, untargeted, words
 from dsatier.plan.model import Desired, Finding
 from dsatier.plan.outlook import GIB, frees_dsa, with_cpus, with_swaps
@@ -154,7 +154,7 @@ def _turns_tiering_on(desired: Desired) -> bool:
 
 
 def tiering_conditions(facts: Facts, desired: Desired) -> Iterator[Finding]:
-    """Tiering needs a slow node without CPUs and a host without swap."""
+    """Tiering needs a slow node without CPUs and, on a research kernel, a host without swap."""
     if not _turns_tiering_on(desired):
         return
     for slow in _with_cpus(facts, desired):
@@ -166,7 +166,7 @@ def tiering_conditions(facts: Facts, desired: Desired) -> Iterator[Finding]:
             _cpus_found(slow, facts),
             f"write `tiers: {{slow_node: {slow.id}, cpuless: true}}` in the profile",
         )
-    if swaps := with_swaps(facts, desired):
+    if demotes_to_disk(facts) and (swaps := with_swaps(facts, desired)):
         yield Finding(
             "blocker",
             "tiering-conditions",
@@ -192,6 +192,23 @@ def _swap_found(area: Swap, facts: Facts) -> str:
     """Return in words which swap is on, or is to be."""
     there = any(found.path == area.path for found in facts.swaps)
     return f"swap on {area.path}" + ("" if there else ", which is to come back")
+
+
+def promotion_can_go(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """Memory tiering must have a rate limit with which something is promoted."""
+    wanted = desired.wants("promote_rate_limit_MBps")
+    limit = live(facts, "promote_rate_limit_MBps") if wanted is None else wanted
+    if limit is None or desired.wants("numa_balancing") not in TIERING_MODES:
+        return
+    if value_refusal("promote_rate_limit_MBps", limit, facts):
+        yield Finding(
+            "blocker",
+            "promotion-can-go",
+            KNOBS["promote_rate_limit_MBps"].path,
+            f"1 to {MOST_MBPS}",
+            f"{limit}, with which nothing is promoted",
+            "name `promote_rate_limit_MBps` in the profile's tiering",
+        )
 
 
 def watermark_order(facts: Facts, desired: Desired) -> Iterator[Finding]:
@@ -256,7 +273,7 @@ def quiet_can_be_had(facts: Facts, desired: Desired) -> Iterator[Finding]:
         for knob, values in _TIERING.items()
         if desired.wants(knob) is None and live(facts, knob) in values
     ]
-    swaps = with_swaps(facts, desired)
+    swaps = with_swaps(facts, desired) if demotes_to_disk(facts) else ()
     comes_back = any(area not in facts.swaps for area in swaps)
     if not resumes or not (comes_back or frees_dsa(facts, desired) or descent(facts, desired)):
         return

@@ -9,7 +9,7 @@ from dataclasses import replace
 from dsatier.base.text import ranges
 from dsatier.facts.knobs import ENGINES, TIERING_MODES, KnobName
 from dsatier.facts.model import Facts
-from dsatier.facts.readings import live, on, tiered, value_refusal
+from dsatier.facts.readings import demotes_to_disk, live, on, tiered, value_refusal
 from dsatier.facts.tiers import Tiers
 from dsatier.plan.model import Desired
 from dsatier.plan.originals import Originals
@@ -103,10 +103,13 @@ def _without_tiers(ours: Originals, facts: Facts) -> tuple[Originals, tuple[str,
     """Return the originals without what tiering does not go on with, and that in words."""
     cpus = tuple(cpu for cpu in ours.online_cpus if cpu in facts.offline_cpus)
     there = {area.path for area in facts.swaps}
-    swaps = [area.path for area in ours.swaps if area.path not in there]
+    gone = [area for area in ours.swaps if area.path not in there]
+    swaps = [area.path for area in gone if demotes_to_disk(facts)]
     words = [f"cpus {ranges(cpus)} are left offline"] if cpus else []
     words += [f"swap {path} is left off" for path in swaps]
     why = "tiering is on and not dsatier's: turn it off, then roll back again"
+    if not swaps:
+        return replace(ours, online_cpus=()), tuple(f"{one}: {why}" for one in words)
     return replace(ours, online_cpus=(), swaps=()), tuple(f"{one}: {why}" for one in words)
 
 

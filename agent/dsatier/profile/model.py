@@ -176,10 +176,33 @@ class Tiering:
     """Reclaim demotes pages to the slow tier."""
     numa_balancing: Annotated[int, Interval(ge=0, le=3)] | None = None
     """0 off, 1 balancing, 2 memory tiering, 3 both: for hosts with two sockets."""
+    promote_rate_limit_MBps: Annotated[int, Interval(ge=1, le=16777215)] | None = None  # noqa: N815
+    """Most MiB/s that are promoted to each node: a tenth of what the slow node can write, say."""
     demote_scale_factor: Annotated[int, Interval(ge=1, le=10000)] | None = None
     """Demotion watermark in 1/10000 of a node's managed pages; needs numa_balancing 2 or 3."""
     swap: Literal["off", "on"] | None = None
     """off: all swap is turned off. on: swap that dsatier turned off comes back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Watermarks, compaction and huge pages, of all nodes at once."""
+
+    __pydantic_config__ = STRICT
+
+    watermark_scale_factor: Annotated[int, Interval(ge=1, le=3000)] | None = None
+    """Distance of the watermarks in 1/10000 of a zone: with memory tiering three times it is kept
+    free for new and promoted pages."""
+    watermark_boost_factor: Annotated[int, Interval(ge=0, le=2147483647)] | None = None
+    """How much reclaim, and so demotion, follows on fragmentation, in 1/10000; 0: none."""
+    compaction_proactiveness: Annotated[int, Interval(ge=0, le=100)] | None = None
+    """How eagerly memory is compacted in the background, that of the slow nodes too."""
+    zone_reclaim_mode: Annotated[int, Interval(ge=0, le=7)] | None = None
+    """1: a full node is reclaimed before another is used; 2: pages are written, 4: unmapped."""
+    thp_enabled: Literal["always", "madvise", "never"] | None = None
+    """Who gets huge pages."""
+    thp_defrag: Literal["always", "defer", "defer+madvise", "madvise", "never"] | None = None
+    """Who waits until memory is compacted for a huge page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,5 +239,7 @@ class Profile:
     """Who copies pages."""
     tiering: Tiering | None = None
     """Page placement between the tiers."""
+    memory: Memory | None = None
+    """Watermarks, compaction and huge pages."""
     drift: DriftPolicy | None = None
     """What happens when the host leaves the profile."""

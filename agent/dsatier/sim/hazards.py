@@ -231,8 +231,18 @@ TIERED = (
     Hazard(
         "swap",
         "swap",
-        lambda k: bool(k.state.swaps),
+        lambda k: k.seed and bool(k.state.swaps),
         "tiering is on while swap is on: demotion goes to disk",
+    ),
+    Hazard(
+        "no promotion",
+        "ineffective",
+        lambda k: (
+            bool(k.knob("numa_balancing") & 2)
+            and "promote_rate_limit_MBps" in k.state.knobs
+            and not 0 < k.knob("promote_rate_limit_MBps") < 1 << 24
+        ),
+        "memory tiering is on with a rate limit with which nothing is promoted",
     ),
     Hazard(
         "no mark",

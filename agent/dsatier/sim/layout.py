@@ -91,6 +91,7 @@ class Layout:
             self._file(path, File(partial(_constant, text)))
         for path, target in tiers.links(spec):
             self._link(path, target)
+            self._dir(tiers.DRIVER)
         self._add_dsa()
         self._add_iommu()
         for path, text in spec.files.items():

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dsatier.sim.kernel import Kernel
 
 HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage/enabled"
+DEFRAG = ("always", "defer", "defer+madvise", "madvise", "never")
 DMA_PAGES = 3840
 DMA32_PAGES = 480000
 
@@ -76,8 +77,19 @@ def set_targets(k: Kernel, *, leaving: int | None = None) -> None:
 
 def show_huge(k: Kernel) -> str:
     """Return /sys/kernel/mm/transparent_hugepage/enabled."""
-    words = ("always", "madvise", "never")
-    return " ".join(f"[{w}]" if w == k.state.huge_pages else w for w in words) + "\n"
+    return chosen(("always", "madvise", "never"), k.state.huge_pages)
+
+
+def chosen(words: tuple[str, ...], word: str) -> str:
+    """Return a file that shows the words that it takes, and which one holds."""
+    return " ".join(f"[{one}]" if one == word else one for one in words) + "\n"
+
+
+def defrag(text: str) -> int:
+    """Return the number of a word for defrag. Raises Refused."""
+    if text.strip() not in DEFRAG:
+        raise Refused(EINVAL)
+    return DEFRAG.index(text.strip())
 
 
 def store_huge(k: Kernel, text: str) -> None:

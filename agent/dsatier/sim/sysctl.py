@@ -101,14 +101,21 @@ ROWS = (
     Row("demotion_enabled", _MAINLINE, 0, 0, 1, kstrtobool, _set_demotion),
     Row("min_free_kbytes", _ALL, 67584, 0, INT_MAX, dointvec, memory.writer("min_free_kbytes")),
     Row(
-        *("watermark_scale_factor", _ALL, 10, 1, 1000, dointvec),
+        *("watermark_scale_factor", _ALL, 10, 1, 3000, dointvec),
         memory.writer("watermark_scale_factor"),
     ),
+    Row("promote_rate_limit_MBps", _MAINLINE, 65536, 0, INT_MAX, dointvec),
+    Row("watermark_boost_factor", _ALL, 15000, 0, INT_MAX, dointvec),
+    Row("compaction_proactiveness", _ALL, 20, 0, 100, dointvec),
+    Row("zone_reclaim_mode", _ALL, 0, 0, INT_MAX, dointvec),
+    Row("thp_defrag", _ALL, memory.DEFRAG.index("madvise"), 0, 4, memory.defrag),
 )
 
 _ELSEWHERE = {
     "numa_balancing": "/proc/sys/kernel/numa_balancing",
     "demotion_enabled": "/sys/kernel/mm/numa/demotion_enabled",
+    "promote_rate_limit_MBps": "/proc/sys/kernel/numa_balancing_promote_rate_limit_MBps",
+    "thp_defrag": "/sys/kernel/mm/transparent_hugepage/defrag",
 }
 
 
@@ -131,6 +138,8 @@ def show(k: Kernel, name: str) -> str:
     value = k.state.knobs[name]
     if name == "demotion_enabled":
         return "true\n" if value else "false\n"
+    if name == "thp_defrag":
+        return memory.chosen(memory.DEFRAG, memory.DEFRAG[value])
     return f"{value}\n"
 
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from dsatier.sim.kernel import Kernel
     from dsatier.sim.spec import HostSpec
 
-_BUS = "/sys/bus/dax"
+DEVICES = "/sys/bus/dax/devices"
+DRIVER = "/sys/bus/dax/drivers/kmem"
 _PLACES = {
     "cxl": "/sys/devices/platform/ACPI0017:00/root0/decoder0.0/region{0}/dax_region{0}",
     "pmem": "/sys/devices/LNXSYSTM:00/LNXSYBUS:00/ACPI0012:00/ndbus0/region{0}/dax{0}.0",
@@ -42,7 +43,7 @@ def links(spec: HostSpec) -> Iterator[tuple[str, str]]:
     for number, node in enumerate(spec.nodes):
         if node.device:
             place = f"{_place(spec, number)}/dax{number}.0"
-            yield f"{_BUS}/devices/dax{number}.0", f"../../..{place[4:]}"
+            yield f"{DEVICES}/dax{number}.0", f"../../..{place[4:]}"
             up = "../" * (place.count("/") - 1)
             yield f"{place}/driver", f"{up}bus/dax/drivers/kmem"
 

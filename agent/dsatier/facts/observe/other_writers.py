@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
-from dsatier.facts.knobs import KNOBS
+from dsatier.facts.knobs import KNOBS, KnobName
 from dsatier.facts.model import OtherWriter
 from dsatier.facts.observe.read import readable
 from dsatier.host.port import Host
@@ -164,6 +164,13 @@ def _knobs_at(paths: Iterable[str]) -> tuple[str, ...]:
 
 # TuneD
 
+_TUNED_VM: dict[str, KnobName] = {
+    "transparent_hugepages": "thp_enabled",
+    "transparent_hugepage": "thp_enabled",
+    "transparent_hugepage.defrag": "thp_defrag",
+}
+"""What the vm plug-in calls our knobs."""
+
 
 def tuned(host: Host) -> Iterator[OtherWriter]:
     """Yield the files of TuneD's active profile that name our knobs."""
@@ -223,6 +230,8 @@ def tuned_profile(
             items |= set(_sysctl_knobs(settings))
         elif kind == "sysfs":
             items |= set(_knobs_at(settings))
+        elif kind == "vm":
+            items |= {_TUNED_VM[key] for key in settings.keys() & _TUNED_VM.keys()}
     includes = re.split(r"[\s,;]+", sections.get("main", {}).get("include", ""))
     return tuple(sorted(items)), tuple(name for name in includes if name)
 

@@ -11,6 +11,7 @@ import re
 from typing import NamedTuple
 
 from dsatier.base.problem import show
+from dsatier.facts.knobs import KNOBS
 from dsatier.facts.model import Swap
 from dsatier.host.port import HostError
 
@@ -153,10 +154,13 @@ def options(text: str, names: frozenset[str]) -> dict[str, str]:
 
 
 def knob(name: str, text: str) -> str:
-    """Return a knob's value as facts have it: booleans as 0 and 1."""
+    """Return a knob's value as facts have it: booleans and words as numbers."""
     value = text.strip()
     if name == "demotion_enabled":
         return {"true": "1", "false": "0"}.get(value, value)
+    for words in (known.words for known in KNOBS.values() if known.name == name):
+        chosen = value.partition("[")[2].partition("]")[0]
+        return str(words.index(chosen)) if chosen in words else value
     return value
 
 
