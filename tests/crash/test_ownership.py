@@ -76,7 +76,8 @@ def test_what_dsatier_did_not_write_stays(kind: str, verb: str) -> None:
 @KERNELS
 def test_a_device_with_a_user_is_in_nobodys_way(kind: str) -> None:
     """Neither in that of the next change nor in that of going back."""
-    for verb in (lambda h: apply(h, "cpu"), rolled_back, lambda h: Driver(h).detach()):
+    other = replace(shipped("cpu"), tiers=Tiers(slow_node=1, cpuless=True))
+    for verb in (lambda h: apply(h, other), rolled_back, lambda h: Driver(h).detach()):
         host = small(kind)
         apply(host, LISTS)
         queues(1, kind="user")(host)

@@ -13,6 +13,7 @@ from dsatier.apply.counters import Duration, with_step
 from dsatier.apply.lifecycle import STATES
 from dsatier.apply.records import UNKNOWN, Condition, Record, with_conditions
 from dsatier.daemon.metrics import Running, render
+from dsatier.facts.knobs import KNOBS
 from dsatier.facts.model import Facts
 from dsatier.facts.observe.observer import Observer
 from dsatier.plan.ladder import LADDER, Rung
@@ -199,7 +200,8 @@ def test_what_is_not_there_has_no_line() -> None:
         "dsatier_knob",
     }
     assert expected == {family.name for family in text_string_to_metric_families(bare)}
-    assert {("numa_balancing",), ("demotion_enabled",)} == set(by_label(bare, "dsatier_knob"))
+    mainline = {(name,) for name, knob in KNOBS.items() if knob.mainline}
+    assert mainline == set(by_label(bare, "dsatier_knob"))
     assert [] == [line for line in bare.splitlines() if line.endswith("None")]
 
 
