@@ -254,7 +254,7 @@ SCENES = {
         "tiers-exist", TIERING, {"nodes": [SLOW_CPUS[0], {"memory": 0, "used": 0}]}
     ),
     "a slow node with CPUs": Scene("tiering-conditions", TIERING, {"nodes": SLOW_CPUS}),
-    "swap": Scene("tiering-conditions", TIERING, {"swap": [{"path": "/dev/sda2"}]}),
+    "swap": Scene("tiering-conditions", TIERING, {"swap": [{"path": "/dev/sda2"}]}, kind="tpp"),
     "a slow node that boots with CPUs": Scene(
         "tiers-apart",
         f"tiers: {{slow_node: 1, cpuless: true}}\n{TIERING}",
@@ -339,6 +339,7 @@ SCENES = {
 UNSEEN = {
     "known-kernel": "a simulated kernel has the ABI that is known; tests/core has the facts",
     "nodes-known": "nodes of all kinds are in tests/facts/test_topologies.py, with their remedies",
+    "promotion-can-go": "a limit of 0, and the profile that lifts it: test_stock_kernels.py",
     "devices-can-stop": "a device is on at boot only where somebody is to have configured it",
     "quiet-can-be-had": "tiering that others turned on and that cannot resume is in tests/crash",
 }
