@@ -29,7 +29,7 @@ $(STAMP): requirements/test.txt pyproject.toml
 	touch $@
 
 test: $(STAMP) ## set up, then every test that needs neither root nor hardware
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadscope
 
 test-system: $(STAMP) ## (root) containers, packages, guests with emulated DSA devices and our kernel
 	VENV=$(abspath $(VENV)) tests/system/run
