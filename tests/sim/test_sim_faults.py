@@ -166,7 +166,7 @@ def test_a_second_writer() -> None:
 
 
 def test_swap_that_comes_back() -> None:
-    h = host("ours", swap=[{"path": "/dev/sdb1"}])
+    h = host("tpp", swap=[{"path": "/dev/sdb1"}])
     h.run(("swapoff", "/dev/sdb1"), 5.0)
     put(h, DEMOTION, 1)
     h.inject(faults.SwapReturns("swap-returns", after=2.0))
