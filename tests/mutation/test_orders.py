@@ -24,7 +24,7 @@ def test_the_list_names_orders_that_are_there() -> None:
     assert acts == len(FOUND)
 
 
-@pytest.mark.parametrize("mutant", tuple(orders.equivalent()), ids=str)
+@pytest.mark.parametrize("mutant", tuple(orders.equivalent()), ids=lambda m: m.change)
 def test_an_order_that_does_not_matter_is_found_by_nobody(mutant: Mutant) -> None:
     """``python -m tests.mutation`` asks the explorations as well."""
     quick = [check for name, check in mutant.checks if not name.startswith("exploration")]
