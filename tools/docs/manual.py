@@ -17,11 +17,11 @@ from dsatier.base.paths import DROP_INS, LOCK, MOTION, ORIGINALS, QUEUE_FILE, RE
 from dsatier.cli.options import COMMANDS, EXIT_CODES, HOST, Command, Option
 from tools.docs.fields import REQUIRED, Section, sections
 
-TITLE = "drive a two-tier host with an Intel DSA to a declared profile"
+TITLE = "drive a host with tiers of memory to a declared profile"
 
 WHAT = """\
 dsatier brings a host with a fast and a slow tier of memory to the state that a profile declares: \
-which node has no CPUs, who copies pages that move between the tiers (one CPU, several CPU \
+which nodes are slow, who copies pages that move between the tiers (one CPU, several CPU \
 threads, or Data Streaming Accelerators), and how the kernel places pages.
 
 A wrong order of writes can corrupt memory or panic the kernel. So dsatier climbs a ladder in the \

@@ -351,7 +351,7 @@ def parser() -> Parser:
     """Return the parser of the whole command line."""
     top = Parser(
         prog="dsatier",
-        description="Drives a two-tier host with an Intel DSA to a declared profile, safely.",
+        description="Drives a host with tiers of memory to a declared profile, safely.",
         epilog=_exit_codes(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
