@@ -204,6 +204,15 @@ def test_a_plan_that_names_no_knob_of_ours_is_refused_as_a_file(tmp_path: Path, 
     assert (code, str(file) in err) == (65, True)
 
 
+def test_a_plan_without_a_fast_node_is_refused_as_a_file(tmp_path: Path, run: Run) -> None:
+    plan = json.loads(run("plan", *SIM, "-p", DSA, "--json")[1])
+    plan["desired"]["tiers"]["fast"] = []
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps(plan), encoding="utf-8")
+    code, _, err = run("apply", *SIM, "--plan", str(file))
+    assert (code, f"{file}: desired.tiers.fast: expected" in err) == (65, True)
+
+
 # -- pipes -------------------------------------------------------------------------
 
 

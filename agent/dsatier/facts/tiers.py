@@ -7,12 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
+from annotated_types import Len
+
 from dsatier.base.fields import STRICT, OneOrMore
 from dsatier.base.text import ranges
 from dsatier.facts.model import Facts, NumaNode
 from dsatier.facts.readings import node
 
 Numbers = Annotated[tuple[int, ...], OneOrMore()]
+Some = Annotated[tuple[int, ...], Len(1), OneOrMore()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,7 @@ class Tiers:
 
     __pydantic_config__ = STRICT
 
-    fast: Numbers = (0,)
+    fast: Some = (0,)
     slow: Numbers = (1,)
     near: Numbers = ()
     """The fast node that each slow node is near, in the order of ``slow``; empty: nobody says."""
