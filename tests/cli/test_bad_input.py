@@ -204,6 +204,15 @@ def test_a_plan_that_names_no_knob_of_ours_is_refused_as_a_file(tmp_path: Path, 
     assert (code, str(file) in err) == (65, True)
 
 
+def test_a_number_beyond_all_is_told(tmp_path: Path, run: Run) -> None:
+    text = run("facts", *SIM, "--json")[1]
+    size = json.loads(text)["devices"][0]["max_batch_size"]
+    file = tmp_path / "facts.json"
+    file.write_text(text.replace(f'"max_batch_size": {size}', '"max_batch_size": 1e999', 1))
+    code, _, err = run("doctor", "--facts", str(file), "-p", DSA)
+    assert (code, "expected an integer, found the number inf" in err) == (65, True)
+
+
 def test_a_plan_without_a_fast_node_is_refused_as_a_file(tmp_path: Path, run: Run) -> None:
     plan = json.loads(run("plan", *SIM, "-p", DSA, "--json")[1])
     plan["desired"]["tiers"]["fast"] = []

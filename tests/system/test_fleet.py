@@ -152,7 +152,7 @@ def test_check_mode_says_what_would_be_done_and_does_nothing(threads: Fleet) -> 
     # a host that cannot get there is told so, and why
     played = roll_out(threads, DSA, "--check", "--limit=node3")
     assert (2, {"node3": 1}) == (played.code, played.count("failed"))
-    assert "blocker: DSA devices: expected dsa0, dsa1 beside none, found 0 devices" in played.out
+    assert "blocker: DSA devices: expected dsa0, dsa1 besides none, found 0 devices" in played.out
     # so is what the host's dsatier would refuse to read
     played = roll_out(threads, INVALID, "--check", "--limit=node1")
     assert (2, {"node1": 1}) == (played.code, played.count("failed"))
@@ -172,7 +172,7 @@ def test_a_profile_out_of_reach_is_stopped_at_the_canary(threads: Fleet) -> None
     before = threads.evidence()
     played = roll_out(threads, EIGHT_DEVICES)
     assert (2, {"node1": 1}) == (played.code, played.count("failed"))
-    assert "beside dsa0, dsa1, found 2 devices" in played.out
+    assert "besides dsa0, dsa1, found 2 devices" in played.out
     stopped_at_the_canary(threads, before)
 
 
@@ -196,7 +196,7 @@ def test_a_host_that_cannot_follow_stops_the_batches_after_it(threads: Fleet) ->
     before = threads.evidence()
     played = roll_out(threads, DSA, dsatier_batches=[1, 2, "100%"])
     assert (2, {"node1": 0, "node2": 0, "node3": 1}) == (played.code, played.count("failed"))
-    assert "blocker: DSA devices: expected dsa0, dsa1 beside none, found 0 devices" in played.out
+    assert "blocker: DSA devices: expected dsa0, dsa1 besides none, found 0 devices" in played.out
     after = threads.evidence()
     assert untouched(before, "node1", "node2", "node3") == untouched(
         after, "node1", "node2", "node3"

@@ -253,7 +253,7 @@ class _Wording:
             numbers = kind != "literal" or any(isinstance(e, int) for e in _literals(node))
             if numbers and data.removeprefix("-").replace(".", "", 1).isdigit():
                 return "leave the quotes out"
-        if kind == "integer" and isinstance(data, float) and data == int(data):
+        if kind == "integer" and isinstance(data, float) and data.is_integer():
             return f"write {int(data)}"
         if kind == "integer" and isinstance(data, bool):
             return f"write {int(data)}"
