@@ -52,7 +52,7 @@ def files(spec: HostSpec) -> dict[str, Show]:
         every[f"{folder}/distance"] = partial(_distance, node)
         every[f"{folder}/meminfo"] = partial(_meminfo, node)
     if spec.kernel.kind == "ours":
-        every["/sys/kernel/mm/dsatier/abi"] = lambda _: "1\n"
+        every["/sys/kernel/mm/dsatier/abi"] = lambda _: f"{spec.kernel.abi}\n"
         every["/sys/kernel/mm/dsatier/manifest"] = manifest
     return every
 

@@ -35,6 +35,8 @@ class KernelSpec:
     """ours; tpp and memtis: the two seed kernels; stock: Debian's, without the knobs."""
     evl_guard: bool | None = None
     """``idxd_device_evl_free()`` has its guard; unless named, all but a stock kernel."""
+    abi: Annotated[int, Interval(ge=1, le=1000)] = 1
+    """The version of the interface that our kernel says it has."""
     cmdline: str = "BOOT_IMAGE=/vmlinuz root=/dev/sda1 ro quiet"
     config: dict[str, str] = field(
         default_factory=lambda: {
