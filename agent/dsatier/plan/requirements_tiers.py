@@ -207,7 +207,8 @@ def promotion_can_go(facts: Facts, desired: Desired) -> Iterator[Finding]:
             KNOBS["promote_rate_limit_MBps"].path,
             f"1 to {MOST_MBPS}",
             f"{limit}, with which nothing is promoted",
-            "name `promote_rate_limit_MBps: 65536`, which is the kernel's own, in the profile's tiering",
+            "name `promote_rate_limit_MBps: 65536`, which is the kernel's own, in the profile's "
+            "tiering",
         )
 
 
