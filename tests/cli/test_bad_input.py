@@ -204,6 +204,16 @@ def test_a_plan_that_names_no_knob_of_ours_is_refused_as_a_file(tmp_path: Path, 
     assert (code, str(file) in err) == (65, True)
 
 
+def test_a_channel_of_no_queue_is_refused_with_its_state(tmp_path: Path, run: Run) -> None:
+    file = tmp_path / "state.json"
+    assert run("apply", *SIM, "--sim-state", str(file), "-p", DSA)[0] == 0
+    whole = json.loads(file.read_text(encoding="utf-8"))
+    whole["state"]["dma"][0][3][0][1] = "dsa0"
+    file.write_text(json.dumps(whole), encoding="utf-8")
+    code, _, err = run("facts", *SIM, "--sim-state", str(file))
+    assert (code, "dma: expected a queue, found 'dsa0'" in err) == (65, True)
+
+
 def test_a_number_beyond_all_is_told(tmp_path: Path, run: Run) -> None:
     text = run("facts", *SIM, "--json")[1]
     size = json.loads(text)["devices"][0]["max_batch_size"]

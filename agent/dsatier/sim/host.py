@@ -111,6 +111,14 @@ class SimHost:
         booted = cls.of(description)
         if state.shape() != booted.kernel.state.shape():
             raise ValueError("host state: it is not of the host that it describes")
+        queues = {
+            f"wq{device}.{number}"
+            for device, one in enumerate(state.devices)
+            for number in range(len(one.queues))
+        }
+        for channel in (chan for provider in state.dma for chan in provider.chans):
+            if channel.queue and channel.queue not in queues:
+                raise ValueError(f"host state: dma: expected a queue, found {channel.queue!r}")
         return cls(Kernel(description, booted.kernel.layout, state))
 
     # the simulation's own side
