@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from importlib.resources import files
@@ -13,7 +14,6 @@ from dsatier.apply.gate import Gate, Refused
 from dsatier.apply.outcome import Outcome
 from dsatier.apply.target import Target, target
 from dsatier.base.paths import LOCK, STATUS
-from dsatier.base.quick_json import loads
 from dsatier.cli import render
 from dsatier.cli.status import screen
 from dsatier.facts.observe.observer import Observer
@@ -108,7 +108,7 @@ def _expect(outcome: Outcome, result: str) -> None:
 
 
 def _show_status(host: Host) -> None:
-    print(_indented(screen(loads(host.read(STATUS)), host.wall())))
+    print(_indented(screen(json.loads(host.read(STATUS)), host.wall())))
 
 
 def _title(text: str) -> None:

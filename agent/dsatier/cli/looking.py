@@ -27,7 +27,7 @@ from dsatier.cli.opening import WrongUsage, applying, captured, open_host, sourc
 from dsatier.facts.model import Facts
 from dsatier.facts.observe.observer import Observer
 from dsatier.host import given, output
-from dsatier.host.port import Missing
+from dsatier.host.port import Host, Missing
 from dsatier.plan.model import Plan
 from dsatier.plan.rehearsal import prepare
 from dsatier.profile import schema
@@ -37,20 +37,30 @@ def show_plan(options: Namespace) -> int:
     """Print what apply would do."""
     none = NO_PROFILE if options.detailed_exitcode else OK
     if options.facts is not None:
-        facts = captured(options.facts)
-        loaded = applying(options, None, facts, none)
-        plan = _full_plan(facts, target(given.text, loaded, facts, None))
+        plan = _captured_plan(options, none)
     else:
         with open_host(options) as host:
-            facts = Observer(host).look()
-            loaded = applying(options, host, facts, none)
+            facts, wanted = _wanted(options, host, none)
             driver = Driver(host)
-            wanted = target_of(host, loaded, facts, driver.journal.originals())
-            plan = driver.plan_for(wanted, driver.journal.record())
+            plan = driver.plan_for(wanted, driver.journal.record(), facts)
     _print(options, plan, render.plan)
     if plan.verdict != "ready":
         return NOT_COMPLIANT
     return PENDING if plan.steps and options.detailed_exitcode else OK
+
+
+def _wanted(options: Namespace, host: Host, none: int) -> tuple[Facts, Target]:
+    """Look at a host, and return that with what its profile wants. Raises as ``applying``."""
+    facts = Observer(host).look()
+    loaded = applying(options, host, facts, none)
+    return facts, target_of(host, loaded, facts, Journal(host).originals())
+
+
+def _captured_plan(options: Namespace, none: int) -> Plan:
+    """Return the plan for a host whose facts were kept in a file. Raises as ``applying``."""
+    facts = captured(options.facts)
+    loaded = applying(options, None, facts, none)
+    return _full_plan(facts, target(given.text, loaded, facts, None))
 
 
 def _full_plan(facts: Facts, wanted: Target) -> Plan:
@@ -67,10 +77,8 @@ def _full_plan(facts: Facts, wanted: Target) -> Plan:
 def verify(options: Namespace) -> int:
     """Print how the host differs from its profile."""
     with open_host(options) as host:
-        facts = Observer(host).look()
-        loaded = applying(options, host, facts, NO_PROFILE)
+        facts, wanted = _wanted(options, host, NO_PROFILE)
         driver = Driver(host)
-        wanted = target_of(host, loaded, facts, driver.journal.originals())
         outcome = driver.reconcile(wanted, act=False, facts=facts)
         record = driver.journal.record()
     plan = _full_plan(facts, wanted)  # a latch excuses nothing
@@ -147,15 +155,10 @@ def show_facts(options: Namespace) -> int:
 def doctor(options: Namespace) -> int:
     """Print what the host lacks for its profile."""
     if options.facts is not None:
-        facts = captured(options.facts)
-        loaded = applying(options, None, facts, NO_PROFILE)
-        plan = _full_plan(facts, target(given.text, loaded, facts, None))
+        plan = _captured_plan(options, NO_PROFILE)
     else:
         with open_host(options) as host:
-            facts = Observer(host).look()
-            loaded = applying(options, host, facts, NO_PROFILE)
-            before = Journal(host).originals()
-            plan = _full_plan(facts, target_of(host, loaded, facts, before))
+            plan = _full_plan(*_wanted(options, host, NO_PROFILE))
     if options.json:
         findings = [schema.dump(finding) for finding in plan.findings]
         _json({"schema_version": 1, "reachable": plan.verdict == "ready", "findings": findings})
@@ -163,9 +166,9 @@ def doctor(options: Namespace) -> int:
         for finding in plan.findings:
             print(str(finding))
         if plan.verdict == "ready":
-            print(f"{facts.hostname}: the profile can be reached, in {len(plan.steps)} steps")
+            print(f"{plan.hostname}: the profile can be reached, in {len(plan.steps)} steps")
         else:
-            print(f"{facts.hostname}: the profile cannot be reached: {plan.verdict}")
+            print(f"{plan.hostname}: the profile cannot be reached: {plan.verdict}")
     return OK if plan.verdict == "ready" else NOT_COMPLIANT
 
 
