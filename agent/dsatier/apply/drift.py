@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from dsatier.apply.records import Record, Repair
-from dsatier.facts.knobs import KNOBS
+from dsatier.facts.knobs import knob_named
 from dsatier.facts.model import Facts
 from dsatier.profile.model import DriftPolicy
 
@@ -68,5 +68,5 @@ def _suspects(item: str, facts: Facts) -> tuple[str, ...]:
 
 def _is_about(item: str, name: str) -> bool:
     """Tell whether the words of a step are about what a tool writes."""
-    knob = next((knob for knob in KNOBS.values() if knob.name == name), None)
+    knob = knob_named(name)
     return name in item if knob is None else item.startswith(f"{knob.path} ")

@@ -11,7 +11,7 @@ from typing import Any
 
 from dsatier.base.text import ranges
 from dsatier.facts.classification import pairs, sorts
-from dsatier.facts.knobs import KNOBS
+from dsatier.facts.knobs import KNOBS, knob_named
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import live
 from dsatier.facts.tiers import Tiers, cpus
@@ -150,7 +150,8 @@ def _live(field: str, name: str, facts: Facts, tiers: Tiers) -> int | str | None
 
 def _spelt(name: str, value: int | None) -> int | str | None:
     """Return a knob's value as a profile spells it."""
-    words = next((knob.words for knob in KNOBS.values() if knob.name == name), ())
+    knob = knob_named(name)
+    words = knob.words if knob else ()
     return words[value] if value is not None and value < len(words) else value
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 INT_MAX = 2147483647
 
@@ -140,13 +140,19 @@ KNOBS: dict[KnobName, Knob] = {
 }
 
 
+def knob_named(name: str) -> Knob | None:
+    """Return the knob of a name that comes from elsewhere, None where it is the name of none."""
+    return KNOBS.get(cast(KnobName, name))
+
+
 def spelt(name: str, value: int) -> str:
     """Return the value of a knob as its file takes it.
 
     >>> spelt("thp_enabled", 1), spelt("limit_chans", 8)
     ('madvise', '8')
     """
-    return next((k.spelt(value) for k in KNOBS.values() if k.name == name), str(value))
+    knob = knob_named(name)
+    return knob.spelt(value) if knob else str(value)
 
 
 TIMER = "/proc/timer"

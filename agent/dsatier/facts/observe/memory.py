@@ -9,10 +9,10 @@ from dsatier.base.text import natural
 from dsatier.facts.model import MemoryDevice, Speed
 from dsatier.facts.observe import parse
 from dsatier.facts.observe.read import optional
+from dsatier.facts.observe.topology import NODES
 from dsatier.host.port import Host
 
 DEVICES = "/sys/bus/dax/devices"
-NODES = "/sys/devices/system/node"
 
 
 def devices(host: Host) -> tuple[MemoryDevice, ...]:

@@ -11,7 +11,7 @@ import re
 from typing import NamedTuple
 
 from dsatier.base.problem import show
-from dsatier.facts.knobs import KNOBS
+from dsatier.facts.knobs import knob_named
 from dsatier.facts.model import Swap
 from dsatier.host.port import HostError
 
@@ -158,10 +158,9 @@ def knob(name: str, text: str) -> str:
     value = text.strip()
     if name == "demotion_enabled":
         return {"true": "1", "false": "0"}.get(value, value)
-    for words in (known.words for known in KNOBS.values() if known.name == name):
-        chosen = value.partition("[")[2].partition("]")[0]
-        return str(words.index(chosen)) if chosen in words else value
-    return value
+    known = knob_named(name)
+    chosen = value.partition("[")[2].partition("]")[0]
+    return str(known.words.index(chosen)) if known and chosen in known.words else value
 
 
 def pci_address(target: str, *, above: str = "") -> str:
