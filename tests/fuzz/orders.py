@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CorruptState orders to a daemon that really runs, on a simulated host."""
+"""Spoilt orders to a daemon that really runs, on a simulated host."""
 
 from __future__ import annotations
 

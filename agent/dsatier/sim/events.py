@@ -30,7 +30,7 @@ def arm(k: Kernel, armed: Armed) -> None:
     """Bring about what a fault needs before its time."""
     fault = armed.fault
     if isinstance(fault, LateDevice) and armed.due > k.state.now:
-        idxd.set_present(k, int(fault.device.removeprefix("dsa")), present=False)
+        idxd.set_present(k, idxd.index_of(fault.device), present=False)
 
 
 def lose_log(k: Kernel) -> None:
@@ -75,18 +75,18 @@ def _happen(k: Kernel, armed: Armed) -> Armed:
     armed = armed._replace(uses=armed.uses + 1, spent=0.0)
     match fault:
         case Halt():
-            number = int(fault.device.removeprefix("dsa"))
+            number = idxd.index_of(fault.device)
             k.change(f"{fault.device} halts", "fault", lambda: idxd.halt(k, number, fault.reset))
         case SelfClear():
             k.change("a copy fails", "fault", lambda: copying.fail_all(k))
         case CopyFailures():
             k.change("a list fails", "fault", lambda: copying.fail_list(k, huge=fault.huge))
         case LateCompletion() if armed.uses == 1:
-            number = int(fault.device.removeprefix("dsa"))
+            number = idxd.index_of(fault.device)
             k.change("a copy times out", "fault", lambda: copying.time_out(k, number))
             armed = armed._replace(due=k.state.now + fault.late)
         case LateCompletion():
-            number = int(fault.device.removeprefix("dsa"))
+            number = idxd.index_of(fault.device)
             k.change(f"{fault.device} completes", "fault", lambda: copying.complete_late(k, number))
         case VanishedQueue():
             device, queue = copying.place(fault.queue)
@@ -95,7 +95,7 @@ def _happen(k: Kernel, armed: Armed) -> Armed:
                 unbind = f"/sys/bus/dsa/drivers/{driver}/unbind"
                 _write(k, unbind, fault.queue)
         case LateDevice():
-            idxd.set_present(k, int(fault.device.removeprefix("dsa")), present=True)
+            idxd.set_present(k, idxd.index_of(fault.device), present=True)
         case OtherWriter():
             _write(k, fault.path, fault.text)
             armed = armed._replace(due=k.state.now + fault.every)

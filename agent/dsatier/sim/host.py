@@ -154,7 +154,7 @@ class SimHost:
         state = self.kernel.state
         for armed in state.faults:
             if isinstance(armed.fault, LateDevice) and kind == "late-device":
-                number = int(armed.fault.device.removeprefix("dsa"))
+                number = idxd.index_of(armed.fault.device)
                 idxd.set_present(self.kernel, number, present=True)
         state.faults = tuple(a for a in state.faults if a.fault.kind != kind)
         if kind in ("hung-write", "hung-command"):

@@ -32,6 +32,11 @@ WQ_NO_DRV_NAME = 0x80200000
 FLR = {"flr": "FLR", "system": "system reset"}
 
 
+def index_of(device: str) -> int:
+    """Return the number of a device such as ``dsa3``."""
+    return int(device.removeprefix("dsa"))
+
+
 def pci(k: Kernel, index: int) -> str:
     """Return a device's PCI address."""
     return k.layout.pci[index]
