@@ -117,13 +117,13 @@ class Chronicle:
     def keep_failure(self, why: str) -> Record:
         """Keep that the host could not be looked at, and publish that."""
         record = self._journal.record()
-        now = self._host.wall()
-        since = record.look_failed_since if record.look_failed else now
-        failed = replace(record, look_failed=why, look_failed_since=since)
-        if (failed.look_failed, failed.look_failed_since) == (record.look_failed, since):
+        if why == record.look_failed:
             with suppress(Rejected):
                 self.publish(record)
             return record
+        now = self._host.wall()
+        since = record.look_failed_since if record.look_failed else now
+        failed = replace(record, look_failed=why, look_failed_since=since)
         failed = with_conditions(failed, now)
         self.keep_somewhere(failed)
         return failed
