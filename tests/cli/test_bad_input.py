@@ -204,14 +204,54 @@ def test_a_plan_that_names_no_knob_of_ours_is_refused_as_a_file(tmp_path: Path, 
     assert (code, str(file) in err) == (65, True)
 
 
-def test_a_channel_of_no_queue_is_refused_with_its_state(tmp_path: Path, run: Run) -> None:
+@pytest.mark.parametrize(
+    ("place", "value", "told"),
+    [
+        (("dma", 0, 3, 0, 1), "dsa0", "dma: expected a queue, found 'dsa0'"),
+        (("dma", 0, 2), "6a:01.0", "dma: expected a device, found '6a:01.0'"),
+        (("dma", 0, 1), 70, "dma: expected a device, found '0000:6a:01.0'"),
+        (("timer", 1), 10**30, "expected numbers below 2^63, found 1000000000000000"),
+        (("now",), float("inf"), "expected numbers below 2^63, found "),
+        (("wall",), 1e18, "wall: expected a second before year 10000"),
+    ],
+    ids=["queue", "address", "device", "count", "clock", "date"],
+)
+def test_a_kept_state_that_no_host_has_is_refused(
+    tmp_path: Path, run: Run, place: tuple[str | int, ...], value: object, told: str
+) -> None:
     file = tmp_path / "state.json"
     assert run("apply", *SIM, "--sim-state", str(file), "-p", DSA)[0] == 0
     whole = json.loads(file.read_text(encoding="utf-8"))
-    whole["state"]["dma"][0][3][0][1] = "dsa0"
-    file.write_text(json.dumps(whole), encoding="utf-8")
+    holder = whole["state"]
+    for part in place[:-1]:
+        holder = holder[part]
+    holder[place[-1]] = value
+    file.write_text(json.dumps(whole).replace("Infinity", "1e999"), encoding="utf-8")
     code, _, err = run("facts", *SIM, "--sim-state", str(file))
-    assert (code, "dma: expected a queue, found 'dsa0'" in err) == (65, True)
+    assert (code, told in err, err) == (65, True, err)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("nodes: [{cpus: 0-3, memory: 1" + "0" * 400 + "}]", "nodes.0.memory: "),
+        ("devices: [{pci: '6a:01.0'}]", "pci: expected an address like 0000:6a:01.0"),
+        ("devices: [{queues: 5000000000}]", "queues: "),
+        ("wall: 1.0e+30", "wall: "),
+    ],
+    ids=["memory", "address", "queues", "date"],
+)
+def test_a_host_that_cannot_be_is_refused(tmp_path: Path, run: Run, line: str, told: str) -> None:
+    file = tmp_path / "host.yaml"
+    whole = {
+        "version": "1",
+        "kernel": "{release: 6.12.1, kind: stock}",
+        "nodes": "[{cpus: 0-3}]",
+    }
+    key, _, value = line.partition(": ")
+    file.write_text("".join(f"{k}: {v}\n" for k, v in (whole | {key: value}).items()))
+    code, _, err = run("facts", "--host", f"sim:{file}")
+    assert (code, told in err, err) == (65, True, err)
 
 
 def test_a_number_beyond_all_is_told(tmp_path: Path, run: Run) -> None:

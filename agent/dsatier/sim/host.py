@@ -34,6 +34,8 @@ from dsatier.sim.state import Harm, State
 T = TypeVar("T")
 
 STATE_VERSION = 1
+_BEYOND = 1 << 63
+"""No kernel counts as far."""
 KERNEL_FOLDERS = ("/proc/", "/sys/", "/dev/", "/boot/")
 
 
@@ -97,7 +99,7 @@ class SimHost:
     def restore(cls, text: str) -> SimHost:
         """Return the host whose state was kept as text. Raises ValueError."""
         try:
-            whole = json.loads(text)
+            whole = json.loads(text, parse_int=_number(int), parse_float=_number(float))
         except RecursionError:
             raise ValueError("host state: nested too deeply") from None
         if not isinstance(whole, dict) or whole.get("version") != STATE_VERSION:
@@ -111,14 +113,7 @@ class SimHost:
         booted = cls.of(description)
         if state.shape() != booted.kernel.state.shape():
             raise ValueError("host state: it is not of the host that it describes")
-        queues = {
-            f"wq{device}.{number}"
-            for device, one in enumerate(state.devices)
-            for number in range(len(one.queues))
-        }
-        for channel in (chan for provider in state.dma for chan in provider.chans):
-            if channel.queue and channel.queue not in queues:
-                raise ValueError(f"host state: dma: expected a queue, found {channel.queue!r}")
+        _check_clock_and_providers(booted.kernel.layout, state)
         return cls(Kernel(description, booted.kernel.layout, state))
 
     # the simulation's own side
@@ -396,6 +391,33 @@ class SimHost:
     def boot_id(self) -> str:
         """Return the id of this boot."""
         return machine.boot_id(self.kernel)
+
+
+def _number(kind: Callable[[str], float]) -> Callable[[str], float]:
+    """Return what reads a number of a kept state. It raises ValueError for what none can be."""
+
+    def read(text: str) -> float:
+        value = kind(text)
+        if not abs(value) < _BEYOND:
+            raise ValueError(f"host state: expected numbers below 2^63, found {text[:40]}")
+        return value
+
+    return read
+
+
+def _check_clock_and_providers(layout: Layout, state: State) -> None:
+    """Raise ValueError where a kept state has a time or a provider that no state can have."""
+    if not 0 <= state.wall <= spec.LAST_SECOND:
+        raise ValueError(f"host state: wall: expected a second before year 10000: {state.wall}")
+    others = {other.pci for other in layout.spec.other_dma}
+    devices = dict(enumerate(layout.pci))
+    queues = {f"wq{i}.{n}" for i, one in enumerate(state.devices) for n in range(len(one.queues))}
+    for provider in state.dma:
+        if provider.pci not in (others if provider.device < 0 else {devices.get(provider.device)}):
+            raise ValueError(f"host state: dma: expected a device, found {provider.pci!r}")
+        for channel in provider.chans:
+            if channel.queue and channel.queue not in queues:
+                raise ValueError(f"host state: dma: expected a queue, found {channel.queue!r}")
 
 
 def _is_host(host: SimHost) -> Host:

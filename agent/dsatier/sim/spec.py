@@ -3,22 +3,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Interval, Len
+from annotated_types import Interval, Len
 
 from dsatier.base.fields import STRICT, FirstVersion
 from dsatier.sim.faults import Fault
 from dsatier.sim.parse import cpu_list
 
-Count = Annotated[int, Ge(0)]
+Count = Annotated[int, Interval(ge=0, le=(1 << 63) - 1)]
+Gibibytes = Annotated[int, Interval(ge=0, le=1 << 24)]
+Parts = Annotated[int, Interval(ge=0, le=256)]
+"""Of a device: the driver counts each kind in eight bits."""
 Kind = Literal["ours", "tpp", "memtis", "stock"]
 Load = Literal["thp", "lists", "mixed"]
 
+LAST_SECOND = 253402300799
+"""Of the year 9999."""
+_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 LARGEST = 1 << 20
 """Bytes of a description."""
 DEEPEST = 32
@@ -59,10 +66,8 @@ class NodeSpec:
     __pydantic_config__ = STRICT
     cpus: str = ""
     """CPUs as the kernel lists them: ``0-15,32``."""
-    memory: Count = 64
-    """GiB."""
-    used: Count = 8
-    """GiB."""
+    memory: Gibibytes = 64
+    used: Gibibytes = 8
     tier: Count | None = None
     """Its memory tier, where the kernel shows tiers: then each node has one."""
     latency: Count = 0
@@ -98,9 +103,9 @@ class DeviceSpec:
     version: int = 0x100
     event_log: bool = False
     block_on_fault: bool = True
-    queues: Count = 8
-    engines: Count = 4
-    groups: Count = 4
+    queues: Parts = 8
+    engines: Parts = 4
+    groups: Parts = 4
     entries: Count = 128
     max_batch_size: Count = 1024
     max_transfer_size: Count = 2147483648
@@ -115,7 +120,7 @@ class OtherDma:
     __pydantic_config__ = STRICT
     driver: str = "ioatdma"
     pci: str = "0000:00:04.0"
-    channels: Annotated[int, Ge(1)] = 1
+    channels: Annotated[int, Interval(ge=1, le=256)] = 1
     in_use: bool = False
 
 
@@ -126,8 +131,7 @@ class SwapSpec:
     __pydantic_config__ = STRICT
     path: str
     kind: Literal["partition", "file"] = "partition"
-    size: Count = 8
-    """GiB."""
+    size: Gibibytes = 8
     used: Count = 0
     """MiB."""
     priority: int = -2
@@ -162,10 +166,10 @@ class HostSpec:
     load: tuple[Load, ...] = ("thp", "lists")
     """What migrates all the time: huge pages one by one, lists of base pages, and on memtis lists
     of 24 huge pages with some base pages."""
-    settle: Annotated[float, Ge(0)] = 5.0
+    settle: Annotated[float, Interval(ge=0, le=3600)] = 5.0
     """Seconds for which a copy may stay in flight on a seed kernel."""
-    log_lines: Annotated[int, Ge(1)] = 1000
-    wall: float = 1790000000.0
+    log_lines: Annotated[int, Interval(ge=1, le=1_000_000)] = 1000
+    wall: Annotated[float, Interval(ge=0, le=LAST_SECOND)] = 1790000000.0
     """Seconds since the epoch at the first boot."""
     files: dict[str, str] = field(default_factory=dict)
     """More files, such as those of other tools."""
@@ -258,6 +262,10 @@ def check(spec: HostSpec) -> None:
         or any(len(row) != len(spec.nodes) for row in spec.distances)
     ):
         raise ValueError("distances: expected one row and one column for each node")
+    own = [device.pci for device in spec.each_device() if device.pci is not None]
+    for address in (*own, *(other.pci for other in spec.other_dma)):
+        if not _ADDRESS.fullmatch(address):
+            raise ValueError(f"pci: expected an address like 0000:6a:01.0, found {address!r}")
     for path in spec.files:
         if not path.startswith("/") or path.startswith(("/proc/", "/sys/")):
             raise ValueError(f"files: expected an absolute path outside /proc and /sys: {path}")
