@@ -235,11 +235,12 @@ def test_a_kept_state_that_no_host_has_is_refused(
     ("line", "told"),
     [
         ("nodes: [{cpus: 0-3, memory: 1" + "0" * 400 + "}]", "nodes.0.memory: "),
+        ("nodes: [{cpus: 0-99999999999999999999}]", "cpus: expected a list like 0-15,32"),
         ("devices: [{pci: '6a:01.0'}]", "pci: expected an address like 0000:6a:01.0"),
         ("devices: [{queues: 5000000000}]", "queues: "),
         ("wall: 1.0e+30", "wall: "),
     ],
-    ids=["memory", "address", "queues", "date"],
+    ids=["memory", "cpus", "address", "queues", "date"],
 )
 def test_a_host_that_cannot_be_is_refused(tmp_path: Path, run: Run, line: str, told: str) -> None:
     file = tmp_path / "host.yaml"

@@ -22,6 +22,10 @@ def test_the_table_says_what_is_meant() -> None:
     assert [] == mistakes()
 
 
+def test_the_table_has_a_row_for_each_state() -> None:
+    assert list(STATES) == list(dict.fromkeys(state for state, _ in TRANSITIONS))
+
+
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("event", EVENTS)
 def test_handled_or_refused(state: str, event: str) -> None:

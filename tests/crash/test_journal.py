@@ -13,7 +13,7 @@ import pytest
 from dsatier.apply.counters import NOTHING
 from dsatier.apply.driver import Driver
 from dsatier.apply.journal import CorruptState, Journal
-from dsatier.apply.records import Motion
+from dsatier.apply.records import Motion, Record
 from dsatier.base.paths import MOTION, ORIGINALS, RECORD, STATUS, STEP, TALLY
 from dsatier.host.port import Rejected
 from dsatier.sim.faults import Crash, FullDisk, SimCrash
@@ -193,6 +193,14 @@ def test_what_a_later_version_has_added_is_passed_over(path: str) -> None:
     host.files[path] = json.dumps(whole | {"schema_version": "2"})
     with pytest.raises(CorruptState):
         loaded(host, path)
+
+
+def test_a_state_of_the_lifecycle_that_is_not_known_is_told() -> None:
+    host = small()
+    Journal(host).keep_record(Record(state="converged"))
+    host.files[RECORD] = host.files[RECORD].replace('"converged"', '"coerged"')
+    with pytest.raises(CorruptState, match=r"state: expected .*unmanaged.*, found 'coerged'"):
+        Journal(host).kept()
 
 
 def loaded(host: SimHost, path: str) -> object:

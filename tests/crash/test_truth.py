@@ -11,6 +11,7 @@ import pytest
 
 from dsatier.apply.driver import Driver
 from dsatier.apply.journal import Journal
+from dsatier.apply.lifecycle import State
 from dsatier.apply.records import Record, told, with_conditions
 from dsatier.apply.status_document import status
 from dsatier.base.exits import NOT_COMPLIANT, NOT_RUNNING, OK
@@ -190,7 +191,7 @@ def test_where_only_one_thing_leads_on_that_is_the_remedy(
 
 
 @pytest.mark.parametrize("state", ["drifted", "reverted", "degraded", "quarantined"])
-def test_the_remedy_names_the_files_that_were_given(state: str) -> None:
+def test_the_remedy_names_the_files_that_were_given(state: State) -> None:
     kept = Record(state=state)
     usual = status(with_conditions(kept, 10.0), "host", 10.0)["remedy"]
     assert "(`dsatier apply` where no daemon runs)" in usual

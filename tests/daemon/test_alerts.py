@@ -21,7 +21,7 @@ from dsatier.daemon.metrics import Running, render
 MANUAL = Path(__file__).resolve().parents[2] / "docs/operations.md"
 LOOKED = 1000.0
 FINE = Record(state="converged", reason="Proven", message="every step is proven", generation=1)
-UNWELL = {
+UNWELL: dict[str, Record] = {
     **{state: replace(FINE, state=state) for state in STATES if state != "converged"},
     **{latch: replace(FINE, latch=latch) for latch in ("fault", "crash")},
     **{

@@ -9,6 +9,24 @@ one is found on start, the run before it ended uncleanly (event ``crash``).
 
 from __future__ import annotations
 
+from typing import Literal, cast, get_args
+
+State = Literal[
+    "unmanaged",
+    "converging",
+    "converged",
+    "drifted",
+    "reverting",
+    "reverted",
+    "falling-back",
+    "degraded",
+    "guarding",
+    "quarantined",
+    "withdrawing",
+    "rollback-failed",
+    "reboot-required",
+]
+
 TABLE = """
 state            apply         proven       failed           restored  stuck            fault            drift     crash     reboot     latched      clear      withdraw
 unmanaged        converging    converged    .                .         reboot-required  .                .         .         unmanaged  .            unmanaged  withdrawing
@@ -26,7 +44,7 @@ rollback-failed  .             .            .                .         reboot-re
 reboot-required  .             .            .                .         reboot-required  reboot-required  .         .         unmanaged  quarantined  .          .
 """
 
-MEANING = {
+MEANING: dict[str, str] = {
     "unmanaged": "dsatier does not manage the host",
     "converging": "the host is being brought to its profile",
     "converged": "the host is as its profile says, by evidence",
@@ -42,9 +60,11 @@ MEANING = {
     "reboot-required": "there is no safe way on from here but a reboot",
 }
 
-IN_MOTION = frozenset({"converging", "reverting", "falling-back", "guarding", "withdrawing"})
+IN_MOTION: frozenset[State] = frozenset(
+    {"converging", "reverting", "falling-back", "guarding", "withdrawing"}
+)
 
-AT_AN_END = frozenset({"reboot-required", "rollback-failed"})
+AT_AN_END: frozenset[State] = frozenset({"reboot-required", "rollback-failed"})
 """States from which only what they name leads on: a fault does not change them."""
 
 
@@ -69,15 +89,15 @@ def parse(table: str) -> dict[tuple[str, str], str | None]:
 
 
 TRANSITIONS = parse(TABLE)
-STATES = tuple(dict.fromkeys(state for state, _ in TRANSITIONS))
+STATES: tuple[State, ...] = get_args(State)
 EVENTS = tuple(dict.fromkeys(event for _, event in TRANSITIONS))
 
 
 def after(
     state: str, event: str, transitions: dict[tuple[str, str], str | None] = TRANSITIONS
-) -> str:
+) -> State:
     """Return the state that follows ``event`` in ``state``. Raises TransitionRefused."""
     found = transitions[state, event]
     if found is None:
         raise TransitionRefused(state, event)
-    return found
+    return cast(State, found)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from dsatier.apply.lifecycle import IN_MOTION
+from dsatier.apply.lifecycle import IN_MOTION, State
 from dsatier.base.fields import STRICT
 from dsatier.facts.tiers import USUAL, Tiers
 
@@ -56,7 +56,7 @@ class Record:
     __pydantic_config__ = STRICT
 
     schema_version: int = 1
-    state: str = "unmanaged"
+    state: State = "unmanaged"
     reason: str = "NeverApplied"
     message: str = ""
     since: float = 0.0
@@ -103,7 +103,7 @@ class Motion:
 
     schema_version: int
     boot_id: str
-    state: str
+    state: State
     """The state in motion."""
     began: float
     """Seconds since the epoch."""

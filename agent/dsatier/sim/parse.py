@@ -8,6 +8,8 @@ from errno import EINVAL, ERANGE
 
 INT_MAX = 2147483647
 UINT_MAX = 4294967295
+NR_CPUS = 8192
+"""As many as Debian's kernel for amd64 can have."""
 
 _DIGITS = re.compile(r"0[xX][0-9a-fA-F]+|[0-9]+")
 _SYSCTL_BUFFER = 22
@@ -102,11 +104,14 @@ def word(text: str) -> str:
 
 
 def cpu_list(text: str) -> tuple[int, ...]:
-    """Return the numbers of a list such as ``0-3,8``."""
+    """Return the CPUs of a list such as ``0-3,8``. Raises ValueError."""
     out: list[int] = []
     for part in filter(None, text.strip().split(",")):
-        low, _, high = part.partition("-")
-        out.extend(range(int(low), int(high or low) + 1))
+        found = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", part)
+        if not found or int(found[2] or found[1]) >= NR_CPUS:
+            wanted = f"a list like 0-15,32 of numbers below {NR_CPUS}"
+            raise ValueError(f"cpus: expected {wanted}, found {text[:40]!r}")
+        out.extend(range(int(found[1]), int(found[2] or found[1]) + 1))
     return tuple(out)
 
 
