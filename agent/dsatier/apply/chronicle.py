@@ -15,6 +15,7 @@ from dsatier.apply import lifecycle
 from dsatier.apply.journal import Journal
 from dsatier.apply.records import ProfileStatus, Record, is_released, with_conditions
 from dsatier.apply.status_document import status
+from dsatier.facts.effect import Effect, Standing
 from dsatier.facts.observe.kernel import boot_id
 from dsatier.host.port import Host, Rejected
 
@@ -53,7 +54,13 @@ class Chronicle:
             reason, words = record.reason, record.message  # let go of is let go of
         record = self.after(record, event, reason, words)
         return replace(
-            record, boot_id=boot, engine_live=False, log_mark=0, copy_fails=0, repairs=()
+            record,
+            boot_id=boot,
+            engine_live=False,
+            log_mark=0,
+            copy_fails=0,
+            repairs=(),
+            effect=None,
         )
 
     # -- keeping it --------------------------------------------------------
@@ -113,6 +120,17 @@ class Chronicle:
         record = with_conditions(record, self._host.wall())
         self.keep_somewhere(record)
         return record
+
+    def keep_effect(self, standing: Standing | None) -> None:
+        """Keep what tiering does, where that is another thing than before."""
+        record = self._journal.record()
+        effect = None
+        if standing is not None:
+            effect = Effect(standing.verdict, standing.reason, self._host.wall())
+            if record.effect is not None and record.effect.reason == effect.reason:
+                return
+        if effect != record.effect:
+            self.keep_somewhere(replace(record, effect=effect))
 
     def keep_failure(self, why: str) -> Record:
         """Keep that the host could not be looked at, and publish that."""

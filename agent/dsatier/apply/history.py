@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dsatier.apply.records import WITHDRAWN, Record
+from dsatier.facts.effect import REASONS
 
 BYTES = 1 << 17
 """Bytes of the text at most: some 600 entries."""
@@ -30,6 +31,7 @@ EVENTS = {
     "repair": "drift was repaired",
     "rollback": "the host went back to what it was before dsatier, or that failed",
     "state": "the state changed by something else",
+    "tiering": "pages began to move between the tiers, or did not though they should",
 }
 """What each word for an event means; docs/operations.md has them from here."""
 _DRIFT = frozenset({"Drift", "Contested", "OutOfReach", "Unrepaired"})
@@ -94,7 +96,12 @@ def happened(before: Record, after: Record, moved: str, now: float) -> tuple[Ent
         tell("profile", f"{after.profile_status}: {said}")
     if bool(after.look_failed) != bool(before.look_failed):
         tell("look", after.look_failed or "the host can be looked at again")
-    if after.state != before.state and not {e.event for e in found} - {"profile", "look"}:
+    effect = after.effect
+    # what is armed is told with the change that armed it
+    if effect is not None and effect != before.effect and effect.verdict != "armed":
+        tell("tiering", f"{effect.verdict}: {effect.reason}: {REASONS[effect.reason]}")
+    beside = {"profile", "look", "tiering"}
+    if after.state != before.state and not {e.event for e in found} - beside:
         tell("state", f"{after.reason}: {after.message}" if after.message else after.reason)
     return tuple(found)
 

@@ -3,8 +3,8 @@
 
 ``motion.json`` is there while the host is in motion, ``step`` notes how far, ``originals.json`` has
 what was found before the first write, ``accepted.json`` the profile that came into force
-last, ``tally.json`` what is counted for the metrics, ``history`` what happened,
-``record.json`` the rest.
+last, ``tally.json`` what is counted for the metrics, ``effect.json`` what tiering has moved,
+``history`` what happened, ``record.json`` the rest.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dsatier.apply.counters import Tally
 from dsatier.apply.records import Motion, Record
 from dsatier.base.paths import (
     ACCEPTED,
+    EFFECT,
     HISTORY,
     LATE,
     METRICS,
@@ -31,6 +32,7 @@ from dsatier.base.paths import (
     TALLY,
 )
 from dsatier.base.problem import Invalid
+from dsatier.facts.effect import Standing
 from dsatier.facts.observe.read import optional
 from dsatier.host.port import Host, Rejected
 from dsatier.plan.originals import Originals
@@ -114,6 +116,10 @@ class Journal:
         """Return what was counted so far. Raises CorruptState."""
         return self._load(TALLY, Tally)
 
+    def standing(self) -> Standing | None:
+        """Return what is known of the tiering that is armed. Raises CorruptState."""
+        return self._load(EFFECT, Standing)
+
     def accepted(self) -> str | None:
         """Return the text of the intent that came into force last, if one did."""
         return optional(self._host, ACCEPTED)
@@ -174,6 +180,14 @@ class Journal:
     def keep_tally(self, tally: Tally) -> None:
         """Keep what was counted."""
         self._keep(TALLY, tally)
+
+    def keep_standing(self, standing: Standing) -> None:
+        """Keep what is known of the tiering that is armed."""
+        self._keep(EFFECT, standing)
+
+    def forget_standing(self) -> None:
+        """Forget it: nothing is armed."""
+        self._host.drop(EFFECT)
 
     def keep_accepted(self, text: str) -> None:
         """Keep the intent that came into force."""
@@ -279,7 +293,7 @@ class Journal:
             self._known[path] = known
         return cast(T, known[1])
 
-    def _keep(self, path: str, value: Record | Motion | Originals | Tally) -> None:
+    def _keep(self, path: str, value: Record | Motion | Originals | Tally | Standing) -> None:
         text = json.dumps(asdict(value)) + "\n"
         self._host.keep(path, text)
         self._known[path] = text, value

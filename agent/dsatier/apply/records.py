@@ -12,6 +12,7 @@ from typing import Literal
 
 from dsatier.apply.lifecycle import IN_MOTION, State
 from dsatier.base.fields import STRICT
+from dsatier.facts.effect import Effect
 from dsatier.facts.tiers import USUAL, Tiers
 
 Latch = Literal["none", "fault", "crash"]
@@ -92,6 +93,8 @@ class Record:
     """Faults of the engine, ever."""
     repaired: int = 0
     """Repairs of drift, ever."""
+    effect: Effect | None = None
+    """What the tiering of this boot has done; None where none is armed, or nobody has watched."""
     conditions: tuple[Condition, ...] = ()
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from dsatier.apply.lifecycle import AT_AN_END, IN_MOTION, MEANING
 from dsatier.apply.records import UNKNOWN, Record, is_released, told
+from dsatier.facts.effect import REASONS
+from dsatier.plan.model import Finding
 
 AGAIN = "`systemctl reload dsatier` (`dsatier apply` where no daemon runs)"
 REMEDIES = {
@@ -50,8 +52,35 @@ def status(record: Record, hostname: str, now: float) -> dict[str, Any]:
         "latch": record.latch,
         "faults": record.faults,
         "repaired": record.repaired,
+        "tiering": _tiering(record),
         "conditions": [asdict(condition) for condition in record.conditions],
     }
+
+
+def _tiering(record: Record) -> dict[str, Any] | None:
+    """Return what tiering does, None where none is armed or nobody has watched it."""
+    effect = record.effect
+    if effect is None or record.state not in ("converged", "drifted"):
+        return None
+    return asdict(effect) | {"message": REASONS[effect.reason]}
+
+
+def idle(record: Record) -> tuple[Finding, ...]:
+    """Return a warning where the tiering of a host does not work."""
+    said = _tiering(record)
+    if said is None or said["verdict"] != "not working":
+        return ()
+    what, _, remedy = said["message"].partition(": ")
+    return (
+        Finding(
+            level="warning",
+            name="tiering-effect",
+            where="tiering",
+            expected="pages that move between the tiers",
+            found=f"{said['reason']}: {what}",
+            remedy=remedy,
+        ),
+    )
 
 
 def remedy(record: Record) -> str:

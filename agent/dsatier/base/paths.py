@@ -19,6 +19,8 @@ HISTORY = f"{STATE}/history"
 
 STATUS = f"{RUN}/status.json"
 METRICS = f"{RUN}/dsatier.prom"
+EFFECT = f"{RUN}/effect.json"
+"""What is known of the pages that tiering has moved since it was armed."""
 LATE = f"{RUN}/late.json"
 """The record as it was on disk, and in a second line the one that the disk would not take."""
 LOCK = f"{RUN}/lock"

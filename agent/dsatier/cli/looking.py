@@ -12,6 +12,7 @@ from typing import Any
 from dsatier.apply.driver import Driver
 from dsatier.apply.history import entries
 from dsatier.apply.journal import Journal
+from dsatier.apply.status_document import idle
 from dsatier.apply.target import Target, target
 from dsatier.base.exits import (
     NO_PROFILE,
@@ -28,7 +29,7 @@ from dsatier.facts.model import Facts
 from dsatier.facts.observe.observer import Observer
 from dsatier.host import given, output
 from dsatier.host.port import Host, Missing
-from dsatier.plan.model import Plan
+from dsatier.plan.model import Finding, Plan
 from dsatier.plan.rehearsal import prepare
 from dsatier.profile import schema
 
@@ -154,16 +155,18 @@ def show_facts(options: Namespace) -> int:
 
 def doctor(options: Namespace) -> int:
     """Print what the host lacks for its profile."""
+    told: tuple[Finding, ...] = ()
     if options.facts is not None:
         plan = _captured_plan(options, NO_PROFILE)
     else:
         with open_host(options) as host:
             plan = _full_plan(*_wanted(options, host, NO_PROFILE))
+            told = idle(Journal(host).record())
     if options.json:
-        findings = [schema.dump(finding) for finding in plan.findings]
+        findings = [schema.dump(finding) for finding in found]
         _json({"schema_version": 1, "reachable": plan.verdict == "ready", "findings": findings})
     else:
-        for finding in plan.findings:
+        for finding in found:
             print(str(finding))
         if plan.verdict == "ready":
             print(f"{plan.hostname}: the profile can be reached, in {len(plan.steps)} steps")

@@ -253,6 +253,8 @@ def screen(document: "dict[str, Any]", now: float, late: str = "") -> str:
         f"  counted   {_many(document['repaired'], 'repair')} of drift, "
         f"{_many(document['faults'], 'fault')}"
     )
+    if tiering := document.get("tiering"):
+        lines.append(f"  tiering   {_tiering(tiering, document.get('moved'), now)}")
     if daemon is not None:
         lines.append(
             f"  daemon    process {daemon['pid']}, looked {_ago(now - daemon['looked_at'])}"
@@ -268,6 +270,15 @@ def screen(document: "dict[str, Any]", now: float, late: str = "") -> str:
         for c in document["conditions"]
     ]
     return "\n".join(lines).rstrip()
+
+
+def _tiering(tiering: "dict[str, Any]", moved: "dict[str, Any] | None", now: float) -> str:
+    """Return what tiering does, in one line; a warning where it does not work."""
+    bad = tiering["verdict"] == "not working"
+    words = f"{'warning: ' if bad else ''}{tiering['verdict']} {_since(tiering['since'], now)}: "
+    words += f"{tiering['reason']}: {tiering['message']}"
+    known = [f"{many} {what}" for what, many in (moved or {}).items() if many is not None]
+    return words + (f" (pages since it was armed: {', '.join(known)})" if known else "")
 
 
 def _since(at: float, now: float) -> str:

@@ -32,6 +32,7 @@ from dsatier.control.listener import Listener, Order
 from dsatier.daemon import metrics, schedule
 from dsatier.daemon.poll import TOLD, Glance
 from dsatier.daemon.supervisor import Supervisor
+from dsatier.facts.effect import DEMOTED, PROMOTED
 from dsatier.facts.model import Facts
 from dsatier.facts.observe.parse import Malformed
 from dsatier.host import children
@@ -383,6 +384,7 @@ class Daemon:
                 facts = self._supervisor.look_only()
                 self._remember(facts)
             self._looked = time.time()
+            self._supervisor.watch_effect(facts)
             record = self._supervisor.tell()
             self._journal.publish_metrics(self._metrics(facts))
             if self._tally != self._tally_kept:
@@ -502,7 +504,11 @@ class Daemon:
     def _about(self) -> dict[str, Any]:
         if self._stopping:
             return {"daemon": None}
+        standing = self._supervisor.standing
         return {
+            "moved": None
+            if standing is None
+            else {"demoted": standing.moved(DEMOTED), "promoted": standing.moved(PROMOTED)},
             "daemon": {
                 "pid": os.getpid(),
                 "since": self._started,
@@ -510,7 +516,7 @@ class Daemon:
                 "look_within": self._supervisor.interval,
                 "doing": self._supervisor.doing,
                 "simulated": self._around.simulated,
-            }
+            },
         }
 
     def _say(self, words: str) -> None:
@@ -528,6 +534,7 @@ class Daemon:
             reloads,
             look_within=within,
             stopping=self._stopping,
+            standing=self._supervisor.standing,
         )
         return metrics.render(self._journal.record(), facts, running, self._tally.durations)
 

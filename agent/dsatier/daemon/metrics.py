@@ -15,6 +15,7 @@ from dsatier.apply.lifecycle import STATES
 from dsatier.apply.records import UNKNOWN, Record, told
 from dsatier.apply.status_document import status
 from dsatier.base.health import unwell
+from dsatier.facts.effect import DEMOTED, PROMOTED, TROUBLES, VERDICTS, Standing
 from dsatier.facts.knobs import KNOBS
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import live
@@ -41,6 +42,8 @@ class Running:
     alerted on when it first happens."""
     look_within: float | None = None
     """Seconds from one look to the next, at most."""
+    standing: Standing | None = None
+    """What is known of the tiering, None where none is armed."""
     stopping: bool = False
     """It ends: nobody looks after the host from now on."""
 
@@ -59,6 +62,7 @@ def render(
         *_lifecycle(record),
         *_steps(durations),
         *_daemon(running),
+        *(_tiering(running.standing) if running.standing is not None else ()),
         *(_kernel(facts) if facts is not None else ()),
     ]
     return "".join(map(str, families))
@@ -205,6 +209,35 @@ def _daemon(running: Running) -> Iterator[_Family]:
     )
     yield _by(
         "dsatier_build_info", "gauge", "The version of dsatier.", "version", {running.version: 1}
+    )
+
+
+def _tiering(standing: Standing) -> Iterator[_Family]:
+    yield _by(
+        "dsatier_tiering",
+        "gauge",
+        "Whether pages move between the tiers: 1 for the verdict.",
+        "verdict",
+        {verdict: int(verdict == standing.verdict) for verdict in VERDICTS},
+    )
+    yield _by(
+        "dsatier_tiering_trouble",
+        "gauge",
+        "Why tiering does not work: 1 for the most likely reason.",
+        "reason",
+        {reason: int(reason == standing.reason) for reason in TROUBLES},
+    )
+    now = standing.newest
+    yield _Family(
+        "dsatier_tiering_pages_total",
+        "counter",
+        "Pages that the kernel has moved since it booted, by node where it counts so.",
+        tuple(
+            ("", {"way": way, "node": "all" if node is None else str(node)}, pages)
+            for way, names in (("demoted", DEMOTED), ("promoted", PROMOTED))
+            for node in (None, *now.nodes)
+            if (pages := now.pages(names, node)) is not None
+        ),
     )
 
 

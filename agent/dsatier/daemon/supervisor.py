@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dsatier.apply import wanted as files
 from dsatier.apply.driver import Driver
+from dsatier.apply.effect_watch import EffectWatch
 from dsatier.apply.execute import Progress
 from dsatier.apply.journal import Journal
 from dsatier.apply.outcome import Outcome
@@ -22,6 +23,7 @@ from dsatier.apply.target import Target, target
 from dsatier.apply.wanted import AtStart
 from dsatier.base.problem import Invalid
 from dsatier.daemon import schedule
+from dsatier.facts.effect import REASONS, Standing
 from dsatier.facts.model import Facts
 from dsatier.host import children
 from dsatier.host.port import Host, Rejected
@@ -49,6 +51,9 @@ class Supervisor:
         self._driver = Driver(
             host, holder="dsatier daemon", progress=progress, about=about, journal=journal
         )
+        self._effects = EffectWatch(host, journal, self._driver.chronicle)
+        self.standing: Standing | None = None
+        """What is known of the tiering, None where none is armed."""
         self._newest: Loaded | None = None
         """What the files asked for when they were last read and valid."""
         self.begun: children.Begun[Loaded] | None = None
@@ -105,6 +110,15 @@ class Supervisor:
         if newest is not None and (path := files.queue_file_of(newest, self._host)):
             found.add(path)
         return tuple(sorted(found))
+
+    def watch_effect(self, facts: Facts) -> None:
+        """Look at what tiering does; what has changed is told. May raise HostError."""
+        before = self.standing
+        now = self.standing = self._effects.look(facts)
+        if now is None or (before is not None and before.reason == now.reason):
+            return
+        say = self._log.warning if now.verdict == "not working" else self._log.notice
+        say("tiering", what=now.verdict, reason=now.reason, message=REASONS[now.reason])
 
     def tell_failure(self, why: str) -> Record:
         """Publish that the host cannot be looked at."""

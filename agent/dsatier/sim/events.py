@@ -7,7 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from dsatier.host.port import Missing, Rejected
-from dsatier.sim import copying, hazards, idxd, memory, timer
+from dsatier.sim import copying, hazards, idxd, memory, pressure, timer
 from dsatier.sim.faults import (
     ClockJump,
     CopyFailures,
@@ -16,6 +16,7 @@ from dsatier.sim.faults import (
     LateDevice,
     LostLog,
     OtherWriter,
+    Pressure,
     SelfClear,
     SwapReturns,
     VanishedQueue,
@@ -63,7 +64,7 @@ def _wait(k: Kernel, armed: Armed) -> float:
             return inf if fault.times and armed.uses >= fault.times else left
         case LostLog():
             return inf if armed.uses or fault.with_write is not None else left
-        case Halt() | VanishedQueue() | LateDevice() | SwapReturns() | ClockJump():
+        case Halt() | VanishedQueue() | LateDevice() | SwapReturns() | ClockJump() | Pressure():
             return inf if armed.uses else left
         case _:
             return inf
@@ -125,6 +126,7 @@ def _pass(k: Kernel, seconds: float) -> None:
     if seconds <= 0:
         return
     timer.count(k, seconds)
+    pressure.count(k, seconds)
     running = copying.live(k)
     listed = running and copying.concurrent(k)
     k.state.now += seconds

@@ -210,6 +210,19 @@ class ClockJump:
 
 
 @dataclass(frozen=True, slots=True)
+class Pressure:
+    """Programs want more memory than the fast nodes have, until it is healed."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["pressure"]
+    after: After = 0.0
+    meets: Literal["room", "full", "bound", "swaps", "unscanned", "ping-pong", "hot"] = "room"
+    """What it meets: room on the slow nodes; full ones; programs bound to the fast ones; a kernel
+    that swaps all the same; no scan for hot pages; as many of these as are demoted; a thousand
+    times as many as usual."""
+
+
+@dataclass(frozen=True, slots=True)
 class Crash:
     """The agent dies at its (``after``+1)th mutating operation: write, run, keep, drop."""
 
@@ -237,6 +250,7 @@ AnyFault = (
     | FullDisk
     | LostLog
     | ClockJump
+    | Pressure
     | Crash
 )
 Fault = Annotated[AnyFault, Tagged("kind")]

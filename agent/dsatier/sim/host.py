@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from dsatier.base.problem import Invalid, Problem
 from dsatier.host import given, step_log
 from dsatier.host.port import Host, Hung, Locked, LogTail, Missing, Ran, Rejected
-from dsatier.sim import accel, events, idxd, machine, memory, spec
+from dsatier.sim import accel, events, idxd, machine, memory, pressure, spec
 from dsatier.sim.faults import (
     AnyFault,
     Crash,
@@ -152,6 +152,8 @@ class SimHost:
                 number = idxd.index_of(armed.fault.device)
                 idxd.set_present(self.kernel, number, present=True)
         state.faults = tuple(a for a in state.faults if a.fault.kind != kind)
+        if kind == "pressure":
+            pressure.end(self.kernel)
         if kind in ("hung-write", "hung-command"):
             state.hung = frozenset()
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dsatier.sim import memory, sysctl
+from dsatier.sim import memory, pressure, sysctl
 from dsatier.sim.parse import to_list
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def files(spec: HostSpec) -> dict[str, Show]:
         "/proc/cpuinfo": cpuinfo,
         "/proc/meminfo": memory.meminfo,
         "/proc/zoneinfo": memory.zoneinfo,
+        "/proc/vmstat": pressure.vmstat,
         "/proc/swaps": memory.swaps,
         f"/boot/config-{spec.kernel.release}": config,
         "/sys/devices/system/node/online": nodes,
@@ -51,10 +52,17 @@ def files(spec: HostSpec) -> dict[str, Show]:
         every[f"{folder}/cpulist"] = partial(_cpulist, node)
         every[f"{folder}/distance"] = partial(_distance, node)
         every[f"{folder}/meminfo"] = partial(_meminfo, node)
+        if _by_node(spec):
+            every[f"{folder}/vmstat"] = partial(pressure.node_vmstat, node)
     if spec.kernel.kind == "ours":
         every["/sys/kernel/mm/dsatier/abi"] = lambda _: f"{spec.kernel.abi}\n"
         every["/sys/kernel/mm/dsatier/manifest"] = manifest
     return every
+
+
+def _by_node(spec: HostSpec) -> bool:
+    """Tell whether a kernel counts for each node what moves: not the research ones, and not 6.1."""
+    return spec.kernel.kind in ("ours", "stock") and not spec.kernel.release.startswith("6.1.")
 
 
 def _cpus(k: Kernel) -> tuple[int, ...]:

@@ -137,8 +137,10 @@ def zoneinfo(k: Kernel) -> str:
     for node, mark in enumerate(k.state.watermarks):
         zero = 0 if shows else None
         if node == 0:
-            out.append(_zone(k, 0, "DMA", DMA_PAGES, DMA_PAGES, zero))
-            out.append(_zone(k, 0, "DMA32", DMA32_PAGES, DMA32_PAGES, zero))
+            left = k.state.free[0] // 4
+            dma = min(left, DMA_PAGES)
+            out.append(_zone(k, 0, "DMA", dma, DMA_PAGES, zero))
+            out.append(_zone(k, 0, "DMA32", min(left - dma, DMA32_PAGES), DMA32_PAGES, zero))
         managed = _managed(k, node)
         free = max(0, k.state.free[node] // 4 - (k.spec.nodes[node].memory * 262144 - managed))
         out.append(_zone(k, node, "Normal", free, managed, mark if shows else None))

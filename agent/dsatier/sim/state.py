@@ -120,6 +120,17 @@ class Timer(NamedTuple):
     bpage: float = 0.0
 
 
+class Flow(NamedTuple):
+    """Pages that moved between tiers since boot, and what led to it."""
+
+    demoted: float = 0.0
+    promoted: float = 0.0
+    hot: float = 0.0
+    faults: float = 0.0
+    updates: float = 0.0
+    swapped: float = 0.0
+
+
 class SwapArea(NamedTuple):
     """A swap area; sizes in KiB."""
 
@@ -168,6 +179,7 @@ _FIELDS: dict[str, Any] = {
     "targets": tuple,
     "huge_pages": str,
     "timer": Timer,
+    "flow": Flow,
     "active": frozenset,
     "harm": list,
     "log": list,
@@ -208,6 +220,7 @@ class State:
     """Where each node demotes to, -1 for nowhere."""
     huge_pages: str
     timer: Timer
+    flow: Flow
     active: frozenset[str]
     harm: list[Harm]
     log: list[str]

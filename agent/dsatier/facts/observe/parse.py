@@ -8,6 +8,7 @@ what was found.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import NamedTuple
 
 from dsatier.base.problem import show
@@ -22,6 +23,9 @@ _TIMER = re.compile(r"(\w+) = (-?\d+)(?:ms|ns)?(?=\s|$)")
 _NORMAL = re.compile(
     r"^Node (\d+), zone +Normal(?P<more>,.*)?$(?P<rows>(?:\n(?!Node ).*)*)", re.MULTILINE
 )
+_ZONE = re.compile(r"^Node (\d+), zone .*$(?P<rows>(?:\n(?!Node ).*)*)", re.MULTILINE)
+_ROW = re.compile(r"^ +(?:pages )?(free|low|high|managed) +(\d+)$", re.MULTILINE)
+_PROTECTION = re.compile(r"^ +protection: \(([\d, ]*)\)$", re.MULTILINE)
 _WATERMARK = re.compile(r"^ +demote +(\d+)$", re.MULTILINE)
 _TARGET = re.compile(r"\bnext_demotion_node (-?\d+)")
 _PCI = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
@@ -135,6 +139,48 @@ def demotion(text: str) -> dict[int, Demotion]:
                 int(watermark[1]) if watermark else None, int(target[1]) if target else None
             )
     return found
+
+
+class Room(NamedTuple):
+    """Whether a node's free memory is below the watermarks, by all its zones."""
+
+    short: bool
+    """Below ``low``, at which the kernel begins to reclaim."""
+    full: bool
+    """Below ``high``, at which it stops."""
+
+
+def room(text: str) -> dict[int, Room]:
+    """Return what /proc/zoneinfo says of the room of each node.
+
+    What a lower zone keeps back from memory for programs is no room. A node has some while one of
+    its zones has.
+    """
+    found: dict[int, Room] = {}
+    for zone in _ZONE.finditer(text):
+        rows = {name: int(number) for name, number in reversed(_ROW.findall(zone["rows"]))}
+        if not rows.keys() >= {"free", "low", "high"} or not rows.get("managed"):
+            continue
+        protection = _PROTECTION.search(zone["rows"])
+        kept = max((int(n) for n in protection[1].split(",") if n.strip()) if protection else (0,))
+        free, node = rows["free"] - kept, int(zone[1])
+        before = found.get(node, Room(short=True, full=True))
+        found[node] = Room(before.short and free < rows["low"], before.full and free < rows["high"])
+    return found
+
+
+def counters(text: str, names: Collection[str]) -> dict[str, int]:
+    r"""Return the named counters of a vmstat file, those that it has.
+
+    >>> counters("nr_free_pages 7\npgdemote_kswapd 12\n", ("pgdemote_kswapd", "pswpout"))
+    {'pgdemote_kswapd': 12}
+    """
+    rows = (line.split() for line in text.splitlines())
+    return {
+        row[0]: int(row[1])
+        for row in rows
+        if len(row) == 2 and row[0] in names and row[1].isascii() and row[1].isdecimal()
+    }
 
 
 def cpu_model(text: str) -> str:
