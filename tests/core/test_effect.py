@@ -278,7 +278,7 @@ def zone(node: int, name: str, free: int, managed: int = 5000, kept: str = "0, 0
         (zone(0, "Normal", 110), Room(short=False, full=True)),
         (zone(0, "Normal", 120), Room(short=False, full=False)),
         (zone(0, "DMA32", 900) + zone(0, "Normal", 9), Room(short=False, full=False)),
-        (zone(0, "DMA32", 900, kept="0, 0, 850") + zone(0, "Normal", 9), Room(True, True)),  # noqa: FBT003
+        (zone(0, "DMA32", 900, kept="0, 0, 850") + zone(0, "Normal", 9), Room(True, True)),
         (zone(0, "Normal", 9) + zone(0, "Movable", 0, managed=0), Room(short=True, full=True)),
     ],
     ids=["short", "between", "room", "room-below", "kept-back", "empty-zone"],

@@ -20,7 +20,7 @@ from dsatier.plan.short_form import expand
 from dsatier.profile.model import QueueShape
 from dsatier.queues.accel_config import text
 from dsatier.sim.host import SimHost
-from tests.support.running import Running, daemon, folder
+from tests.support.running import PROFILES, Running, daemon, folder
 from tests.support.treehost import Layout
 
 COMPACT = "/proc/sys/vm/use_concur_to_compact"
@@ -63,6 +63,26 @@ def describe(root: Path, **more: str) -> str:
     kernel = "version: 1\nhostname: small\nkernel: {release: 6.12.63-dsatier, kind: ours}\n"
     path.write_text(kernel + "".join(lines), encoding="utf-8")
     return f"sim:{path}"
+
+
+# -- tiering ---------------------------------------------------------------------
+
+
+def test_pages_that_move_are_told() -> None:
+    with daemon(host="sim:stock-6-12") as running:
+        shutil.copy(PROFILES / "tiering.yaml", running.root / "etc/dsatier.d")
+        assert 0 == running.reload().code
+        assert "armed" == running.status()["tiering"]["verdict"]
+        running.inject("pressure")
+        running.until(lambda: running.look() or _tiering(running) == "working", "pages that move")
+        assert running.status()["moved"]["demoted"] > 0
+        assert 1.0 == running.metrics()['dsatier_tiering{verdict="working"}']
+        assert ["armed", "working"] == [line["what"] for line in running.log("tiering")]
+        assert "converged" == running.state()
+
+
+def _tiering(running: Running) -> object:
+    return running.status()["tiering"]["verdict"]
 
 
 # -- no profile ------------------------------------------------------------------

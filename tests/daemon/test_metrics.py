@@ -13,6 +13,7 @@ from dsatier.apply.counters import Duration, with_step
 from dsatier.apply.lifecycle import STATES
 from dsatier.apply.records import UNKNOWN, Condition, Record, with_conditions
 from dsatier.daemon.metrics import Running, render
+from dsatier.facts.effect import TROUBLES, VERDICTS, Counts, Standing
 from dsatier.facts.knobs import KNOBS
 from dsatier.facts.model import Facts
 from dsatier.facts.observe.observer import Observer
@@ -88,6 +89,21 @@ def test_families_and_types() -> None:
     families = list(text_string_to_metric_families(text))
     assert expected == {family.name: family.type for family in families}
     assert [] == [family.name for family in families if not family.documentation.endswith(".")]
+
+
+def test_tiering_has_its_verdict_its_reason_and_what_the_kernel_counts() -> None:
+    now = Counts("a", 9.0, {"pgdemote_kswapd": 7, "pgdemote_direct": 1}, {0: {}, 1: {}}, (), ())
+    now.nodes[0]["pgdemote_kswapd"] = 5
+    standing = Standing((1, 2, 1), now, now, now, "not working", "TargetFull")
+    text = render(record(), None, replace(RUNNING, standing=standing), {})
+    expected = {(verdict,): float(verdict == "not working") for verdict in VERDICTS}
+    assert expected == by_label(text, "dsatier_tiering")
+    expected = {(reason,): float(reason == "TargetFull") for reason in TROUBLES}
+    assert expected == by_label(text, "dsatier_tiering_trouble")
+    assert {("all", "demoted"): 8.0, ("0", "demoted"): 5.0} == (
+        by_label(text, "dsatier_tiering_pages_total")
+    )
+    assert 1.0 == samples(text)["dsatier_healthy", ()]
 
 
 def test_plain_figures() -> None:

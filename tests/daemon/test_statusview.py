@@ -94,6 +94,24 @@ def test_a_daemon_has_a_line() -> None:
     assert "  daemon    process 812, looked 3 s ago" == idle[6]
 
 
+def test_tiering_has_a_line() -> None:
+    told = {
+        "verdict": "working",
+        "reason": "Moved",
+        "since": NOW - 90,
+        "message": "pages have moved between the tiers",
+    }
+    moved = {"demoted": 12, "promoted": None}
+    good = screen(document(tiering=told, moved=moved), NOW)
+    assert "  tiering   working since " in good
+    assert (
+        "Moved: pages have moved between the tiers (pages since it was armed: 12 demoted)" in good
+    )
+    bad = screen(document(tiering=told | {"verdict": "not working"}), NOW)
+    assert "  tiering   warning: not working since " in bad
+    assert "tiering" not in screen(document(tiering=None, moved=None), NOW)
+
+
 def test_a_daemon_that_was_stopped_is_missed() -> None:
     plain = screen(document(), NOW).splitlines()
     stopped = screen(document(daemon=None), NOW).splitlines()

@@ -25,6 +25,7 @@ from dsatier.apply.status_document import MOVING, REMEDIES
 from dsatier.base.exits import RESULTS
 from dsatier.cli.explain import fields as field_names
 from dsatier.cli.options import COMMANDS
+from dsatier.facts.effect import REASONS
 from dsatier.facts.knobs import KNOBS, Knob
 from dsatier.facts.model import Facts
 from dsatier.facts.observe.kernel import EVL_GUARD
@@ -165,6 +166,19 @@ def states() -> str:
 def events() -> str:
     """Return what can stand in a history."""
     return table(("event", "what happened"), ((code(name), text) for name, text in EVENTS.items()))
+
+
+def tiering() -> str:
+    """Return what can be told of tiering."""
+    verdicts = {"NoPressure": "armed", "Moved": "working", "NotCounted": "unknown"}
+    rows = ((reason, *text.partition(": ")[::2]) for reason, text in REASONS.items())
+    return table(
+        ("verdict", "reason", "what it means", "what to do"),
+        (
+            (code(verdicts.get(reason, "not working")), code(reason), what, do or "nothing")
+            for reason, what, do in rows
+        ),
+    )
 
 
 def results() -> str:
@@ -384,6 +398,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "transitions": transitions,
     "states": states,
     "events": events,
+    "tiering": tiering,
     "results": results,
     "evidence": evidence,
     "knobs": knobs,

@@ -216,7 +216,7 @@ def _unpromoted(rate: float, now: Counts, facts: Facts, tiers: Tiers) -> Reason:
     if limit is not None and rate > limit * _MIB:
         return "RateLimit"
     full = all(node.id in now.full for node in tiers.fast_of(facts))
-    return "FastFull" if full else "NothingMoves"
+    return (_undemoted(now, facts, tiers) or "FastFull") if full else "NothingMoves"
 
 
 def _flat(facts: Facts, tiers: Tiers) -> bool:
