@@ -7,15 +7,18 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dsatier.apply.journal import Journal
 from dsatier.base.exits import RESULTS
 from dsatier.cli.commands import VERBS
 from dsatier.cli.main import main
 from dsatier.cli.options import COMMANDS, parser
+from dsatier.facts.effect import Effect
 from dsatier.sim.faults import SelfClear
 from dsatier.sim.host import SimHost
 
@@ -148,6 +151,24 @@ def test_doctor_tells_what_is_missing(run: Run) -> None:
     code, out, _ = run("doctor", "-p", DSA, host="dsa2")
     assert (4, True) == (code, "dsa2, dsa3" in out)
     assert (4, True) == (code, "cannot be reached" in out)
+
+
+def test_doctor_warns_of_tiering_that_does_not_work(run: Run, state: Path) -> None:
+    tiering = str(PROFILES / "tiering.yaml")
+    assert 0 == run("apply", "-p", tiering, host="stock-6-12")[0]
+    assert "tiering" not in run("status", host="stock-6-12")[1]
+    host = SimHost.restore(state.read_text(encoding="utf-8"))
+    journal = Journal(host)
+    effect = Effect("not working", "TargetFull", 5.0)
+    journal.keep_record(replace(journal.record(), effect=effect))
+    state.write_text(host.state_text(), encoding="utf-8")
+    code, out, _ = run("doctor", "-p", tiering, host="stock-6-12")
+    assert (0, True) == (code, "warning: tiering: expected pages that move" in out)
+    findings = as_json(run("doctor", "-p", tiering, "--json", host="stock-6-12")[1])["findings"]
+    assert ["add memory to them, or run less on this host"] == [
+        one["remedy"] for one in findings if one["name"] == "tiering-effect"
+    ]
+    assert "not working: TargetFull" in run("history", host="stock-6-12")[1]
 
 
 def test_a_stock_kernel_is_refused_and_left_alone(run: Run, state: Path) -> None:
