@@ -96,10 +96,10 @@ def test_tiering_has_its_verdict_its_reason_and_what_the_kernel_counts() -> None
     now.nodes[0]["pgdemote_kswapd"] = 5
     standing = Standing((1, 2, 1), now, now, now, "not working", "TargetFull")
     text = render(record(), None, replace(RUNNING, standing=standing), {})
-    expected = {(verdict,): float(verdict == "not working") for verdict in VERDICTS}
-    assert expected == by_label(text, "dsatier_tiering")
-    expected = {(reason,): float(reason == "TargetFull") for reason in TROUBLES}
-    assert expected == by_label(text, "dsatier_tiering_trouble")
+    verdicts = {(verdict,): float(verdict == "not working") for verdict in VERDICTS}
+    assert verdicts == by_label(text, "dsatier_tiering")
+    reasons = {(reason,): float(reason == "TargetFull") for reason in TROUBLES}
+    assert reasons == by_label(text, "dsatier_tiering_trouble")
     assert {("all", "demoted"): 8.0, ("0", "demoted"): 5.0} == (
         by_label(text, "dsatier_tiering_pages_total")
     )

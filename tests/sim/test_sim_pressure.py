@@ -47,7 +47,7 @@ class Watched:
         for _ in range(times):
             self.host.advance(SECONDS)
             found = self.watch.look(self.driver.look())
-        return found and (found.verdict, found.reason)
+        return None if found is None else (found.verdict, found.reason)
 
     def told(self) -> list[str]:
         """Return what the history has of tiering, the oldest first."""
