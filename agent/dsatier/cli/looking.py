@@ -162,6 +162,7 @@ def doctor(options: Namespace) -> int:
         with open_host(options) as host:
             plan = _full_plan(*_wanted(options, host, NO_PROFILE))
             told = idle(Journal(host).record())
+    found = (*plan.findings, *told)
     if options.json:
         findings = [schema.dump(finding) for finding in found]
         _json({"schema_version": 1, "reachable": plan.verdict == "ready", "findings": findings})
