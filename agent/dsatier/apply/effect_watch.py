@@ -7,6 +7,7 @@ What is known lies in /run: it outlives the daemon, and ends with the boot that 
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 from dsatier.apply.chronicle import Chronicle
 from dsatier.apply.journal import CorruptState, Journal
@@ -40,7 +41,10 @@ class EffectWatch:
             self._standing = judged(before, now, facts, record.tiers, record.generation)
         with suppress(Rejected):  # it is known here, and a later daemon begins anew
             if self._standing is not None:
-                self._journal.keep_standing(self._standing)
+                if before is None or self._standing != replace(
+                    before, newest=self._standing.newest
+                ):
+                    self._journal.keep_standing(self._standing)  # not at each look: it wakes a disk
             elif before is not None:
                 self._journal.forget_standing()
         self._chronicle.keep_effect(self._standing)
