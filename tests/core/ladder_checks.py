@@ -132,12 +132,21 @@ MEMORY: dict[KnobName, int] = {
     "thp_enabled": 1,
     "thp_defrag": 2,
 }
+PARAMETERS: dict[KnobName, int] = {
+    "limit_chans": 4,
+    "dsa_copy_threshold": 12,
+    "cpu_multi_copy_threshold": 64,
+    "migrate_copy_calibrate": 1,
+    "migrate_engine_reasons": 800,
+    "migrate_batch_reasons": 768,
+    "migrate_batch_pages": 1024,
+    "migrate_batch_usecs": 0,
+}
 EVERYTHING = Desired(
     cpuless=True,
     knobs={
         **ENGINES["dsa"],
-        "limit_chans": 4,
-        "dsa_copy_threshold": 12,
+        **PARAMETERS,
         "numa_balancing": 2,
         "demotion_enabled": 1,
         "promote_rate_limit_MBps": 2000,
@@ -170,7 +179,8 @@ def mistakes(ladder: tuple[Rung, ...] = LADDER, descents: Descents = DESCENTS) -
     way = plan(OURS, EVERYTHING, ladder=ladder, descents=descents)
     if not 0 < place(way, "promote_rate_limit_MBps", 2000) < place(way, "numa_balancing", 2):
         wrong.append("promotion begins before its limit is there")
-    wrong += [f"{n} is not written" for n, v in MEMORY.items() if not place(way, n, v)]
+    written = MEMORY | PARAMETERS
+    wrong += [f"{n} is not written" for n, v in written.items() if not place(way, n, v)]
     down = rungs(plan(tiered(LIVE["seed"]), NOTHING, ladder=ladder, descents=descents))
     if down != ("tiering", "engine", "evidence", "initialised"):
         wrong.append(f"the way down goes over {down}")

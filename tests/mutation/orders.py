@@ -17,9 +17,15 @@ EQUIVALENT: dict[str, str] = {
     "cpuless, up: cpus online before cpus offline": "no desired state asks for both",
     "parameters, up: limit_chans before limit_mt_num": INDEPENDENT,
     "parameters, up: dsa_copy_threshold before limit_chans": INDEPENDENT,
-    "parameters, up: use_concur_to_compact before dsa_copy_threshold": INDEPENDENT,
+    "parameters, up: cpu_multi_copy_threshold before dsa_copy_threshold": INDEPENDENT,
+    "parameters, up: migrate_copy_calibrate before cpu_multi_copy_threshold": INDEPENDENT,
+    "parameters, up: migrate_engine_reasons before migrate_copy_calibrate": INDEPENDENT,
+    "parameters, up: migrate_batch_pages before migrate_engine_reasons": INDEPENDENT,
+    "parameters, up: migrate_batch_usecs before migrate_batch_pages": INDEPENDENT,
+    "parameters, up: use_concur_to_compact before migrate_batch_usecs": INDEPENDENT,
     "parameters, up: use_concur_to_demote before use_concur_to_compact": INDEPENDENT,
     "parameters, up: use_concur_for_htmm before use_concur_to_demote": INDEPENDENT,
+    "parameters, up: migrate_batch_reasons before use_concur_for_htmm": "no kernel has both",
     "cpuless, up: stir before cpus online": "CPUs of the slow node come back only where nothing "
     "demotes, and at one of the fast node the targets are worked out as well",
     "engine, up: use_dsa_copy_pages before cpu_multi_copy_pages": "no engine asks for both, "

@@ -115,8 +115,8 @@ tiering: {}
         ("version: 1\nengine: {kind: cpu, dsa: 1}", "f:2:21: engine.dsa: unknown key, nothing more "
          "is expected here"),
         ("version: 1\nengine: {kind: dsa, dsa: {limit_chans: 1}}",
-         "f:2:21: engine.dsa: unknown key, expected limit_chans, dsa_copy_threshold, work_queues "
-         "or on_fault"),
+         "f:2:21: engine.dsa: unknown key, expected limit_chans, dsa_copy_threshold, "
+         "migrate_engine_reasons, migrate_copy_calibrate, work_queues or on_fault"),
         ("version: 1\nengine: {kind: dsa, work_queues: {a: 1}}",
          "f:2:34: engine.work_queues: expected a mapping with file or a mapping with devices, "
          "found a mapping"),

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dsatier.apply.gate import Gate, Refused
-from dsatier.facts.knobs import KNOBS, SEED_SETTLE, KnobName
+from dsatier.facts.knobs import BATCHED, KNOBS, SEED_SETTLE, KnobName
 from dsatier.facts.model import Facts
 from dsatier.facts.observe.observer import Observer, lets_go
 from dsatier.facts.partial import narrowed
@@ -34,7 +34,7 @@ from dsatier.plan.ladder import DESCENTS, LADDER, Rung
 from dsatier.plan.model import Desired, Plan
 from dsatier.plan.originals import Originals, originals
 from dsatier.plan.ownership import claimed, owned, settled
-from dsatier.plan.projection import project
+from dsatier.plan.projection import SINGLE, project
 from dsatier.plan.rehearsal import foretold, no_way_back, prepare
 from dsatier.plan.requests import Request, SetKnob
 from dsatier.plan.requirements import REQUIREMENTS, Requirement
@@ -443,7 +443,7 @@ class Explorer:
         for name in KNOBS:
             if name not in theirs and (name in written or any(name in words for words in told)):
                 continue
-            if live(last, name) != live(there, name):
+            if own(last, name, written) != own(there, name, written):
                 words = f"{name} went from {live(there, name)} to {live(last, name)}"
                 self._violate("went back with what is not dsatier's", node, goal, (), words)
 
@@ -506,12 +506,23 @@ def _cpus(facts: Facts) -> list[tuple[int, tuple[int, ...]]]:
     return [(node.id, node.cpus) for node in facts.nodes]
 
 
+def own(facts: Facts, name: KnobName, named: Collection[KnobName]) -> int | None:
+    """Return what of a knob is its own where others are written: some are bits of another one."""
+    value = live(facts, name)
+    if name in SINGLE and "migrate_batch_reasons" in named:
+        return None
+    if name != "migrate_batch_reasons" or value is None:
+        return value
+    return value & ~sum(BATCHED[reason] for one, reason in SINGLE.items() if one in named)
+
+
 def strayed(desired: Desired, before: Facts, after: Facts) -> str:
     """Return what changed though ``desired`` does not name it."""
+    named = desired.knobs or {}
     wrong = [
         f"{name} went from {live(before, name)} to {live(after, name)}"
         for name in KNOBS
-        if desired.wants(name) is None and live(before, name) != live(after, name)
+        if name not in named and own(before, name, named) != own(after, name, named)
     ]
     if not desired.cpuless and not desired.cpus_online and _cpus(before) != _cpus(after):
         wrong += [
@@ -519,10 +530,10 @@ def strayed(desired: Desired, before: Facts, after: Facts) -> str:
             for old, new in zip(before.nodes, after.nodes, strict=True)
             if old.cpus != new.cpus
         ]
-    named = {*desired.stopped, *(config.id for config in desired.queues)}
+    configured = {*desired.stopped, *(config.id for config in desired.queues)}
     for old, new in zip(before.devices, after.devices, strict=True):
         # who holds its queues is the engine's business
-        if old.id not in named and unheld(old) != unheld(new):
+        if old.id not in configured and unheld(old) != unheld(new):
             wrong.append(f"{old.id} changed")
     if not desired.swap_off and not desired.swap_on and before.swaps != after.swaps:
         wrong.append("swap changed")

@@ -63,7 +63,8 @@ def facts(family: str = "ours", devices: int = 8, **changes: Any) -> Facts:
     """A two-tier host of a kernel family, with everything off."""
     missing = {"use_concur_for_htmm"}  # memtis's alone
     if family == "seed":
-        missing |= {"promote_rate_limit_MBps"}
+        missing |= {"promote_rate_limit_MBps", "cpu_multi_copy_threshold"}
+        missing |= {name for name in KNOBS if name.startswith("migrate_")}
     if family == "none":
         missing = {k.name for k in KNOBS.values() if not k.mainline}
     host = Facts(

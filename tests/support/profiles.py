@@ -31,6 +31,7 @@ CONCURRENCY = (
     Concurrency(use_concur_to_compact=False, use_concur_to_demote=False),
     Concurrency(use_concur_to_demote=True),
     Concurrency(use_concur_for_htmm=True),
+    Concurrency(migrate_batch_reasons=("demotion", "damon")),
 )
 CONCURRENT = {
     "concurrent in its own way": Profile(

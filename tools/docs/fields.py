@@ -120,7 +120,7 @@ def _field(path: str, value: dict[str, Any], *, required: bool) -> Field:
         takes=_takes(value),
         default=words,
         kernel=knob.path if knob else _kernel(path, value),
-        kernel_default=knob.spelt(knob.default) if knob else "",
+        kernel_default=str(knob.named(knob.default)) if knob else "",
         text=value.get("description", ""),
     )
 

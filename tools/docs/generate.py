@@ -205,7 +205,7 @@ def knobs() -> str:
     return table(
         ("knob", "file", "dsatier writes", "at boot", "what it does"),
         (
-            (code(k.name), code(k.path), _span(k), k.spelt(k.default), k.text)
+            (code(k.name), code(k.path), _span(k), str(k.named(k.default)), k.text)
             for k in KNOBS.values()
         ),
     )
@@ -214,6 +214,8 @@ def knobs() -> str:
 def _span(knob: Knob) -> str:
     if knob.words:
         return ", ".join(knob.words)
+    if knob.flags:
+        return "sum of " + ", ".join(f"{bit} {name}" for name, bit in knob.flags.items())
     return str(knob.low) if knob.low == knob.high else f"{knob.low} to {knob.high}"
 
 

@@ -151,8 +151,7 @@ def _live(field: str, name: str, facts: Facts, tiers: Tiers) -> int | str | None
 def _spelt(name: str, value: int | None) -> int | str | None:
     """Return a knob's value as a profile spells it."""
     knob = knob_named(name)
-    words = knob.words if knob else ()
-    return words[value] if value is not None and value < len(words) else value
+    return value if knob is None or value is None else knob.named(value)
 
 
 def _change(field: str, name: str, facts: Facts) -> str:

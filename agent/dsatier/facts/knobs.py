@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, cast
 
 INT_MAX = 2147483647
@@ -15,6 +15,12 @@ KnobName = Literal[
     "use_concur_to_compact",
     "use_concur_to_demote",
     "use_concur_for_htmm",
+    "migrate_batch_reasons",
+    "migrate_batch_pages",
+    "migrate_batch_usecs",
+    "migrate_engine_reasons",
+    "migrate_copy_calibrate",
+    "cpu_multi_copy_threshold",
     "dsa_state",
     "use_dsa_copy_pages",
     "cpu_multi_copy_pages",
@@ -49,10 +55,32 @@ class Knob:
     """Debian's stock kernel has it too."""
     words: tuple[str, ...] = ()
     """What the file says for 0, 1, 2 and so on; empty where it holds the number."""
+    flags: dict[str, int] = field(default_factory=dict)
+    """The bits that the number may have, by their names; empty where it is no set of bits."""
 
     def spelt(self, value: int) -> str:
         """Return a value as the file takes it."""
         return self.words[value] if 0 <= value < len(self.words) else str(value)
+
+    def number(self, value: bool | int | str | tuple[str, ...]) -> int:
+        """Return what a profile says of it as the number that facts have.
+
+        >>> KNOBS["migrate_batch_reasons"].number(("compaction", "demotion"))
+        257
+        """
+        if isinstance(value, tuple):
+            return sum(self.flags[one] for one in value)
+        return self.words.index(value) if isinstance(value, str) else int(value)
+
+    def named(self, value: int) -> int | str:
+        """Return a value as a profile says it.
+
+        >>> KNOBS["migrate_batch_reasons"].named(257)
+        '[compaction, demotion]'
+        """
+        if self.flags:
+            return f"[{', '.join(name for name, bit in self.flags.items() if value & bit)}]"
+        return self.words[value] if 0 <= value < len(self.words) else value
 
 
 def _vm(
@@ -70,6 +98,24 @@ MOST_MBPS = (1 << 24) - 1
 """More MiB/s wrap around to a limit of 0 in kernels with 4 KiB pages."""
 THP = ("always", "madvise", "never")
 DEFRAG = ("always", "defer", "defer+madvise", "madvise", "never")
+BATCHED = {
+    "compaction": 1 << 0,
+    "memory_hotplug": 1 << 2,
+    "syscall_or_cpuset": 1 << 3,
+    "mempolicy_mbind": 1 << 4,
+    "contig_range": 1 << 6,
+    "longterm_pin": 1 << 7,
+    "demotion": 1 << 8,
+    "damon": 1 << 9,
+}
+"""The bits of the reasons to migrate a list, named as in the kernel's trace events."""
+OFFERED = BATCHED | {"memory_failure": 1 << 1, "numa_misplaced": 1 << 5, "hugetlb": 1 << 10}
+"""Those for which an engine may be asked: single folios have some more."""
+
+
+def _reasons(name: KnobName, default: int, text: str, flags: dict[str, int]) -> Knob:
+    path = f"/proc/sys/vm/{name}"
+    return Knob(name, path, 0, sum(flags.values()), default, text, flags=flags)
 
 
 KNOBS: dict[KnobName, Knob] = {
@@ -81,6 +127,18 @@ KNOBS: dict[KnobName, Knob] = {
         _vm("use_concur_to_compact", 0, 1, 0, "compaction migrates its list concurrently"),
         _vm("use_concur_to_demote", 0, 1, 0, "demotion migrates its list concurrently"),
         _vm("use_concur_for_htmm", 0, 1, 0, "memtis promotes and demotes its lists concurrently"),
+        _vm("migrate_batch_pages", 512, 262144, 13312, "most 4 KiB pages in a list"),
+        _vm("migrate_batch_usecs", 0, 1000000, 4000, "microseconds a list may wait; 0 no limit"),
+        _reasons(
+            *("migrate_engine_reasons", 2047, "which migrations engines are asked for"),
+            OFFERED,
+        ),
+        _vm("migrate_copy_calibrate", 0, 1, 0, "engines get lists at which they were faster"),
+        _vm("cpu_multi_copy_threshold", 1, INT_MAX, 256, "least 4 KiB pages in a list for threads"),
+        _reasons(
+            *("migrate_batch_reasons", 0, "which migrations copy lists at once"),
+            BATCHED,
+        ),
         _vm("dsa_state", 0, 1, 0, "the kernel holds DMA channels and descriptors"),
         _vm("use_dsa_copy_pages", 0, 1, 0, "the DSA copies pages"),
         _vm("cpu_multi_copy_pages", 0, 1, 0, "several CPU threads copy pages"),

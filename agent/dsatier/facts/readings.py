@@ -245,6 +245,8 @@ def value_refusal(name: KnobName, value: int, facts: Facts) -> str | None:
     if not knob.low <= value <= knob.high:
         span = str(knob.low) if knob.low == knob.high else f"{knob.low} to {knob.high}"
         return f"{name}: expected {span}, found {value}"
+    if odd := knob.flags and value & ~sum(knob.flags.values()):
+        return f"{name}: expected bits of {', '.join(knob.flags)}, found {odd} in {value}"
     if facts.kernel.family != "seed":
         return None
     if name == "numa_balancing" and value > 1 and "demote_scale_factor" not in facts.knobs:

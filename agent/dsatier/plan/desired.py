@@ -24,6 +24,14 @@ from dsatier.profile.model import (
 )
 from dsatier.queues.config import DeviceConfig
 
+CONCURRENCY: tuple[KnobName, ...] = (
+    *CONCURRENT,
+    "migrate_batch_reasons",
+    "migrate_batch_pages",
+    "migrate_batch_usecs",
+)
+ASKED: tuple[KnobName, ...] = ("migrate_engine_reasons", "migrate_copy_calibrate")
+"""What decides whether an engine is asked for a list."""
 TIERING: tuple[KnobName, ...] = (
     "promote_rate_limit_MBps",
     "numa_balancing",
@@ -61,7 +69,7 @@ def from_profile(
     coming = tuple(cpu for cpu in ours.online_cpus if cpu not in stay) if ours else ()
     knobs: dict[KnobName, int] = {}
     if profile.concurrency:
-        _named(knobs, profile.concurrency, *CONCURRENT)
+        _named(knobs, profile.concurrency, *CONCURRENCY)
         knobs = {name: value for name, value in knobs.items() if value or name in facts.knobs}
     if profile.engine is not None:
         knobs |= _engine(profile.engine, facts)
@@ -88,8 +96,7 @@ def _named(knobs: dict[KnobName, int], section: object, *names: KnobName) -> Non
     for name in names:
         value = getattr(section, name)
         if value is not None:
-            words = KNOBS[name].words
-            knobs[name] = words.index(value) if isinstance(value, str) else int(value)
+            knobs[name] = KNOBS[name].number(value)
 
 
 def _engine(engine: Engine, facts: Facts) -> dict[KnobName, int]:
@@ -99,9 +106,9 @@ def _engine(engine: Engine, facts: Facts) -> dict[KnobName, int]:
     }
     match engine:
         case MultithreadEngine():
-            _named(wanted, engine, "limit_mt_num")
+            _named(wanted, engine, "limit_mt_num", "cpu_multi_copy_threshold", *ASKED)
         case DsaEngine():
-            _named(wanted, engine, "limit_chans", "dsa_copy_threshold")
+            _named(wanted, engine, "limit_chans", "dsa_copy_threshold", *ASKED)
         case CpuEngine():
             pass
     return wanted

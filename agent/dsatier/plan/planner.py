@@ -75,6 +75,15 @@ class _Way:
         self.reasons = reasons
         self.steps: list[Step] = []
 
+    def came_down(self, knob: KnobName) -> bool:
+        """Tell whether a knob was written on the way down."""
+        return any(
+            isinstance(request, SetKnob) and request.knob == knob
+            for step in self.steps
+            if step.direction == "down"
+            for request in step.requests
+        )
+
     def step(
         self,
         rung: Rung,
@@ -283,12 +292,12 @@ def _why(way: _Way) -> str:
 def _raise(way: _Way, rung: Rung, put: Put) -> None:
     wanted = way.desired.wants(put.knob)
     reason = "the desired state says so"
-    if wanted is None:
+    stale = put.knob == "demote_scale_factor" and _watermark_stale(way)
+    if wanted is None and (stale or way.came_down(put.knob)):
         wanted = live(way.origin, put.knob)
         reason = "as it was before coming down"
     if wanted is None:
-        return
-    stale = put.knob == "demote_scale_factor" and _watermark_stale(way)
+        return  # also what another knob changes with itself, as one of several words for a thing
     if stale:
         reason = "the kernel recomputes its watermarks only when this is written"
     _write(way, rung, "up", put.knob, wanted, reason, anyway=stale)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from dsatier.facts.knobs import KnobName
+from dsatier.facts.knobs import BATCHED, KnobName
 from dsatier.facts.model import Channel, DsaDevice, Facts, NumaNode, WorkQueue
 from dsatier.facts.readings import free, held, live, tiered
 from dsatier.facts.tiers import Tiers
@@ -29,6 +29,12 @@ RECOMPUTE: tuple[KnobName, ...] = (
     "thp_enabled",
 )
 """The knobs with which the kernel works out all watermarks anew, whatever is written."""
+
+SINGLE: dict[KnobName, str] = {
+    "use_concur_to_compact": "compaction",
+    "use_concur_to_demote": "demotion",
+}
+"""Reasons to copy lists that have a knob of their own: each is a bit of all reasons."""
 
 
 def project(facts: Facts, request: Request, tiers: Tiers) -> Facts:
@@ -78,6 +84,8 @@ def switched(
 def _knob(facts: Facts, request: SetKnob, tiers: Tiers) -> Facts:
     before = live(facts, request.knob)
     knobs = {**facts.knobs, request.knob: str(request.value)}
+    if "migrate_batch_reasons" in facts.knobs:
+        knobs |= _reasons(knobs, request)
     channels, devices = facts.channels, facts.devices
     released = facts.dsa_released
     if request.knob == "dsa_state" and before != request.value:
@@ -104,6 +112,17 @@ def _knob(facts: Facts, request: SetKnob, tiers: Tiers) -> Facts:
         dsa_released=released,
         nodes=nodes,
     )
+
+
+def _reasons(knobs: dict[str, str], request: SetKnob) -> dict[str, str]:
+    """Return two of the reasons to copy lists as they read by themselves, and all of them."""
+    bits = int(knobs["migrate_batch_reasons"])
+    for name, reason in SINGLE.items():
+        bit = BATCHED[reason]
+        if request.knob == name:
+            bits = bits | bit if request.value else bits & ~bit
+        knobs[name] = str(int(bool(bits & bit)))
+    return knobs | {"migrate_batch_reasons": str(bits)}
 
 
 def _remarked(node: NumaNode, facts: Facts, tiers: Tiers) -> NumaNode:

@@ -19,6 +19,19 @@ Node = Annotated[int, Interval(ge=0, le=1023)]
 Nodes = Annotated[tuple[Node, ...], Len(1, 64)]
 Seconds = Annotated[float, Interval(ge=0.1, le=86400)]
 Text = Annotated[str, Len(1, 256)]
+Reason = Literal[
+    "compaction",
+    "memory_hotplug",
+    "syscall_or_cpuset",
+    "mempolicy_mbind",
+    "contig_range",
+    "longterm_pin",
+    "demotion",
+    "damon",
+]
+AnyReason = Literal[Reason, "memory_failure", "numa_misplaced", "hugetlb"]
+Reasons = Annotated[tuple[Reason, ...], Len(0, 8)]
+AnyReasons = Annotated[tuple[AnyReason, ...], Len(0, 11)]
 DeviceName = Annotated[str, Len(4, 32)]
 
 
@@ -98,6 +111,12 @@ class Concurrency:
     """Demotion migrates its list concurrently."""
     use_concur_for_htmm: bool | None = None
     """Memtis promotes and demotes its lists concurrently; that kernel alone has it."""
+    migrate_batch_reasons: Reasons | None = None
+    """All migrations that do, by the kernel's reasons; in place of the first two above."""
+    migrate_batch_pages: Annotated[int, Interval(ge=512, le=262144)] | None = None
+    """Most 4 KiB pages in one list."""
+    migrate_batch_usecs: Annotated[int, Interval(ge=0, le=1000000)] | None = None
+    """Microseconds for which a page may wait for the others of its list; 0: no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +137,12 @@ class MultithreadEngine:
     kind: Literal["multithread"]
     limit_mt_num: Annotated[int, Interval(ge=1, le=32)] | None = None
     """Threads for one copy; on a seed kernel a power of two that the host's CPUs allow."""
+    cpu_multi_copy_threshold: Annotated[int, Interval(ge=1, le=2147483647)] | None = None
+    """Least number of 4 KiB pages in one list for threads to be used."""
+    migrate_engine_reasons: AnyReasons | None = None
+    """Which migrations ask the engine: any user may move own pages, and takes it from tiering."""
+    migrate_copy_calibrate: bool | None = None
+    """The engine gets lists only of sizes at which it has shown to be faster than one CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +182,10 @@ class DsaEngine:
     """DMA channels that share one large page; on a seed kernel 1, 2, 4 or 8."""
     dsa_copy_threshold: Annotated[int, Interval(ge=1, le=2147483647)] | None = None
     """Least number of 4 KiB pages in one list for the DSA to be used."""
+    migrate_engine_reasons: AnyReasons | None = None
+    """Which migrations ask the engine: any user may move own pages, and takes it from tiering."""
+    migrate_copy_calibrate: bool | None = None
+    """The engine gets lists only of sizes at which it has shown to be faster than one CPU."""
     work_queues: QueueFile | QueueShape | None = None
     """Queues to configure. Without it the queues must be ready, and are not touched."""
     on_fault: Annotated[Literal["cpu", "cpu-and-stop-tiering"], OrDefault()] = "cpu"

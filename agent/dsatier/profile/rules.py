@@ -37,6 +37,7 @@ def broken(data: dict[str, Any], locate: Locate, *, whole: bool = True) -> list[
             *_tiers(data, whole=whole),
             *_queues(data),
             *_tiering(data),
+            *_reasons(data),
             *_drift(data, whole=whole),
             *_family(data),
         )
@@ -106,6 +107,25 @@ def _tiers(data: dict[str, Any], *, whole: bool) -> Iterator[Broken]:
     if whole and tiers.get("cpuless") and not slow:
         hint = "name slow_node too: CPUs go offline only of a node that is named"
         yield ("tiers", "cpuless"), "true only with a slow node that is named", "true", hint
+
+
+def _reasons(data: dict[str, Any]) -> Iterator[Broken]:
+    """Refuse a reason that is there twice, and two words for one bit of the kernel's."""
+    for section in ("concurrency", "engine"):
+        for key in ("migrate_batch_reasons", "migrate_engine_reasons"):
+            listed = _part(data, section).get(key) or ()
+            for index, reason in enumerate(listed):
+                if reason in listed[:index]:
+                    yield (section, key, index), "each reason once", f"{reason} again", ""
+    concurrency = _part(data, "concurrency")
+    for key in ("use_concur_to_compact", "use_concur_to_demote"):
+        if (
+            concurrency.get("migrate_batch_reasons") is not None
+            and concurrency.get(key) is not None
+        ):
+            hint = f"{key} is one of the reasons: name compaction or demotion there, or not"
+            expected = "nothing where migrate_batch_reasons is named"
+            yield ("concurrency", key), expected, str(concurrency[key]).lower(), hint
 
 
 def _lists(nodes: dict[str, Any]) -> Iterator[Broken]:

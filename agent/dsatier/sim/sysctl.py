@@ -67,12 +67,40 @@ def _our_chans(k: Kernel, value: int) -> None:
     k.state.knobs["limit_chans"] = value
 
 
+_BATCHED = 989
+"""Bits of the reasons for which a list is migrated."""
+_SINGLE = {"use_concur_to_compact": 1 << 0, "use_concur_to_demote": 1 << 8}
+
+
+def _set_reasons(k: Kernel, value: int) -> None:
+    if value & ~_BATCHED:
+        raise Refused(EINVAL)
+    k.state.knobs["migrate_batch_reasons"] = value
+    for name, bit in _SINGLE.items():
+        k.state.knobs[name] = int(bool(value & bit))
+
+
+def _single(name: str) -> Effect:
+    def write(k: Kernel, value: int) -> None:
+        others = k.state.knobs["migrate_batch_reasons"] & ~_SINGLE[name]
+        _set_reasons(k, others | (_SINGLE[name] if value else 0))
+
+    return write
+
+
 _SEED, _OURS, _MAINLINE = "tpp memtis", "ours", "ours stock"
 _ALL = f"{_SEED} {_MAINLINE}"
 
 ROWS = (
-    Row("use_concur_to_compact", "tpp memtis ours", 0, 0, 1, dointvec),
-    Row("use_concur_to_demote", "tpp memtis ours", 0, 0, 1, dointvec),
+    Row("use_concur_to_compact", _SEED, 0, 0, 1, dointvec),
+    Row("use_concur_to_demote", _SEED, 0, 0, 1, dointvec),
+    *(Row(name, _OURS, 0, 0, 1, dointvec, _single(name)) for name in _SINGLE),
+    Row("migrate_batch_reasons", _OURS, 0, 0, INT_MAX, dointvec, _set_reasons),
+    Row("migrate_batch_pages", _OURS, 13312, 512, 262144, dointvec),
+    Row("migrate_batch_usecs", _OURS, 4000, 0, 1000000, dointvec),
+    Row("migrate_engine_reasons", _OURS, 2047, 0, 2047, dointvec),
+    Row("migrate_copy_calibrate", _OURS, 0, 0, 1, dointvec),
+    Row("cpu_multi_copy_threshold", _OURS, 256, 1, INT_MAX, dointvec),
     Row("use_concur_for_htmm", "memtis", 0, 0, 1, dointvec),
     Row("cpu_multi_copy_pages", "tpp memtis ours", 0, 0, 1, dointvec),
     Row("limit_mt_num", _SEED, 4, 0, UINT_MAX, douintvec),
