@@ -30,6 +30,7 @@ TOLD = {
 ELSEWHERE = {
     "engine.work_queues.file": "/sys/bus/dsa/devices, by accel-config",
     "engine.work_queues.devices": "/sys/bus/dsa/devices, by accel-config",
+    "engine.work_queues.iommu": "/sys/kernel/iommu_groups/N/type",
     "tiers.cpuless": "/sys/devices/system/cpu/cpuN/online",
     "tiering.swap": "/proc/swaps, by swapon and swapoff",
 }

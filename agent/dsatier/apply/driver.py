@@ -455,7 +455,7 @@ class Driver:
             boot_id=facts.kernel.boot_id,
             engine_live=False,
         )
-        plan = prepare(facts, cpu_only(facts, record.tiers))
+        plan = prepare(facts, cpu_only(facts, record.tiers, self.journal.originals()))
         engine_on = on(facts, "use_dsa_copy_pages") or on(facts, "dsa_state")
         if plan.verdict != "ready" and engine_on:
             words = f"{reason}; {plan.findings[0]}"

@@ -14,7 +14,7 @@ from dsatier.facts.model import Facts
 from dsatier.facts.readings import migration_quiet
 from dsatier.facts.tiers import Tiers
 from dsatier.host.port import Host, HostDown, HostError, Hung
-from dsatier.plan.evidence import FINAL, Configured, Evidence, Stopped
+from dsatier.plan.evidence import FINAL, Configured, Evidence, IommuIs, Stopped
 from dsatier.plan.model import Plan, Step
 
 POLL = 0.05
@@ -101,7 +101,7 @@ def _device_of(evidence: Evidence) -> str | None:
     match evidence:
         case Configured(config):
             return config.id
-        case Stopped(name):
+        case Stopped(name) | IommuIs(name):
             return name
     return None
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from errno import EACCES, EBUSY, EINVAL, EPERM, EROFS
 from typing import TypeVar
 
 from dsatier.base.paths import QUEUE_FILE
@@ -13,12 +14,14 @@ from dsatier.facts.observe.observer import Observer
 from dsatier.facts.partial import NotSeen
 from dsatier.facts.readings import may_balance_untold, migration_quiet
 from dsatier.facts.tiers import USUAL, Tiers
-from dsatier.host.port import Host
+from dsatier.host.port import Host, Rejected
 from dsatier.plan.interlock import GUARDS, Circumstances, Guard, Refusal, refusals
 from dsatier.plan.requests import (
+    BindDevice,
     LoadDevice,
     Request,
     SetCpu,
+    SetIommu,
     SetKnob,
     SetTimer,
     StirCpu,
@@ -30,6 +33,18 @@ from dsatier.plan.requests import (
 from dsatier.queues.accel_config import text as queue_text
 
 T = TypeVar("T")
+
+IDXD = "/sys/bus/pci/drivers/idxd"
+_UNIT = "this process may not do that: see `Past the IOMMU` in docs/operations.md for its unit"
+_UNTYPED = {
+    EINVAL: "the IOMMU cannot leave this device untranslated, or the kernel does not trust the "
+    "device; boot with `iommu=pt`, or take `iommu` out of the profile's engine.work_queues",
+    EPERM: "a driver has a device of the group",
+    EBUSY: "a driver has a device of the group, or a program uses it by VFIO",
+    EACCES: _UNIT,
+    EROFS: _UNIT,
+}
+"""What a refusal by the kernel of another type of an IOMMU group means."""
 
 
 class Refused(Exception):
@@ -121,6 +136,10 @@ class Gate:
                 return self._run(("accel-config", "load-config", "-c", path, "-e"), deadline)
             case StopDevice(device):
                 return self._run(("accel-config", "disable-device", device), deadline)
+            case SetIommu():
+                self._set_iommu(request, deadline)
+            case BindDevice(pci):
+                self._host.write(f"{IDXD}/bind", f"{pci}\n", deadline)
             case SwapOff(area):
                 return self._run(("swapoff", area.path), deadline)
             case SwapOn(area):
@@ -128,6 +147,23 @@ class Gate:
                 return self._run(("swapon", *priority, area.path), deadline)
 
         return None
+
+    def _set_iommu(self, request: SetIommu, deadline: float) -> None:
+        """Change a group's type while no driver has its device, and give the device back.
+
+        It goes back to idxd also where the kernel refuses the type.
+        """
+        path = f"/sys/kernel/iommu_groups/{request.group}/type"
+        self._host.write(f"{IDXD}/unbind", f"{request.pci}\n", deadline)
+        try:
+            self._host.write(path, f"{request.type}\n", deadline)
+        except Rejected as refused:
+            self._host.write(f"{IDXD}/bind", f"{request.pci}\n", deadline)
+            words = _UNTYPED.get(refused.errno)
+            if words is None:
+                raise
+            raise Rejected(path, refused.errno, f"{refused.message}: {words}") from refused
+        self._host.write(f"{IDXD}/bind", f"{request.pci}\n", deadline)
 
     def _run(self, argv: tuple[str, ...], deadline: float) -> str | None:
         ran = self._host.run(argv, deadline)

@@ -143,6 +143,9 @@ def _live(field: str, name: str, facts: Facts, tiers: Tiers) -> int | str | None
     if field == "tiers.nodes.near":
         found = pairs(facts, tiers.fast, tiers.slow)
         return ", ".join(f"{p.slow} near {p.near}: {p.why}" for p in found) or "none"
+    if field == "engine.work_queues.iommu":
+        groups = {device.id: device.group for device in facts.devices}
+        return ", ".join(f"{name} {group.type}" for name, group in groups.items() if group) or None
     if field == "tiering.swap":
         return "on" if facts.swaps else "off"
     return None

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dsatier.apply.execute import Progress
 from dsatier.apply.outcome import Outcome
 from dsatier.base.text import ranges
-from dsatier.facts.model import Facts
+from dsatier.facts.model import DsaDevice, Facts
 from dsatier.facts.readings import held, usable
 from dsatier.plan.model import Finding, Plan, Step
 
@@ -71,6 +71,14 @@ def outcome(one: Outcome) -> str:
     return f"{one.result}{state}: {one.message}" if one.message else f"{one.result}{state}"
 
 
+def _group(device: DsaDevice) -> str:
+    if device.group is None:
+        return ""
+    others = ", ".join(other.pci for other in device.group.others)
+    beside = f" with {others}" if others else ""
+    return f", iommu group {device.group.id} {device.group.type}{beside}"
+
+
 def facts(one: Facts) -> str:
     """Return facts as a person reads them."""
     lines = [
@@ -98,8 +106,10 @@ def facts(one: Facts) -> str:
         )
         lines.append(
             f"{device.id:<9} {device.state}, node {device.numa_node}, version {device.version:#x}"
-            f"{', event log' if device.event_log else ''}; {queues or 'no queue enabled'}"
+            f"{', event log' if device.event_log else ''}{_group(device)}; "
+            f"{queues or 'no queue enabled'}"
         )
+    lines += [f"unbound   {address}: a DSA that no driver has" for address in one.unbound]
     if not one.kernel_log:
         lines.append("log       the kernel log cannot be read")
     lines.append(f"channels  {len(held(one))} of {len(usable(one))} usable DSA channels in use")

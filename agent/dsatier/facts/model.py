@@ -78,6 +78,31 @@ class NumaNode:
 
 
 @dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A PCI device that is in one IOMMU group with a DSA device."""
+
+    __pydantic_config__ = STRICT
+
+    pci: str
+    """PCI address."""
+    driver: str
+    """Empty where no driver has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class IommuGroup:
+    """The IOMMU group of a DSA device: all of it is translated in one way."""
+
+    __pydantic_config__ = STRICT
+
+    id: str
+    """Its number."""
+    type: str
+    """As the kernel tells: ``identity``, ``DMA``, ``DMA-FQ``; empty where it does not tell."""
+    others: tuple[Neighbour, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class WorkQueue:
     """A work queue of a DSA device, as sysfs tells it."""
 
@@ -132,6 +157,8 @@ class DsaDevice:
     engines: tuple[int, ...]
     """The group of each engine, in order; -1: in none."""
     queues: tuple[WorkQueue, ...]
+    group: IommuGroup | None = None
+    """None where it is behind no IOMMU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,4 +277,6 @@ class Facts:
     first look: without SMT the kernel does not bring them online."""
     elsewhere: tuple[Elsewhere, ...] = ()
     """DSA devices that another driver has, which gives them to a program or to a guest."""
+    unbound: tuple[str, ...] = ()
+    """PCI addresses of DSA devices that no driver has."""
     memory_devices: tuple[MemoryDevice, ...] = ()

@@ -57,4 +57,5 @@ def unseen(devices: tuple[DsaDevice, ...]) -> dict[str, Any]:
         "accel_config": nothing,
         "others": nothing,
         "elsewhere": nothing,
+        "unbound": nothing,
     }

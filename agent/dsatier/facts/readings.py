@@ -4,11 +4,19 @@
 from __future__ import annotations
 
 from dsatier.facts.knobs import CONCURRENT, KNOBS, SEED_CHANS, TIERING_MODES, KnobName
-from dsatier.facts.model import Channel, DsaDevice, Facts, NumaNode, WorkQueue
+from dsatier.facts.model import (
+    Channel,
+    DsaDevice,
+    Facts,
+    Iommu,
+    IommuGroup,
+    NumaNode,
+    WorkQueue,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from dsatier.facts.model import Facts
 
@@ -18,6 +26,15 @@ SEED_BATCH = 128
 SEED_TRANSFER = 2 << 20
 """Least max_transfer_size of a queue that a seed kernel may use, in bytes."""
 _BALANCES_AT_BOOT = "CONFIG_NUMA_BALANCING_DEFAULT_ENABLED"
+_TYPES: dict[str, Iommu] = {
+    "identity": "passthrough",
+    "DMA": "translated",
+    "DMA-FQ": "translated",
+}
+TYPES_WRITTEN = (5, 11)
+"""The first kernel that lets the type of an IOMMU group be written."""
+WHOLE_GROUPS = (6, 4)
+"""The first that does so for a group of several devices."""
 OOPSED = 1 << 7
 """The bit of /proc/sys/kernel/tainted that an oops sets."""
 
@@ -173,6 +190,11 @@ def halted(facts: Facts, named: Collection[str] = ()) -> tuple[str, ...]:
     return tuple(device.id for device in used(facts, named) if down(device))
 
 
+def serves(device: DsaDevice) -> bool:
+    """Tell whether a device has a queue that somebody could use."""
+    return any(queue.state == "enabled" for queue in device.queues)
+
+
 def down(device: DsaDevice) -> bool:
     """Tell whether a device has halted. An idle one may have, too, and not say so."""
     return device.state not in ("enabled", "disabled")
@@ -189,6 +211,55 @@ def stranded(facts: Facts, device: DsaDevice) -> bool:
     if not (lost or (device.state != "enabled" and device.clients > 0)):
         return False
     return any(channel.in_use and channel.queue is None for channel in facts.channels)
+
+
+def others_hold(facts: Facts, device: DsaDevice) -> bool:
+    """Tell whether somebody but the engine holds a queue of the device.
+
+    The engine holds exactly ``limit_chans`` channels when it is initialised; it
+    gives them back before its devices change.
+    """
+    users = any(queue.clients for queue in device.queues if queue.type != "kernel")
+    kernel_clients = any(queue.clients for queue in device.queues if queue.type == "kernel")
+    return users or (kernel_clients and not on(facts, "dsa_state"))
+
+
+def worst(groups: Iterable[IommuGroup | None]) -> Iommu:
+    """Return how devices of these IOMMU groups are translated: the worst of them.
+
+    A device in no group is behind no IOMMU.
+    """
+    kinds = {"off" if group is None else _TYPES.get(group.type, "unknown") for group in groups}
+    order: tuple[Iommu, ...] = ("translated", "unknown", "passthrough", "off")
+    return next((kind for kind in order if kind in kinds), "unknown")
+
+
+def engine_iommu(facts: Facts) -> Iommu:
+    """Return how the devices are translated that are on, and so may copy for the engine."""
+    if not any(device.group for device in facts.devices):
+        return facts.iommu
+    enabled = [device.group for device in facts.devices if device.state == "enabled"]
+    return worst(enabled) if enabled else facts.iommu
+
+
+def release(facts: Facts) -> tuple[int, ...]:
+    """Return major and minor number of the kernel's release."""
+    words = facts.kernel.release.replace("-", ".").split(".")[:2]
+    return tuple(number(word) or 0 for word in words)
+
+
+def fixed_iommu(facts: Facts, device: DsaDevice) -> str | None:
+    """Return why the type of a device's IOMMU group cannot be written, None where it can."""
+    group = device.group
+    if group is None or not group.type:
+        return "the kernel tells no type of it"
+    if release(facts) < TYPES_WRITTEN:
+        return f"kernel {facts.kernel.release} lets nobody write it; 5.11 and newer do"
+    if held := [other for other in group.others if other.driver]:
+        return f"{held[0].pci} is in it, too, and {held[0].driver} has that"
+    if group.others and release(facts) < WHOLE_GROUPS:
+        return f"{group.others[0].pci} is in it, too, which only kernel 6.4 and newer allow"
+    return None
 
 
 def oopsed(facts: Facts) -> bool:

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from dsatier.facts.knobs import CONCURRENT, ENGINES, KNOBS, KnobName
 from dsatier.facts.model import Facts
-from dsatier.facts.readings import effective_threads_broken
+from dsatier.facts.readings import effective_threads_broken, fixed_iommu, others_hold
 from dsatier.facts.tiers import Tiers
 from dsatier.plan.model import Desired
 from dsatier.plan.originals import Originals
-from dsatier.plan.ownership import barred, owned
+from dsatier.plan.ownership import barred, cut_short, owned, retypable
 from dsatier.plan.short_form import expand
 from dsatier.plan.tiers import tiers_of
 from dsatier.profile.model import (
@@ -79,14 +79,17 @@ def from_profile(
     if profile.tiering:
         _named(knobs, profile.tiering, *TIERING)
         swap = profile.tiering.swap
+    queues = queues or _short_form(profile.engine, facts)
     return Desired(
         tiers=tiers_of(profile, facts),
         cpuless=section is not None and section.cpuless is True,
         cpus_online=coming if section and section.cpuless is False else (),
         fast_online=ours.fast_cpus if ours else (),
         knobs=knobs,
-        queues=queues or _short_form(profile.engine, facts),
+        queues=queues,
         stopped=(),
+        iommu=_iommu(profile.engine, queues, facts, ours),
+        bound=cut_short(before, facts),
         swap_off=swap == "off",
         swap_on=ours.swaps if ours and swap == "on" else (),
     )
@@ -114,6 +117,29 @@ def _engine(engine: Engine, facts: Facts) -> dict[KnobName, int]:
     return wanted
 
 
+def _iommu(
+    engine: Engine | None,
+    queues: tuple[DeviceConfig, ...],
+    facts: Facts,
+    ours: Originals | None,
+) -> dict[str, str]:
+    """Return the types of IOMMU groups, by device.
+
+    A device that the profile does not name for it goes back to the type that it had: what is open
+    to all memory is so only for as long as the profile says so.
+    """
+    wanted: dict[str, str] = {}
+    if isinstance(engine, DsaEngine) and engine.work_queues and engine.work_queues.iommu:
+        wanted = dict.fromkeys((config.id for config in queues), engine.work_queues.iommu)
+    back = retypable(ours, facts) if ours else {}
+    stay = {
+        one.id
+        for one in facts.devices
+        if one.id in back and (fixed_iommu(facts, one) or others_hold(facts, one))
+    }
+    return {name: kind for name, kind in back.items() if name not in stay} | wanted
+
+
 def _short_form(engine: Engine | None, facts: Facts) -> tuple[DeviceConfig, ...]:
     if not isinstance(engine, DsaEngine) or engine.work_queues is None:
         return ()
@@ -139,7 +165,7 @@ def with_cpu_engine(desired: Desired, facts: Facts, *, stop_tiering: bool = Fals
     if stop_tiering:
         knobs |= {name: 0 for name in TIERING_OFF if name in facts.knobs}
         knobs.pop("demote_scale_factor", None)
-    return replace(desired, knobs=knobs, queues=())
+    return replace(desired, knobs=knobs, queues=(), iommu=None)
 
 
 def engine_off(facts: Facts, tiers: Tiers, *, stop_tiering: bool) -> Desired:

@@ -118,6 +118,46 @@ class Stopped:
 
 
 @dataclass(frozen=True, slots=True)
+class IommuIs:
+    """A device is there again, and its IOMMU group has that type."""
+
+    __pydantic_config__ = STRICT
+
+    device: str
+    pci: str
+    type: str
+    kind: Literal["iommu"] = "iommu"
+
+    def __str__(self) -> str:
+        return f"{self.device} at {self.pci}, its IOMMU group reads {self.type}"
+
+    def missing(self, facts: Facts, log: LogTail) -> str | None:
+        """Return what is there instead."""
+        found = device(facts, self.device)
+        if found is None or found.pci != self.pci:
+            return f"{self.device} is not at {self.pci}"
+        reads = "none" if found.group is None else found.group.type
+        return None if reads == self.type else f"the IOMMU group of {self.device} reads {reads}"
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A driver has the device at a PCI address."""
+
+    __pydantic_config__ = STRICT
+
+    pci: str
+    kind: Literal["bound"] = "bound"
+
+    def __str__(self) -> str:
+        return f"a driver has {self.pci}"
+
+    def missing(self, facts: Facts, log: LogTail) -> str | None:
+        """Return that none has it."""
+        return f"no driver has {self.pci}" if self.pci in facts.unbound else None
+
+
+@dataclass(frozen=True, slots=True)
 class CpusAre:
     """These CPUs are offline, or online."""
 
@@ -238,6 +278,8 @@ Evidence = Annotated[
     | Held
     | Configured
     | Stopped
+    | IommuIs
+    | Bound
     | CpusAre
     | SwapIs
     | Watermark

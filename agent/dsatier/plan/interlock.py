@@ -17,6 +17,8 @@ from dsatier.facts.readings import (
     demotes_to_disk,
     device,
     effective_threads_broken,
+    engine_iommu,
+    fixed_iommu,
     foreign,
     free,
     halted,
@@ -35,9 +37,11 @@ from dsatier.facts.readings import (
 from dsatier.facts.tiers import Tiers, cpus, untargeted, words
 from dsatier.plan.projection import project
 from dsatier.plan.requests import (
+    BindDevice,
     LoadDevice,
     Request,
     SetCpu,
+    SetIommu,
     SetKnob,
     StirCpu,
     StopDevice,
@@ -229,9 +233,9 @@ def _start_untranslated(request: Request, at: Circumstances) -> str | None:
     if (
         _seed(at)
         and _sets(request, "dsa_state", 1)
-        and at.facts.iommu not in ("off", "passthrough")
+        and engine_iommu(at.facts) not in ("off", "passthrough")
     ):
-        return f"the IOMMU is {at.facts.iommu}: a seed kernel's raw addresses would fault"
+        return f"the IOMMU is {engine_iommu(at.facts)}: a seed kernel's raw addresses would fault"
     return None
 
 
@@ -402,6 +406,24 @@ def _device_without_event_log(request: Request, at: Circumstances) -> str | None
     return None
 
 
+def _iommu_when_off(request: Request, at: Circumstances) -> str | None:
+    found = device(at.facts, request.device) if isinstance(request, SetIommu) else None
+    if found is not None and found.state == "enabled":
+        return "it is enabled: its queues would go with it"
+    return None
+
+
+def _iommu_of_one_alone(request: Request, at: Circumstances) -> str | None:
+    found = device(at.facts, request.device) if isinstance(request, SetIommu) else None
+    return None if found is None else fixed_iommu(at.facts, found)
+
+
+def _bind_what_is_loose(request: Request, at: Circumstances) -> str | None:
+    if isinstance(request, BindDevice) and request.pci not in at.facts.unbound:
+        return "a driver has it, or it is no DSA device"
+    return None
+
+
 # fmt: off
 GUARDS: tuple[Guard, ...] = (
     Guard("known-kernel",             _known_kernel),
@@ -433,5 +455,8 @@ GUARDS: tuple[Guard, ...] = (
     Guard("device-unheld",            _device_unheld),
     Guard("device-off-before-load",   _device_off_before_load),
     Guard("device-without-event-log", _device_without_event_log),
+    Guard("iommu-when-off",           _iommu_when_off),
+    Guard("iommu-of-one-alone",       _iommu_of_one_alone),
+    Guard("bind-what-is-loose",       _bind_what_is_loose),
 )
 # fmt: on

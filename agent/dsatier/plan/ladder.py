@@ -35,6 +35,8 @@ Act = (
         "stir",
         "load",
         "stop",
+        "bind",
+        "retype",
         "prove",
         "settle",
         "swap off",
@@ -66,8 +68,8 @@ LADDER: tuple[Rung, ...] = (
              Put("use_concur_to_demote"), Put("use_concur_for_htmm"),
              Put("migrate_batch_reasons")),
          down=()),
-    Rung("queues", "the work queues are configured and enabled",
-         up=("stop", "load"),
+    Rung("queues", "the IOMMU is as it is to be, the work queues are configured and enabled",
+         up=("bind", "stop", "retype", "load"),
          down=()),
     Rung("initialised", "the kernel holds its DMA channels",
          up=(Put("dsa_state"),),
@@ -99,5 +101,6 @@ DESCENTS: tuple[tuple[str, str, str], ...] = (
     ("dsa_state off",          "queues",      "nothing may copy while the descriptors are freed"),
     ("dsa_state stale",        "queues",      "dsa_state reads 1 but the channels are not held"),
     ("queues",                 "queues",      "a queue must have no client while it changes"),
+    ("iommu",                  "queues",      "no driver may have a device while that changes"),
 )
 # fmt: on

@@ -34,6 +34,10 @@ class Desired:
     """Devices that are to be configured and enabled like this."""
     stopped: tuple[str, ...] = ()
     """Devices that are to be disabled."""
+    iommu: dict[str, str] | None = None
+    """The type that the IOMMU group of each of these devices is to have."""
+    bound: tuple[str, ...] = ()
+    """PCI addresses of devices that are to be given to idxd again."""
     swap_off: bool = False
     """No swap is to be on."""
     swap_on: tuple[Swap, ...] = ()

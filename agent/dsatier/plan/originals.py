@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from dsatier.base.fields import STRICT
 from dsatier.facts.knobs import KNOBS, KnobName
 from dsatier.facts.model import DsaDevice, Facts, Swap
-from dsatier.facts.readings import initialised, live, on
+from dsatier.facts.readings import initialised, live, on, serves
 from dsatier.facts.tiers import Tiers, cpus, stirrable, untargeted
 from dsatier.plan.requests import Request
 from dsatier.queues.config import DeviceConfig, captured
@@ -43,6 +43,8 @@ class Originals:
     """Which of the CPUs are the second thread of a core: they come back only with SMT on."""
     addresses: dict[str, str] | None = None
     """PCI address of each device, by the name that it had: names may move, addresses do not."""
+    iommu: dict[str, str] | None = None
+    """The type of each device's IOMMU group."""
 
 
 def originals(facts: Facts, tiers: Tiers, taken_at: float) -> Originals:
@@ -61,6 +63,7 @@ def originals(facts: Facts, tiers: Tiers, taken_at: float) -> Originals:
         fast_cpus=() if stirred is None else (stirred,),
         second_threads=facts.second_threads,
         addresses={device.id: device.pci for device in facts.devices if device.pci},
+        iommu={device.id: device.group.type for device in facts.devices if device.group},
     )
 
 
@@ -72,11 +75,6 @@ def _failed(facts: Facts) -> dict[KnobName, int]:
     if facts.kernel.family != "seed" or not on(facts, "dsa_state") or initialised(facts):
         return {}
     return {"dsa_state": 0, "use_dsa_copy_pages": 0}
-
-
-def serves(device: DsaDevice) -> bool:
-    """Tell whether a device has a queue that somebody could use."""
-    return any(queue.state == "enabled" for queue in device.queues)
 
 
 def _idle(device: DsaDevice, facts: Facts) -> bool:

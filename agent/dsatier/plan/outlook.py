@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from dsatier.facts.model import DsaDevice, Facts, Swap
-from dsatier.facts.readings import initialised, live, on
+from dsatier.facts.readings import initialised, live, on, serves
 from dsatier.facts.tiers import cpus
 from dsatier.plan.model import Desired
 from dsatier.plan.projection import switched
-from dsatier.queues.config import differences
+from dsatier.queues.config import DeviceConfig, captured, differences
 
 GIB = 1 << 30
 
@@ -64,12 +64,34 @@ def with_swaps(facts: Facts, desired: Desired) -> tuple[Swap, ...]:
     return (*staying, *(area for area in desired.swap_on if area.path not in there))
 
 
-def changing_devices(facts: Facts, desired: Desired) -> tuple[DsaDevice, ...]:
-    """Return the devices that are to be configured anew, or to stop."""
-    wanted = {config.id: config for config in desired.queues}
+def retyped(facts: Facts, desired: Desired) -> tuple[DsaDevice, ...]:
+    """Return the devices whose IOMMU group is to have another type."""
+    wanted = desired.iommu or {}
     return tuple(
         device
         for device in facts.devices
-        if (device.id in wanted and differences(wanted[device.id], device))
+        if device.group and wanted.get(device.id, device.group.type) != device.group.type
+    )
+
+
+def reloaded(facts: Facts, desired: Desired) -> tuple[DeviceConfig, ...]:
+    """Return the queues that devices lose for another type and get again: nobody named others."""
+    named = {*desired.stopped, *(config.id for config in desired.queues)}
+    return tuple(
+        captured(device)
+        for device in retyped(facts, desired)
+        if device.id not in named and serves(device)
+    )
+
+
+def changing_devices(facts: Facts, desired: Desired) -> tuple[DsaDevice, ...]:
+    """Return the devices that are to be configured anew, or to stop."""
+    wanted = {config.id: config for config in desired.queues}
+    lost = {device.id for device in retyped(facts, desired)}
+    return tuple(
+        device
+        for device in facts.devices
+        if device.id in lost
+        or (device.id in wanted and differences(wanted[device.id], device))
         or (device.id in desired.stopped and device.state == "enabled")
     )

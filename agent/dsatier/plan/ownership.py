@@ -12,13 +12,15 @@ from dataclasses import replace
 
 from dsatier.facts.knobs import spelt
 from dsatier.facts.model import DsaDevice, Facts
-from dsatier.facts.readings import device, live
+from dsatier.facts.readings import device, live, serves
 from dsatier.facts.tiers import Tiers
-from dsatier.plan.originals import Originals, originals, serves
+from dsatier.plan.originals import Originals, originals
 from dsatier.plan.requests import (
+    BindDevice,
     LoadDevice,
     Request,
     SetCpu,
+    SetIommu,
     SetKnob,
     SetTimer,
     StirCpu,
@@ -42,8 +44,12 @@ def thing(request: Request) -> Thing:
             return "device", config.id
         case StopDevice(name):
             return "device", name
+        case SetIommu(name):
+            return "iommu", name
         case SwapOff(area) | SwapOn(area):
             return "swap", area.path
+        case BindDevice(pci):
+            return "bind", pci
         case SetTimer():
             return "timer", ""
 
@@ -66,7 +72,11 @@ def stands(request: Request, facts: Facts) -> bool:
             return all(other.path != area.path for other in facts.swaps)
         case SwapOn(area):
             return any(other.path == area.path for other in facts.swaps)
-        case SetTimer():
+        case SetIommu(name, pci, _, kind):
+            found = device(facts, name)
+            cut_short = pci in facts.unbound
+            return cut_short or bool(found and found.group and found.group.type == kind)
+        case BindDevice() | SetTimer():
             return False
 
 
@@ -123,12 +133,31 @@ def remaining(before: Originals, facts: Facts) -> Originals | None:
     left |= {("swap", area.path) for area in ours.swaps if area.path not in on}
     left |= {("device", c.id) for c in ours.devices if _differs(c, found)}
     left |= {("device", name) for name in ours.idle_devices if _enabled(name, found)}
+    left |= {("iommu", name) for name in retypable(ours, facts)}
     if not left:
         return None
     whole = replace(ours, written=_since(ours, facts))
     return replace(
         _only(whole, left), written=tuple(r for r in whole.written or () if thing(r) in left)
     )
+
+
+def retypable(ours: Originals, facts: Facts) -> dict[str, str]:
+    """Return the types that IOMMU groups had, by device, where they have another one now."""
+    found = {one.id: one.group for one in facts.devices}
+    return {
+        name: kind
+        for name, kind in (ours.iommu or {}).items()
+        if (group := found.get(name)) is not None and group.type != kind
+    }
+
+
+def cut_short(before: Originals | None, facts: Facts) -> tuple[str, ...]:
+    """Return the PCI addresses of devices that dsatier has left without a driver."""
+    if before is None or before.boot_id != facts.kernel.boot_id:
+        return ()
+    ours = {r.pci for r in before.written or () if isinstance(r, SetIommu)}
+    return tuple(address for address in facts.unbound if address in ours)
 
 
 def _differs(config: DeviceConfig, found: dict[str, DsaDevice]) -> bool:
@@ -172,6 +201,7 @@ def claimed(
         written=_joined(written, asked),
         second_threads=tuple(sorted({*old.second_threads, *now.second_threads})),
         addresses=(before.addresses or {}) | (now.addresses or {}),
+        iommu=(old.iommu or {}) | (fresh.iommu or {}),
     )
 
 
@@ -240,6 +270,7 @@ def _only(before: Originals, things: Iterable[Thing]) -> Originals:
         swaps=tuple(area for area in before.swaps if ("swap", area.path) in kept),
         devices=tuple(c for c in before.devices if ("device", c.id) in kept),
         idle_devices=tuple(name for name in before.idle_devices if ("device", name) in kept),
+        iommu={n: kind for n, kind in (before.iommu or {}).items() if ("iommu", n) in kept},
     )
 
 
@@ -270,6 +301,8 @@ def _followed(before: Originals, facts: Facts) -> Originals:
                 return LoadDevice(moved(config))
             case StopDevice(name):
                 return StopDevice(names.get(name, name))
+            case SetIommu(name):
+                return replace(one, device=names.get(name, name))
         return one
 
     return replace(
@@ -278,4 +311,5 @@ def _followed(before: Originals, facts: Facts) -> Originals:
         idle_devices=tuple(names.get(name, name) for name in before.idle_devices),
         written=None if before.written is None else tuple(map(request, before.written)),
         addresses={names[name]: address for name, address in addresses.items()},
+        iommu={names.get(name, name): kind for name, kind in (before.iommu or {}).items()},
     )

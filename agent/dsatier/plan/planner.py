@@ -25,11 +25,13 @@ from dsatier.facts.readings import (
 from dsatier.facts.tiers import cpus as slow_cpus
 from dsatier.facts.tiers import stirrable, untargeted, watermark, words
 from dsatier.plan.evidence import (
+    Bound,
     CleanLog,
     Configured,
     CpusAre,
     Evidence,
     Held,
+    IommuIs,
     NoFailures,
     Quiet,
     Reads,
@@ -40,11 +42,14 @@ from dsatier.plan.evidence import (
 )
 from dsatier.plan.ladder import DESCENTS, LADDER, Act, Put, Rung
 from dsatier.plan.model import Desired, Finding, Plan, Step, Verdict
+from dsatier.plan.outlook import reloaded, retyped
 from dsatier.plan.projection import project
 from dsatier.plan.requests import (
+    BindDevice,
     LoadDevice,
     Request,
     SetCpu,
+    SetIommu,
     SetKnob,
     StirCpu,
     StopDevice,
@@ -213,6 +218,7 @@ def _changes(facts: Facts, desired: Desired) -> frozenset[str]:
             (loading := _devices_to_load(facts, desired))
             or _devices_to_stop(facts, desired, loading)
         ),
+        "iommu": state and bool(retyped(facts, desired)),
     }
     if any(found.values()) or desired.wants("demotion_enabled") == 1:
         # what comes down goes up again, and finds its demotion target then
@@ -253,7 +259,11 @@ def _devices_to_stop(
     facts: Facts, desired: Desired, loading: tuple[DeviceConfig, ...]
 ) -> tuple[DsaDevice, ...]:
     """Return the enabled devices that are unwanted, or wanted otherwise: those to be loaded."""
-    unwanted = {*desired.stopped, *(config.id for config in loading)}
+    unwanted = {
+        *desired.stopped,
+        *(config.id for config in loading),
+        *(device.id for device in retyped(facts, desired)),
+    }
     return tuple(d for d in facts.devices if d.id in unwanted and d.state == "enabled")
 
 
@@ -429,9 +439,9 @@ def _stop(way: _Way, rung: Rung, direction: str) -> None:
             direction,
             f"{device.id} disabled",
             ("enabled", "disabled"),
-            "it is to be configured otherwise"
-            if device.id not in way.desired.stopped
-            else "it is not wanted",
+            "it is not wanted"
+            if device.id in way.desired.stopped
+            else "it is to be configured otherwise",
             requests=(StopDevice(device.id),),
             evidence=(Stopped(device.id),),
             inverse=(LoadDevice(captured(device)),),
@@ -439,8 +449,43 @@ def _stop(way: _Way, rung: Rung, direction: str) -> None:
         )
 
 
+def _retype(way: _Way, rung: Rung, direction: str) -> None:
+    """Plan other types of IOMMU groups: one device after the other, so that each keeps its name."""
+    for device in retyped(way.facts, way.desired):
+        if device.group is None:
+            continue
+        now, wanted = device.group.type, (way.desired.iommu or {})[device.id]
+        way.step(
+            rung,
+            direction,
+            f"iommu group {device.group.id} of {device.id} = {wanted}",
+            (now, wanted),
+            "the desired state says so",
+            requests=(SetIommu(device.id, device.pci, device.group.id, wanted),),
+            evidence=(IommuIs(device.id, device.pci, wanted),),
+            inverse=(SetIommu(device.id, device.pci, device.group.id, now),),
+            deadline=DEVICE_DEADLINE,
+        )
+
+
+def _bind(way: _Way, rung: Rung, direction: str) -> None:
+    for address in way.desired.bound:
+        if address in way.facts.unbound:
+            way.step(
+                rung,
+                direction,
+                f"{address} bound to idxd",
+                ("no driver", "idxd"),
+                "dsatier has left it without a driver",
+                requests=(BindDevice(address),),
+                evidence=(Bound(address),),
+                deadline=DEVICE_DEADLINE,
+            )
+
+
 def _load(way: _Way, rung: Rung, direction: str) -> None:
-    for config in _devices_to_load(way.facts, way.desired):
+    again = reloaded(way.origin, way.desired)
+    for config in (*_devices_to_load(way.facts, way.desired), *again):
         found = _devices(way.facts).get(config.id)
         way.step(
             rung,
@@ -526,6 +571,8 @@ _ACTS: dict[str, Callable[[_Way, Rung, str], None]] = {
     "cpus online": _cpus_online,
     "stir": _stir,
     "stop": _stop,
+    "bind": _bind,
+    "retype": _retype,
     "load": _load,
     "prove": _prove,
     "settle": _settle,

@@ -8,12 +8,14 @@ from dataclasses import replace
 
 from dsatier.facts.knobs import BATCHED, KnobName
 from dsatier.facts.model import Channel, DsaDevice, Facts, NumaNode, WorkQueue
-from dsatier.facts.readings import free, held, live, tiered
+from dsatier.facts.readings import free, held, live, tiered, worst
 from dsatier.facts.tiers import Tiers
 from dsatier.plan.requests import (
+    BindDevice,
     LoadDevice,
     Request,
     SetCpu,
+    SetIommu,
     SetKnob,
     SetTimer,
     StirCpu,
@@ -55,6 +57,10 @@ def project(facts: Facts, request: Request, tiers: Tiers) -> Facts:
             return _load(facts, device)
         case StopDevice(device):
             return _stop(facts, device)
+        case SetIommu(device, _, _, kind):
+            return _translated(facts, device, kind)
+        case BindDevice(pci):
+            return replace(facts, unbound=tuple(one for one in facts.unbound if one != pci))
         case SwapOff(area):
             return replace(facts, swaps=tuple(s for s in facts.swaps if s.path != area.path))
         case SwapOn(area):
@@ -248,3 +254,11 @@ def _stop(facts: Facts, name: str) -> Facts:
         queues=tuple(replace(q, state="disabled", group=-1, clients=0) for q in device.queues),
     )
     return _with_device(facts, stopped, _channels_without(facts, device))
+
+
+def _translated(facts: Facts, name: str, kind: str) -> Facts:
+    devices = tuple(
+        replace(d, group=replace(d.group, type=kind)) if d.id == name and d.group else d
+        for d in facts.devices
+    )
+    return replace(facts, devices=devices, iommu=worst(d.group for d in devices))

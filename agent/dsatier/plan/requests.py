@@ -103,6 +103,43 @@ class StopDevice:
 
 
 @dataclass(frozen=True, slots=True)
+class SetIommu:
+    """Change how the IOMMU translates a DSA device that is disabled.
+
+    The kernel changes the type of an IOMMU group only while no driver has a device of it: idxd is
+    unbound from the PCI device, and bound to it again.
+    """
+
+    __pydantic_config__ = STRICT
+
+    device: str
+    pci: str
+    """PCI address of the device."""
+    group: str
+    """Number of its IOMMU group."""
+    type: str
+    """As in ``identity``, ``DMA-FQ``."""
+    kind: Literal["iommu"] = "iommu"
+
+    def __str__(self) -> str:
+        return f"iommu group {self.group} of {self.device} = {self.type}"
+
+
+@dataclass(frozen=True, slots=True)
+class BindDevice:
+    """Give a DSA device that no driver has to idxd: a ``SetIommu`` was cut short."""
+
+    __pydantic_config__ = STRICT
+
+    pci: str
+    """PCI address of the device."""
+    kind: Literal["bind"] = "bind"
+
+    def __str__(self) -> str:
+        return f"bind {self.pci} to idxd"
+
+
+@dataclass(frozen=True, slots=True)
 class SwapOff:
     """Turn one swap area off."""
 
@@ -129,7 +166,16 @@ class SwapOn:
 
 
 Request = Annotated[
-    SetKnob | SetCpu | StirCpu | SetTimer | LoadDevice | StopDevice | SwapOff | SwapOn,
+    SetKnob
+    | SetCpu
+    | StirCpu
+    | SetTimer
+    | LoadDevice
+    | StopDevice
+    | SetIommu
+    | BindDevice
+    | SwapOff
+    | SwapOn,
     Tagged("kind"),
 ]
 
@@ -139,6 +185,6 @@ def device_of(request: Request) -> str | None:
     match request:
         case LoadDevice(config):
             return config.id
-        case StopDevice(name):
+        case StopDevice(name) | SetIommu(name):
             return name
     return None

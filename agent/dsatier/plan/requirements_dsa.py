@@ -12,21 +12,31 @@ from dsatier.facts.readings import (
     SEED_BATCH,
     SEED_TRANSFER,
     down,
+    engine_iommu,
+    fixed_iommu,
     foreign,
     held,
     live,
     on,
     oopsed,
+    others_hold,
     releasable,
     stranded,
     unfit,
     used,
 )
 from dsatier.plan.model import Desired, Finding
-from dsatier.plan.outlook import changing_devices, frees_dsa, starts_dsa, wants_dsa
+from dsatier.plan.outlook import (
+    changing_devices,
+    frees_dsa,
+    reloaded,
+    retyped,
+    starts_dsa,
+    wants_dsa,
+)
 from dsatier.plan.projection import project
-from dsatier.plan.requests import LoadDevice, StopDevice
-from dsatier.queues.config import NAME, QueueConfig, differences, excess, recent
+from dsatier.plan.requests import LoadDevice, SetIommu, StopDevice
+from dsatier.queues.config import NAME, QueueConfig, excess, recent
 
 ACCEL_CONFIG_AT_LEAST = (3, 5)
 ACCEL_CONFIG_SETS_ALL = (4, 1)
@@ -79,7 +89,7 @@ def devices_there(facts: Facts, desired: Desired) -> Iterator[Finding]:
                 "; ".join(reasons),
                 "ask for fewer or smaller queues",
             )
-        elif differences(config, device) and _others_hold(facts, device):
+        elif others_hold(facts, device) and device in changing_devices(facts, desired):
             yield Finding(
                 "blocker",
                 "devices-there",
@@ -98,6 +108,8 @@ def _elsewhere(facts: Facts) -> str:
 
 def _fetch(facts: Facts) -> str:
     """Return how devices that are not there are to be had."""
+    if facts.unbound:
+        return f"write {facts.unbound[0]}, which no driver has, to /sys/bus/pci/drivers/idxd/bind"
     if not facts.elsewhere:
         return "enable the DSA in the BIOS and load idxd (CONFIG_INTEL_IDXD), or name fewer devices"
     one = facts.elsewhere[0]
@@ -144,17 +156,6 @@ def _reset(device: DsaDevice) -> str:
         f"reset it (unbind {device.pci} from idxd, write 1 to "
         f"/sys/bus/pci/devices/{device.pci}/reset, bind it again) or reboot"
     )
-
-
-def _others_hold(facts: Facts, device: DsaDevice) -> bool:
-    """Tell whether somebody but the engine holds a queue of the device.
-
-    The engine holds exactly ``limit_chans`` channels when it is initialised; it
-    gives them back before its devices change.
-    """
-    users = any(queue.clients for queue in device.queues if queue.type != "kernel")
-    kernel_clients = any(queue.clients for queue in device.queues if queue.type == "kernel")
-    return users or (kernel_clients and not on(facts, "dsa_state"))
 
 
 def devices_can_stop(facts: Facts, desired: Desired) -> Iterator[Finding]:
@@ -294,25 +295,34 @@ def addresses_untranslated(facts: Facts, desired: Desired) -> Iterator[Finding]:
     """A seed kernel hands raw addresses to the device."""
     if not starts_dsa(facts, desired):
         return
-    if facts.kernel.family == "seed" and facts.iommu not in ("off", "passthrough"):
+    then = _when_typed(_when_starting(facts, desired), desired)
+    found = engine_iommu(then)
+    remedy = "boot with `intel_iommu=on,sm_on iommu=pt`"
+    named = {config.id for config in desired.queues}
+    if named and not any(fixed_iommu(facts, d) for d in facts.devices if d.id in named):
+        remedy = (
+            "set `iommu: identity` in the profile's engine.work_queues (the devices can then reach "
+            f"all memory, and only the kernel's driver decides what they copy), or {remedy}"
+        )
+    if facts.kernel.family == "seed" and found not in ("off", "passthrough"):
         yield Finding(
             "blocker",
             "addresses-untranslated",
             "IOMMU",
             "passthrough",
-            facts.iommu,
-            "boot with `intel_iommu=on,sm_on iommu=pt`",
+            found,
+            remedy,
         )
-    elif facts.iommu == "translated":
+    elif found == "translated":
         yield Finding(
             "warning",
             "addresses-untranslated",
             "IOMMU",
             "passthrough",
             "translated: copies slow down when mappings miss",
-            "boot with `intel_iommu=on,sm_on iommu=pt`",
+            remedy,
         )
-    elif facts.iommu == "passthrough" and not facts.scalable_mode:
+    elif found == "passthrough" and not facts.scalable_mode:
         yield Finding(
             "warning",
             "addresses-untranslated",
@@ -321,6 +331,32 @@ def addresses_untranslated(facts: Facts, desired: Desired) -> Iterator[Finding]:
             "no sm_on among the boot parameters",
             "boot with `intel_iommu=on,sm_on`; a Sapphire Rapids may also need `no5lvl`",
         )
+
+
+def _when_typed(facts: Facts, desired: Desired) -> Facts:
+    """Return the facts when the IOMMU groups of devices have the types that they are to have."""
+    for device in retyped(facts, desired):
+        if device.group is not None:
+            kind = (desired.iommu or {})[device.id]
+            request = SetIommu(device.id, device.pci, device.group.id, kind)
+            facts = project(facts, request, desired.tiers)
+    return facts
+
+
+def iommu_can_change(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """The IOMMU group of a device takes another type where the device is alone in it."""
+    for device in retyped(facts, desired):
+        why = fixed_iommu(facts, device)
+        if why is not None and device.group is not None:
+            yield Finding(
+                "blocker",
+                "iommu-can-change",
+                f"IOMMU group {device.group.id} of {device.id}",
+                "a type that can be written",
+                f"{device.group.type}, and {why}",
+                "boot with `intel_iommu=on,sm_on iommu=pt`, or remove `iommu` from "
+                "engine.work_queues",
+            )
 
 
 def channels_ours_alone(facts: Facts, desired: Desired) -> Iterator[Finding]:
@@ -353,7 +389,7 @@ def _when_starting(facts: Facts, desired: Desired) -> Facts:
     for device in changing:
         if device.state == "enabled":
             then = project(then, StopDevice(device.id), desired.tiers)
-    for config in desired.queues:
+    for config in (*desired.queues, *reloaded(facts, desired)):
         if any(device.id == config.id for device in changing):
             then = project(then, LoadDevice(config), desired.tiers)
     if not on(facts, "dsa_state"):

@@ -8,13 +8,21 @@ from dataclasses import replace
 
 from dsatier.base.text import ranges
 from dsatier.facts.knobs import ENGINES, TIERING_MODES, KnobName
-from dsatier.facts.model import Facts
-from dsatier.facts.readings import demotes_to_disk, live, on, tiered, value_refusal
+from dsatier.facts.model import DsaDevice, Facts
+from dsatier.facts.readings import (
+    demotes_to_disk,
+    fixed_iommu,
+    live,
+    on,
+    others_hold,
+    tiered,
+    value_refusal,
+)
 from dsatier.facts.tiers import Tiers
 from dsatier.plan.model import Desired
 from dsatier.plan.originals import Originals
 from dsatier.plan.outlook import frees_dsa
-from dsatier.plan.ownership import barred, owned, taken_over
+from dsatier.plan.ownership import barred, cut_short, owned, retypable, taken_over
 from dsatier.plan.planner import descent
 from dsatier.plan.projection import switched
 from dsatier.plan.requirements import findings, kernel_configured
@@ -29,13 +37,14 @@ SMT = "/sys/devices/system/cpu/smt/control"
 NEEDED_TO_TIER = (tiers_exist, tiering_conditions, kernel_configured)
 
 
-def cpu_only(facts: Facts, tiers: Tiers) -> Desired:
+def cpu_only(facts: Facts, tiers: Tiers, before: Originals | None = None) -> Desired:
     """Return the state that a crash guard brings up: CPU copies, and nothing else touched.
 
-    But for ``not_resumed``.
+    But for ``not_resumed``, and for devices that were left without a driver.
     """
     knobs = {name: 0 for name in ENGINES["cpu"] if name in facts.knobs}
-    return Desired(tiers=tiers, knobs=knobs | _paused(facts, tiers)[0])
+    knobs |= _paused(facts, tiers)[0]
+    return Desired(tiers=tiers, knobs=knobs, bound=cut_short(before, facts))
 
 
 def not_resumed(facts: Facts, tiers: Tiers) -> tuple[str, ...]:
@@ -81,6 +90,7 @@ def _restored(ours: Originals, facts: Facts, tiers: Tiers) -> tuple[Desired, tup
     if _tiers_for_others(ours, facts) and _unfit_to_tier(facts, tiers) is None:
         ours, waiting = _without_tiers(ours, facts)
         lost = (*lost, *waiting)
+    iommu, fixed = _iommu(ours, facts)
     desired = Desired(
         tiers=tiers,
         cpus_online=ours.online_cpus,
@@ -88,9 +98,27 @@ def _restored(ours: Originals, facts: Facts, tiers: Tiers) -> tuple[Desired, tup
         queues=ours.devices,
         stopped=ours.idle_devices,
         swap_on=ours.swaps,
+        iommu=iommu,
+        bound=cut_short(ours, facts),
     )
     knobs, left = _knobs(ours, desired, facts)
-    return replace(desired, knobs=knobs), (*lost, *left)
+    return replace(desired, knobs=knobs), (*lost, *fixed, *left)
+
+
+def _iommu(ours: Originals, facts: Facts) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the types that IOMMU groups are to have again, and in words which cannot."""
+    back = retypable(ours, facts)
+    stay: dict[str, str] = {}
+    for one in facts.devices:
+        why = fixed_iommu(facts, one) or _in_use(facts, one)
+        if one.id in back and one.group and why:
+            kind = f"{one.group.type} (was {back[one.id]})"
+            stay[one.id] = f"the IOMMU group of {one.id} is left at {kind}: {why}"
+    return {name: kind for name, kind in back.items() if name not in stay}, tuple(stay.values())
+
+
+def _in_use(facts: Facts, device: DsaDevice) -> str | None:
+    return "somebody uses the device" if others_hold(facts, device) else None
 
 
 def _tiers_for_others(ours: Originals, facts: Facts) -> bool:

@@ -70,7 +70,7 @@ def _merge(path: Path, earlier: Any, later: Any) -> Any:
     if (
         not isinstance(earlier, dict)
         or not isinstance(later, dict)
-        or _form(path, earlier) != _form(path, later)
+        or _other_form(path, earlier, later)
         or _clash(path, earlier, later)
     ):
         return later
@@ -87,6 +87,13 @@ def _clash(path: Path, earlier: dict[str, Any], later: dict[str, Any]) -> bool:
         (earlier.keys() & pairs and later.keys() & lists)
         or (earlier.keys() & lists and later.keys() & pairs)
     )
+
+
+def _other_form(path: Path, earlier: dict[str, Any], later: dict[str, Any]) -> bool:
+    """Tell whether the later mapping has another form, and so replaces the earlier one."""
+    if path == ("engine", "work_queues") and later.keys() == {"iommu"}:
+        return False  # both forms have it
+    return bool(_form(path, earlier) != _form(path, later))
 
 
 def _form(path: Path, mapping: dict[str, Any]) -> Any:

@@ -153,6 +153,9 @@ class QueueFile:
 
     file: Annotated[str, Len(2, 4096)]
     """Absolute path of a file that ``accel-config load-config`` takes."""
+    iommu: Literal["identity"] | None = None
+    """identity: the IOMMU does not translate the addresses of these devices. Copies are faster, and
+    nothing keeps the devices from any memory of the host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +172,9 @@ class QueueShape:
     """Dedicated kernel queues of each device, all in its group 0."""
     size: Annotated[int, Interval(ge=1, le=1024)] | None = None
     """Entries of each queue; the device's whole capacity shared evenly unless named."""
+    iommu: Literal["identity"] | None = None
+    """identity: the IOMMU does not translate the addresses of these devices. Copies are faster, and
+    nothing keeps the devices from any memory of the host."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dsatier.sim import copying, tiers
+from dsatier.sim import copying, iommu, tiers
 from dsatier.sim.state import GONE
 
 if TYPE_CHECKING:
@@ -163,7 +163,9 @@ ENGINE = (
     Hazard(
         "translated",
         "fault",
-        lambda k: k.spec.iommu == "translated",
+        lambda k: any(
+            iommu.translated(k, copying.place(name)[0]) for name in _used(k) if name[:2] == "wq"
+        ),
         "the devices fault: physical addresses in a translated IOMMU domain",
     ),
     Hazard(

@@ -9,17 +9,14 @@ from errno import EACCES, EISDIR
 from typing import TYPE_CHECKING
 
 from dsatier.host.port import HostDown, Missing, Rejected
-from dsatier.sim import copying, events, hazards, memory
+from dsatier.sim import copying, events, hazards, iommu, memory
 from dsatier.sim.faults import LateCompletion, LateDevice
 from dsatier.sim.parse import Refused
 from dsatier.sim.state import (
     Armed,
     Chan,
-    Device,
     Dma,
-    Group,
     Harm,
-    Queue,
     State,
     SwapArea,
 )
@@ -27,7 +24,7 @@ from dsatier.sim.state import (
 if TYPE_CHECKING:
     from dsatier.sim.faults import AnyFault
     from dsatier.sim.layout import Layout
-    from dsatier.sim.spec import DeviceSpec, HostSpec
+    from dsatier.sim.spec import HostSpec
 
 TAINT_OOPS = 1 << 7
 TAINT_WARN = 1 << 9
@@ -205,7 +202,8 @@ class Kernel:
         state.swaps = tuple(
             SwapArea(s.path, s.kind, s.size << 20, s.used << 10, s.priority) for s in spec.swap
         )
-        state.devices = tuple(_device(d) for d in spec.each_device())
+        state.devices = tuple(iommu.fresh(d) for d in spec.each_device())
+        state.iommu = iommu.booted(spec)
         state.dma = tuple(
             Dma(i, -1, d.pci, tuple(Chan(c, "", int(d.in_use)) for c in range(d.channels)))
             for i, d in enumerate(spec.other_dma)
@@ -245,13 +243,3 @@ def _left_after_boot(armed: Armed) -> int:
         case LateCompletion():
             return 2 if armed.uses else 0  # what was under way ended with the machine
     return armed.uses
-
-
-def _device(spec: DeviceSpec) -> Device:
-    group = Group(tc_a=1, tc_b=1)
-    return Device(
-        present=True,
-        engines=(-1,) * spec.engines,
-        groups=(group,) * spec.groups,
-        queues=(Queue(),) * spec.queues,
-    )

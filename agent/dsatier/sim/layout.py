@@ -13,7 +13,18 @@ from functools import partial
 from posixpath import dirname, join, normpath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from dsatier.sim import attributes, copying, cpus, idxd, machine, memory, sysctl, tiers, timer
+from dsatier.sim import (
+    attributes,
+    copying,
+    cpus,
+    idxd,
+    iommu,
+    machine,
+    memory,
+    sysctl,
+    tiers,
+    timer,
+)
 from dsatier.sim.parse import Refused
 
 if TYPE_CHECKING:
@@ -26,6 +37,7 @@ Kind = Literal["dir", "file", "link"]
 
 BUS = "/sys/bus/dsa/devices"
 DRIVERS = "/sys/bus/dsa/drivers"
+IDXD = "/sys/bus/pci/drivers/idxd"
 CLASS = "/sys/class/dma"
 CHANNEL: dict[str, Callable[[Kernel, str, int], str]] = {
     "in_use": lambda k, queue, own: f"{copying.in_use(k, queue, own)}\n",
@@ -158,6 +170,9 @@ class Layout:
             folder = f"{DRIVERS}/{driver}"
             self._file(f"{folder}/bind", File(None, partial(_bind, driver)))
             self._file(f"{folder}/unbind", File(None, partial(_unbind, driver)))
+        if self.devices:
+            self._file(f"{IDXD}/bind", File(None, _bind_pci))
+            self._file(f"{IDXD}/unbind", File(None, _unbind_pci))
         self._dir(CLASS)
         for i, spec in enumerate(self.devices):
             folder = _pci_folder(self.pci[i])
@@ -165,8 +180,7 @@ class Layout:
             self._file(f"{folder}/vendor", File(partial(_constant, "0x8086\n")))
             self._file(f"{folder}/device", File(partial(_constant, "0x0b25\n")))
             self._link(f"/sys/bus/pci/devices/{self.pci[i]}", "../../.." + folder[4:])
-            self._link(f"{folder}/driver", "../../../bus/pci/drivers/idxd")
-            self._dir("/sys/bus/pci/drivers/idxd")
+            self._dir(folder)
             self._object(f"dsa{i}", f"{folder}/dsa{i}", "dsa", i, 0)
             for kind, count in (
                 ("wq", spec.queues),
@@ -179,6 +193,7 @@ class Layout:
         for other in self.spec.other_dma:
             folder = _pci_folder(other.pci)
             self._dir(folder)
+            self._link(f"/sys/bus/pci/devices/{other.pci}", "../../.." + folder[4:])
             self._link(f"{folder}/driver", f"../../../bus/pci/drivers/{other.driver}")
             self._dir(f"/sys/bus/pci/drivers/{other.driver}")
 
@@ -211,15 +226,17 @@ class Layout:
             # bit 43 of the extended capabilities: scalable mode translation support
             ecap = "f0000f6eff\n" if not self.spec.scalable_mode else "8f0000f6eff\n"
             self._file(f"{folder}/intel-iommu/ecap", File(partial(_constant, ecap)))
-        mode = "identity\n" if self.spec.iommu == "passthrough" else "DMA-FQ\n"
         addresses = [*self.pci, *(d.pci for d in self.spec.other_dma)]
-        for group, address in enumerate(addresses):
+        writable = iommu.release(self.spec) >= iommu.WRITABLE
+        for group, members in enumerate(iommu.groups(self.spec)):
             folder = f"/sys/kernel/iommu_groups/{group}"
-            self._file(f"{folder}/type", File(partial(_constant, mode)))
-            self._link(f"{folder}/devices/{address}", "../../../.." + _pci_folder(address)[4:])
-            self._link(
-                f"{_pci_folder(address)}/iommu_group", f"../../../kernel/iommu_groups/{group}"
-            )
+            store = partial(_store_type, group) if writable else None
+            self._file(f"{folder}/type", File(partial(_show_type, group), store))
+            for address in (addresses[member] for member in members):
+                self._link(f"{folder}/devices/{address}", "../../../.." + _pci_folder(address)[4:])
+                self._link(
+                    f"{_pci_folder(address)}/iommu_group", f"../../../kernel/iommu_groups/{group}"
+                )
 
     # asking
 
@@ -259,6 +276,9 @@ class Layout:
                 return None if cpu in k.state.offline else target
             return target
         folder, _, name = path.rpartition("/")
+        if name == "driver" and folder.rpartition("/")[2] in self.pci:
+            loose = k.state.devices[self.pci.index(folder.rpartition("/")[2])].loose
+            return None if loose else "../../../bus/pci/drivers/idxd"
         if name == "driver":
             driver = idxd.driver_of(k, folder.rpartition("/")[2])
             up = "../" * (folder.count("/") - 1)
@@ -412,6 +432,22 @@ def _bind(driver: str, k: Kernel, text: str) -> None:
 
 def _unbind(driver: str, k: Kernel, text: str) -> None:
     idxd.unbind(k, driver, text)
+
+
+def _bind_pci(k: Kernel, text: str) -> None:
+    iommu.bind(k, text)
+
+
+def _unbind_pci(k: Kernel, text: str) -> None:
+    iommu.unbind(k, text)
+
+
+def _show_type(group: int, k: Kernel) -> str:
+    return iommu.show(group, k)
+
+
+def _store_type(group: int, k: Kernel, text: str) -> None:
+    iommu.store(group, k, text)
 
 
 def _show_attribute(row: attributes.Attribute, i: int, n: int, k: Kernel) -> str:

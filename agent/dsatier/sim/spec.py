@@ -154,6 +154,8 @@ class HostSpec:
     distances: tuple[tuple[int, ...], ...] = ()
     """10 and 21 unless named."""
     iommu: Literal["off", "passthrough", "translated"] = "passthrough"
+    iommu_group_of_all: bool = False
+    """All DSA devices and other DMA devices are in one IOMMU group."""
     scalable_mode: bool = True
     devices: Annotated[int, Interval(ge=0, le=64)] | tuple[DeviceSpec, ...] = 0
     """A number of devices of one kind, or each device."""

@@ -64,6 +64,8 @@ class Device(NamedTuple):
     broken: str = ""
     cmd_status: int = 0
     buffer_limit: int = 0
+    loose: bool = False
+    """No driver has its PCI device, so it is not present."""
 
 
 class Chan(NamedTuple):
@@ -168,6 +170,7 @@ _FIELDS: dict[str, Any] = {
     "knobs": dict,
     "devices": tuple,
     "dma": tuple,
+    "iommu": tuple,
     "engine": Engine,
     "offline": frozenset,
     "smt_off": bool,
@@ -206,6 +209,8 @@ class State:
     knobs: dict[str, int]
     devices: tuple[Device, ...]
     dma: tuple[Dma, ...]
+    iommu: tuple[str, ...]
+    """The type of each IOMMU group."""
     engine: Engine
     offline: frozenset[int]
     smt_off: bool
@@ -267,6 +272,7 @@ class State:
             tuple(self.knobs.values()),
             self.devices,
             self.dma,
+            self.iommu,
             engine._replace(quiet_since=quiet if engine.copied else None),
             self.offline,
             self.smt_off,
@@ -315,6 +321,7 @@ class State:
             len(self.free),
             len(self.watermarks),
             len(self.targets),
+            len(self.iommu),
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from dsatier.base.text import natural
 from dsatier.facts.model import Channel, DsaDevice, Elsewhere, WorkQueue
-from dsatier.facts.observe import parse
+from dsatier.facts.observe import iommu, parse
 from dsatier.facts.observe.read import optional
 from dsatier.host.port import Host, Missing
 
@@ -71,6 +71,7 @@ class DsaEyes:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._known: dict[str, _Device] = {}
+        self._dsa: dict[str, bool] = {}
 
     def devices(self, only: Collection[str] | None = None) -> tuple[DsaDevice, ...]:
         """Return the devices, or those of these names, in the order of their numbers."""
@@ -80,6 +81,21 @@ class DsaEyes:
         wanted = names if only is None else [name for name in names if name in only]
         found = (self._device(name) for name in sorted(wanted, key=natural))
         return tuple(device for device in found if device is not None)
+
+    def unbound(self) -> tuple[str, ...]:
+        """Return the PCI addresses of DSA devices that no driver has."""
+        addresses = self._host.entries(iommu.PCI)
+        self._dsa = {
+            address: self._dsa[address]
+            if address in self._dsa
+            else _is_dsa(self._host, f"{iommu.PCI}/{address}")
+            for address in addresses
+        }
+        return tuple(
+            address
+            for address in addresses
+            if self._dsa[address] and not iommu.driver_of(self._host, address)
+        )
 
     def _device(self, name: str) -> DsaDevice | None:
         try:
@@ -135,7 +151,9 @@ class DsaEyes:
         changing = tuple(map(read, known.changing))
         engines = tuple(map(read, known.engines))
         queues = tuple(self._queue(queue) for queue in known.queues)
-        said = (changing, engines, queues)
+        address = known.fixed["pci"]
+        group = iommu.group_of(self._host, address) if address else None
+        said = (changing, engines, queues, group)
         if known.value is None or said != known.said:
             state, clients, errors = changing
             known.value = DsaDevice(
@@ -144,6 +162,7 @@ class DsaEyes:
                 errors=errors.strip(),
                 engines=tuple(map(parse.whole, engines, known.engines)),
                 queues=queues,
+                group=group,
                 **known.fixed,
             )
             known.said = said

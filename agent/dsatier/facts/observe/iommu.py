@@ -3,44 +3,31 @@
 
 from __future__ import annotations
 
-from dsatier.facts.model import Iommu
+from dsatier.facts.model import Iommu, IommuGroup, Neighbour
 from dsatier.facts.observe.read import optional
 from dsatier.host.port import Host
 
 GROUPS = "/sys/kernel/iommu_groups"
+PCI = "/sys/bus/pci/devices"
 DEFAULT_ON = "CONFIG_INTEL_IOMMU_SCALABLE_MODE_DEFAULT_ON"
-_TYPES: dict[str, Iommu] = {
-    "identity": "passthrough",
-    "DMA": "translated",
-    "DMA-FQ": "translated",
-}
 
 
-def groups_of(host: Host, addresses: frozenset[str]) -> dict[str, str]:
-    """Return the IOMMU group of each PCI address that is in one. A look at every group."""
-    found: dict[str, str] = {}
-    for group in host.entries(GROUPS):
-        if len(found) == len(addresses):
-            break
-        for address in addresses.intersection(host.entries(f"{GROUPS}/{group}/devices")):
-            found[address] = group
-    return found
+def group_of(host: Host, address: str) -> IommuGroup | None:
+    """Return the IOMMU group of the device at a PCI address, None where it is in none."""
+    number = (host.link(f"{PCI}/{address}/iommu_group") or "").rpartition("/")[2]
+    if not number:
+        return None
+    others = (one for one in host.entries(f"{GROUPS}/{number}/devices") if one != address)
+    return IommuGroup(
+        number,
+        (optional(host, f"{GROUPS}/{number}/type") or "").strip(),
+        tuple(Neighbour(one, driver_of(host, one)) for one in others),
+    )
 
 
-def of_devices(host: Host, addresses: frozenset[str], groups: dict[str, str]) -> Iommu:
-    """Return how the devices are translated: the worst of them.
-
-    A device in no group is behind no IOMMU.
-    """
-    kinds: set[Iommu] = set()
-    for address in addresses:
-        if address in groups:
-            kind = optional(host, f"{GROUPS}/{groups[address]}/type")
-            kinds.add(_TYPES.get((kind or "").strip(), "unknown"))
-        else:
-            kinds.add("off")
-    worst: tuple[Iommu, ...] = ("translated", "unknown", "passthrough", "off")
-    return next((kind for kind in worst if kind in kinds), "unknown")
+def driver_of(host: Host, address: str) -> str:
+    """Return the driver that has the device at a PCI address, empty where none has it."""
+    return (host.link(f"{PCI}/{address}/driver") or "").rpartition("/")[2]
 
 
 def asked_for(cmdline: tuple[str, ...]) -> Iommu:

@@ -20,6 +20,7 @@ from dsatier.facts.observe.dsa import DsaEyes
 from dsatier.facts.observe.other_writers import others
 from dsatier.facts.observe.read import optional
 from dsatier.facts.partial import unseen
+from dsatier.facts.readings import worst
 from dsatier.host.port import Host, Missing, Rejected
 
 _LET_GO = re.compile(
@@ -58,12 +59,13 @@ class Observer:
         boot.see(devices)
         return self._gathered(
             boot,
-            iommu=boot.iommu(frozenset(d.pci for d in devices if d.pci)),
+            iommu=boot.iommu(devices),
             devices=devices,
             channels=dsa.channels(self._host, devices),
             accel_config=boot.accel_config(bool(devices)),
             others=others(self._host),
             elsewhere=dsa.elsewhere(self._host),
+            unbound=boot.eyes.unbound(),
         )
 
     def glimpse(self, devices: Collection[str] = ()) -> Facts:
@@ -120,7 +122,6 @@ class _Boot:
         self._had_devices = False
         self._seen: set[str] = set()
         self.eyes = DsaEyes(host)
-        self._groups: dict[str, str] = {}
         self._speeds: dict[int, Speed | None] = {}
         self._shows_demotion = True
         self._released: bool | None = False
@@ -134,13 +135,10 @@ class _Boot:
                 self.scalable_mode = dsa.has_pasid(self._host, device.id)
             self._seen.add(device.id)
 
-    def iommu(self, addresses: frozenset[str]) -> Iommu:
-        """Return how the DSA devices at these PCI addresses are translated."""
-        if not addresses:
-            return iommu.asked_for(self.kernel.cmdline)
-        if not addresses <= self._groups.keys():
-            self._groups = iommu.groups_of(self._host, addresses)
-        return iommu.of_devices(self._host, addresses, self._groups)
+    def iommu(self, devices: tuple[DsaDevice, ...]) -> Iommu:
+        """Return how these DSA devices are translated."""
+        groups = [device.group for device in devices if device.pci]
+        return worst(groups) if groups else iommu.asked_for(self.kernel.cmdline)
 
     def accel_config(self, devices: bool) -> str | None:
         """Return its version, None without devices: it may not say so, and nobody needs it."""
