@@ -159,6 +159,7 @@ OUTSIDE: dict[str, Callable[[Stage], None]] = {
     "apt install accel-config": booted(accel_config="4.1.6"),
     "install a newer accel-config": booted(accel_config="4.1.6"),
     "enable the DSA in the BIOS": booted(devices=2),
+    "set `iommu: identity`": profile("engine: {work_queues: {iommu: identity}}"),
     "boot with `intel_iommu=on,sm_on": booted(iommu="passthrough", scalable_mode=True),
     "unload the other DMA device's driver": booted(other_dma=[]),
     "free memory first": booted(swap=[{"path": "/dev/sda2", "size": 64}]),
@@ -314,6 +315,11 @@ SCENES = {
     ),
     "an IOMMU that translates": Scene(
         "addresses-untranslated", DSA, {"iommu": "translated"}, kind="tpp"
+    ),
+    "an IOMMU group of several devices": Scene(
+        "iommu-can-change",
+        DSA.replace("devices: 2", "devices: 2, iommu: identity"),
+        {"iommu": "translated", "iommu_group_of_all": True},
     ),
     "an IOMMU without scalable mode": Scene(
         "addresses-untranslated", DSA, {"scalable_mode": False}

@@ -65,6 +65,8 @@ def stale(host: Facts) -> Facts:
 
 OTHER_QUEUES = expand(QueueShape(8, size=64), OURS.devices, driver_names=True)
 SAME_QUEUES = expand(QueueShape(8), OURS.devices, driver_names=True)
+BEHIND = build.grouped(LIVE["ours"], "DMA")
+AT_REST = build.grouped(build.queued(OURS))
 CPUS = tuple(range(16, 24))
 
 CHANGES: tuple[Change, ...] = (
@@ -78,6 +80,9 @@ CHANGES: tuple[Change, ...] = (
     Change("the same limit_chans", LIVE["ours"], dsa(limit_chans=8), None),
     Change("queues", LIVE["ours"], replace(dsa(), queues=OTHER_QUEUES), "queues"),
     Change("a device too many", build.live(OURS, 4), replace(dsa(), stopped=("dsa7",)), "queues"),
+    Change("an IOMMU group", BEHIND, replace(dsa(), iommu={"dsa0": "identity"}), "queues"),
+    Change("the same type", BEHIND, replace(dsa(), iommu={"dsa0": "DMA"}), None),
+    Change("an IOMMU group at rest", AT_REST, Desired(iommu={"dsa0": "identity"}), None),
     Change("the same queues", LIVE["ours"], replace(dsa(), queues=SAME_QUEUES), None),
     Change("queues at rest", OURS, replace(dsa(), queues=SAME_QUEUES), None),
     Change("to the CPU", LIVE["ours"], wants(**ENGINES["cpu"]), "queues"),

@@ -478,7 +478,8 @@ def test_devices_and_their_queues_come_up_as_one(family: str) -> None:
     # no request enables a queue by itself: what loads a device has its queues in it
     made = {cls.__name__ for cls in vars(requests).values() if hasattr(cls, "kind")}
     assert {
-        "SetKnob", "SetCpu", "StirCpu", "SetTimer", "LoadDevice", "StopDevice", "SwapOff", "SwapOn",
+        "SetKnob", "SetCpu", "StirCpu", "SetTimer", "LoadDevice", "StopDevice", "SetIommu",
+        "BindDevice", "SwapOff", "SwapOn",
     } == made  # fmt: skip
     host = build.facts(family)
     (config, *_) = usual(host).queues

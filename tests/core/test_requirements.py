@@ -64,6 +64,11 @@ def dsa(*configs: DeviceConfig, stopped: tuple[str, ...] = (), **more: int) -> D
     return Desired(knobs={**ENGINES["dsa"], **named(more)}, queues=configs, stopped=stopped)
 
 
+def untranslated(*configs: DeviceConfig) -> Desired:
+    """The DSA engine, its devices past the IOMMU."""
+    return replace(dsa(*configs), iommu=dict.fromkeys((c.id for c in configs), "identity"))
+
+
 def shape(host: Facts, devices: int = 8, **kw: Any) -> tuple[DeviceConfig, ...]:
     """The usual queues on some devices."""
     return expand(QueueShape(devices, **kw), host.devices, driver_names=True)
@@ -491,6 +496,42 @@ def _rows() -> tuple[Row, ...]:
             dsa(),
             replace(LIVE["seed"], iommu="translated"),
             "translated",
+        ),
+        row(
+            "addresses-untranslated",
+            build.grouped(SEED),
+            dsa(*seed_usual),
+            untranslated(*seed_usual),
+            "translated",
+        ),
+        row(
+            "addresses-untranslated",
+            build.grouped(OURS),
+            dsa(*usual),
+            untranslated(*usual),
+            "slow down",
+            "warning",
+        ),
+        row(
+            "iommu-can-change",
+            build.grouped(OURS, "DMA", scenarios.BRIDGE),
+            untranslated(*usual),
+            build.grouped(OURS),
+            "pcieport has that",
+        ),
+        row(
+            "iommu-can-change",
+            kernel(build.grouped(OURS), release="5.10.0-9-amd64"),
+            untranslated(*usual),
+            dsa(*usual),
+            "lets nobody write it",
+        ),
+        row(
+            "iommu-can-change",
+            build.grouped(OURS, ""),
+            untranslated(*usual),
+            build.grouped(OURS, "identity", scenarios.BRIDGE),
+            "tells no type",
         ),
         row("channels-ours-alone", replace(SEED, channels=(FOREIGN,)), dsa(), SEED, "dma9chan0"),
         row(

@@ -15,14 +15,23 @@ from dsatier.facts.tiers import USUAL
 from dsatier.host.port import LogTail
 from dsatier.plan.evidence import Configured, Held, Reads, Stopped
 from dsatier.plan.interlock import GUARDS, Circumstances, refusals
-from dsatier.plan.requests import LoadDevice, Request, SetCpu, SetKnob, StopDevice, SwapOn
+from dsatier.plan.requests import (
+    BindDevice,
+    LoadDevice,
+    Request,
+    SetCpu,
+    SetIommu,
+    SetKnob,
+    StopDevice,
+    SwapOn,
+)
 from dsatier.queues.config import captured
 from dsatier.sim.faults import Halt
 from dsatier.sim.host import SimHost
 from tests.support.scene import RELEASES, apply, small
 
 QUIET = LogTail((), complete=True)
-HIDDEN = {"devices", "channels", "iommu", "accel_config", "others", "elsewhere"}
+HIDDEN = {"devices", "channels", "iommu", "accel_config", "others", "elsewhere", "unbound"}
 
 
 class Counted(SimHost):
@@ -68,6 +77,8 @@ def requests(facts: Facts) -> list[Request]:
         *(SetCpu(cpu, online) for cpu in (0, 3, 4, 99) for online in (False, True)),
         *(LoadDevice(captured(device)) for device in facts.devices),
         *(StopDevice(name) for name in ("dsa0", "dsa1", "dsa9")),
+        *(SetIommu(d.id, d.pci, "0", "identity") for d in facts.devices),
+        *(BindDevice(d.pci) for d in facts.devices),
         *(SwapOn(area) for area in facts.swaps),
     ]
 

@@ -12,6 +12,7 @@ from dsatier.facts.observe import dsa, iommu
 from dsatier.facts.observe import kernel as kernels
 from dsatier.facts.observe.observer import Observer, observe
 from dsatier.facts.observe.parse import Malformed
+from dsatier.facts.readings import worst
 from dsatier.host.port import Rejected
 from dsatier.sim import spec
 from dsatier.sim.host import SimHost
@@ -181,13 +182,13 @@ def test_the_worst_device_tells_the_iommu(types: tuple[str | None, ...], expecte
         f"{iommu.GROUPS}/{n}/type": f"{kind}\n" for n, kind in enumerate(types) if kind is not None
     }
     links = {
-        f"{iommu.GROUPS}/{n}/devices/0000:6a:0{n}.0": "x"
+        f"{iommu.PCI}/0000:6a:0{n}.0/iommu_group": f"../../../../kernel/iommu_groups/{n}"
         for n, kind in enumerate(types)
         if kind is not None
     }
-    addresses = frozenset(f"0000:6a:0{n}.0" for n in range(len(types)))
     host = TextHost(files, links)
-    assert expected == iommu.of_devices(host, addresses, iommu.groups_of(host, addresses))
+    groups = [iommu.group_of(host, f"0000:6a:0{n}.0") for n in range(len(types))]
+    assert expected == worst(groups)
 
 
 def queue(

@@ -18,9 +18,11 @@ from dsatier.facts.observe.observer import Observer
 from dsatier.host.port import HostDown, HostError
 from dsatier.plan.interlock import GUARDS, Guard
 from dsatier.plan.requests import (
+    BindDevice,
     LoadDevice,
     Request,
     SetCpu,
+    SetIommu,
     SetKnob,
     StirCpu,
     StopDevice,
@@ -94,6 +96,12 @@ def _area(used: int = 0) -> Swap:
     return Swap(SWAP, 2 << 30, used, -2)
 
 
+def _identity(host: SimHost) -> Request:
+    device = Observer(host).look().devices[0]
+    group = "" if device.group is None else device.group.id
+    return SetIommu(device.id, device.pci, group, "identity")
+
+
 READY = queues(0, 1)
 START, USE, STOP = knob("dsa_state", 1), knob("use_dsa_copy_pages", 1), knob("dsa_state", 0)
 STARTED, USED = puts(("dsa_state", 1)), puts(("use_dsa_copy_pages", 1))
@@ -101,6 +109,7 @@ LISTS = puts(("use_concur_to_compact", 1))
 TIERED = (_cpuless, _no_swap, puts((BALANCING, 2), ("demote_scale_factor", 300)))
 LIMIT = KNOBS["promote_rate_limit_MBps"].path
 STOCK: dict[str, Any] = {"kernel": {"release": "6.12.117+deb13-amd64", "kind": "stock"}}
+BEHIND: dict[str, Any] = {"iommu": "translated"}
 FULL = {
     "nodes": [
         {"cpus": "0-3", "memory": 4, "used": 4},
@@ -227,6 +236,10 @@ TRIES: tuple[Try, ...] = (
     Try("swap-not-into-tiering", "tpp", TIERED, lambda host: SwapOn(_area())),
     Try("device-unheld", "tpp", (READY, STARTED), lambda host: StopDevice("dsa0")),
     Try("device-off-before-load", "ours", (READY,), _load),
+    Try("device-unheld", "tpp", (READY, STARTED), _identity, also=("iommu-when-off",), spec=BEHIND),
+    Try("iommu-of-one-alone", "ours", (), _identity, spec=BEHIND | {"iommu_group_of_all": True}),
+    Try("iommu-when-off", "ours", (READY,), _identity, spec=STOCK | BEHIND),
+    Try("bind-what-is-loose", "ours", (), lambda host: BindDevice(host.kernel.layout.pci[0])),
     Try(
         "device-without-event-log",
         "ours",

@@ -83,6 +83,7 @@ FACTS: dict[str, Any] = {
     "smt": "",
     "second_threads": [],
     "elsewhere": [],
+    "unbound": [],
     "memory_devices": [],
     "knobs": {"dsa_state": "0"},
     "timer": {"timer_state": 0},
@@ -121,6 +122,11 @@ FACTS: dict[str, Any] = {
                     "clients": 0,
                 }
             ],
+            "group": {
+                "id": "7",
+                "type": "DMA-FQ",
+                "others": [{"pci": "0000:6a:00.0", "driver": "pcieport"}],
+            },
         }
     ],
     "channels": [{"id": "dma0chan0", "queue": "wq0.0", "in_use": 0}],

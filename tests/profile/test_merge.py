@@ -45,6 +45,12 @@ def laid(*layers: dict[str, Any]) -> Layer:
         ({"engine": {"kind": "dsa", "work_queues": {"devices": 8, "size": 16}}},
          {"engine": {"kind": "dsa", "work_queues": {"devices": ["dsa0"]}}},
          {"engine": {"kind": "dsa", "work_queues": {"devices": ["dsa0"], "size": 16}}}),
+        *(
+            ({"engine": {"kind": "dsa", "work_queues": form}},
+             {"engine": {"kind": "dsa", "work_queues": {"iommu": "identity"}}},
+             {"engine": {"kind": "dsa", "work_queues": {**form, "iommu": "identity"}}})
+            for form in ({"file": "/a"}, {"devices": 8})
+        ),
     ],
 )  # fmt: skip
 def test_merge(earlier: dict[str, Any], later: dict[str, Any], merged: dict[str, Any]) -> None:

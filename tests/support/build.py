@@ -7,7 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 from dsatier.facts.knobs import KNOBS
-from dsatier.facts.model import Channel, DsaDevice, Facts, Kernel, NumaNode, WorkQueue
+from dsatier.facts.model import (
+    Channel,
+    DsaDevice,
+    Facts,
+    IommuGroup,
+    Kernel,
+    Neighbour,
+    NumaNode,
+    WorkQueue,
+)
+from dsatier.facts.readings import worst
 from dsatier.facts.tiers import USUAL
 from dsatier.plan.projection import project
 from dsatier.plan.requests import LoadDevice, SetKnob
@@ -106,6 +116,14 @@ def queued(host: Facts, devices: int = 8) -> Facts:
     for config in expand(QueueShape(devices), host.devices, driver_names=True):
         host = project(host, LoadDevice(config), USUAL)
     return host
+
+
+def grouped(host: Facts, kind: str = "DMA-FQ", *others: Neighbour) -> Facts:
+    """The host with each device in an IOMMU group of that type, with these beside it."""
+    devices = tuple(
+        replace(d, group=IommuGroup(str(n), kind, others)) for n, d in enumerate(host.devices)
+    )
+    return replace(host, devices=devices, iommu=worst(d.group for d in devices))
 
 
 def live(host: Facts, chans: int = 8) -> Facts:

@@ -6,14 +6,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dsatier.facts.model import Facts, Swap
+from dsatier.facts.model import Facts, Neighbour, Swap
 from dsatier.facts.tiers import USUAL
 from dsatier.plan.interlock import GUARDS, Circumstances, Guard, refusals
 from dsatier.plan.projection import project
 from dsatier.plan.requests import (
+    BindDevice,
     LoadDevice,
     Request,
     SetCpu,
+    SetIommu,
     SetKnob,
     StirCpu,
     StopDevice,
@@ -135,6 +137,10 @@ USE, START, STOP = (
     SetKnob("dsa_state", 1),
     SetKnob("dsa_state", 0),
 )
+FREE = build.grouped(OURS)
+BRIDGE = Neighbour("0000:6a:00.0", "pcieport")
+ALONE = build.grouped(OURS, "DMA", Neighbour("0000:6a:00.0", ""))
+IDENTITY = SetIommu("dsa0", "0000:6a:01.0", "0", "identity")
 FOREIGN = build.channel("dma9chan0", None)
 
 
@@ -395,6 +401,16 @@ def _scenarios() -> tuple[Scenario, ...]:
             ),
         ),
     ]
+    loose = "0000:6a:01.0"
+    found += [
+        row("iommu-of-one-alone", build.grouped(OURS, "DMA", BRIDGE), IDENTITY, FREE),
+        row("iommu-of-one-alone", build.grouped(OURS, "DMA", BRIDGE), IDENTITY, ALONE),
+        row("iommu-of-one-alone", _kernel(ALONE, release="6.1.0-9-amd64"), IDENTITY, ALONE),
+        row("iommu-of-one-alone", _kernel(FREE, release="5.10.0-9-amd64"), IDENTITY, FREE),
+        row("iommu-of-one-alone", OURS, IDENTITY, FREE),
+        row("iommu-when-off", build.grouped(QUEUED["ours"]), IDENTITY, FREE),
+        row("bind-what-is-loose", OURS, BindDevice(loose), replace(OURS, unbound=(loose,))),
+    ]
     for family, plain in (("ours", OURS), ("seed", SEED)):
         ready, running, begun = QUEUED[family], LIVE[family], initialised(family)
         config = LoadDevice(captured(ready.devices[0]))
@@ -437,6 +453,12 @@ def _scenarios() -> tuple[Scenario, ...]:
             ),
             row("cpu-not-into-tiering", tiered, SetCpu(16, online=True), cpuless(plain)),
             row("device-unheld", begun, StopDevice("dsa0"), ready),
+            row(
+                "device-unheld",
+                knobs(build.grouped(plain), dsa_state=1),
+                IDENTITY,
+                build.grouped(plain),
+            ),
             row("device-unheld", held, StopDevice("dsa0"), ready),
             row("device-unheld", queues(ready, clients=1), StopDevice("dsa0"), ready),
             row("device-unheld", halted(plain), config, plain),
