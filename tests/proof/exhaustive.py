@@ -31,7 +31,7 @@ class Job:
     name: str
     kind: str
     starts: str
-    """clean, drifted, unfit, harmed, or eight: a clean host with eight devices."""
+    """clean, drifted, unfit, harmed, behind an IOMMU, or eight: clean with eight devices."""
     generated: int
     """How many generated profiles; the shipped ones where it is 0."""
     seed: int
@@ -48,6 +48,7 @@ def jobs(*, large: bool) -> tuple[Job, ...]:
         *(Job("shipped profiles, unfit", kind, "unfit", 0, 0, depth) for kind in hosts.KINDS),
         *(Job("generated, unfit", kind, "unfit", count // 4, 2, 1) for kind in hosts.KINDS),
         *(Job("shipped profiles, eight devices", kind, "eight", 0, 0, 0) for kind in hosts.KINDS),
+        *(Job("past the IOMMU", kind, "behind", 0, 0, depth) for kind in ("ours", "tpp")),
         *(Job("shipped profiles, harmed", kind, "harmed", 0, 0, depth) for kind in hosts.KINDS),
     ]
     if large:
@@ -73,6 +74,9 @@ def run(job: Job) -> tuple[Job, Coverage, float]:
         each = hosts.harmed_starts if job.starts == "harmed" else hosts.unfit_starts
         for start in each(job.kind):
             total.add(Explorer(wanted, depth=job.depth).explore([start]))
+    elif job.starts == "behind":
+        wanted = profiles.past_iommu(job.kind)
+        total = Explorer(wanted, depth=job.depth).explore(list(hosts.behind(job.kind)))
     elif job.starts == "eight":
         total = Explorer(profiles.paired(), depth=job.depth).explore([hosts.eight(job.kind)])
     elif job.starts == "clean":

@@ -292,6 +292,14 @@ def starts(kind: str) -> Iterator[Start]:
         yield Start(name, host, clean=name == "booted")
 
 
+def behind(kind: str) -> Iterator[Start]:
+    """Yield starts whose devices are translated by the IOMMU."""
+    for name, change in (("booted", lambda host: None), ("queues on one device", queues(0))):
+        host = small(kind, iommu="translated")
+        change(host)
+        yield Start(f"behind an IOMMU, {name}", host, clean=name == "booted")
+
+
 def unfit_starts(kind: str) -> Iterator[Start]:
     """Yield starts that tier beside swap or beside CPUs. What that has harmed is forgotten."""
     for name, kinds, change in UNFIT:

@@ -103,6 +103,17 @@ def fit(profile: Profile) -> Profile:
     return replace(profile, engine=replace(engine, work_queues=shape))
 
 
+def past_iommu(kind: str) -> dict[str, Profile]:
+    """Return profiles that take devices past the IOMMU and back, for a kind of kernel."""
+    profile = fitted()["tpp-dsa" if kind == "tpp" else "dsa"]
+    assert isinstance(profile.engine, DsaEngine)
+    assert isinstance(profile.engine.work_queues, QueueShape)
+    shape = replace(profile.engine.work_queues, iommu="identity")
+    past = replace(profile, engine=replace(profile.engine, work_queues=shape))
+    cpu = Profile(version=1, engine=CpuEngine("cpu"))
+    return {"past the IOMMU": past, "behind it": profile, "cpu": cpu}
+
+
 def generated(count: int, seed: int = 1) -> dict[str, Profile]:
     """Return ``count`` profiles; a seed always gives the same. Engines take turns."""
     random = Random(seed)
