@@ -122,7 +122,7 @@ def _field(path: str, value: dict[str, Any], *, required: bool) -> Field:
         default=words,
         kernel=knob.path if knob else _kernel(path, value),
         kernel_default=str(knob.named(knob.default)) if knob else "",
-        text=value.get("description", ""),
+        text=" ".join(value.get("description", "").split()),
     )
 
 
