@@ -160,6 +160,7 @@ OUTSIDE: dict[str, Callable[[Stage], None]] = {
     "install a newer accel-config": booted(accel_config="4.1.6"),
     "enable the DSA in the BIOS": booted(devices=2),
     "set `iommu: identity`": profile("engine: {work_queues: {iommu: identity}}"),
+    "`install -D -t /etc/systemd/system/dsatier.service.d": booted(unit="past-iommu"),
     "boot with `intel_iommu=on,sm_on": booted(iommu="passthrough", scalable_mode=True),
     "unload the other DMA device's driver": booted(other_dma=[]),
     "free memory first": booted(swap=[{"path": "/dev/sda2", "size": 64}]),
@@ -320,6 +321,11 @@ SCENES = {
         "iommu-can-change",
         DSA.replace("devices: 2", "devices: 2, iommu: identity"),
         {"iommu": "translated", "iommu_group_of_all": True},
+    ),
+    "a unit without the right": Scene(
+        "unit-rights",
+        DSA.replace("devices: 2", "devices: 2, iommu: identity"),
+        {"iommu": "translated", "unit": "shipped"},
     ),
     "an IOMMU without scalable mode": Scene(
         "addresses-untranslated", DSA, {"scalable_mode": False}

@@ -533,6 +533,20 @@ def _rows() -> tuple[Row, ...]:
             build.grouped(OURS, "identity", scenarios.BRIDGE),
             "tells no type",
         ),
+        row(
+            "unit-rights",
+            replace(build.grouped(OURS), unit_lacks=("CAP_SYS_RAWIO", "a folder")),
+            untranslated(*usual),
+            build.grouped(OURS),
+            "it lacks CAP_SYS_RAWIO and a folder",
+        ),
+        row(
+            "unit-rights",
+            replace(build.grouped(OURS), unit_lacks=("CAP_SYS_RAWIO",)),
+            untranslated(*usual),
+            replace(build.grouped(OURS, "identity"), unit_lacks=("CAP_SYS_RAWIO",)),
+            "it lacks CAP_SYS_RAWIO",
+        ),
         row("channels-ours-alone", replace(SEED, channels=(FOREIGN,)), dsa(), SEED, "dma9chan0"),
         row(
             "channels-ours-alone",

@@ -15,7 +15,7 @@ from dsatier.apply.target import Target, target
 from dsatier.facts.observe.observer import Observer
 from dsatier.profile.load import from_texts
 from dsatier.profile.model import CpuEngine, DsaEngine, Profile, QueueShape
-from dsatier.sim.faults import RejectedWrite
+from dsatier.sim.faults import Halt, RejectedWrite
 from dsatier.sim.host import SimHost
 from tests.support.hosts import queues
 from tests.support.scene import (
@@ -31,6 +31,7 @@ from tests.support.scene import (
 )
 
 BOTH = ("ours", "tpp")
+IDXD = "/sys/bus/pci/drivers/idxd"
 GROUP = "/sys/kernel/iommu_groups/0/type"
 
 
@@ -55,6 +56,14 @@ def wanted(host: SimHost, given: Profile) -> Target:
 
 def apply(host: SimHost, *, identity: bool = True) -> Outcome:
     return Driver(host).apply(wanted(host, profile(host, identity=identity)))
+
+
+def typed_by_others(host: SimHost, kind: str) -> None:
+    """Have somebody give the first device's group a type."""
+    address = host.kernel.layout.pci[0]
+    host.poke(f"{IDXD}/unbind", f"{address}\n")
+    host.poke(GROUP, f"{kind}\n")
+    host.poke(f"{IDXD}/bind", f"{address}\n")
 
 
 def types(host: SimHost) -> list[str]:
@@ -113,30 +122,118 @@ def test_a_profile_that_no_longer_names_it_takes_it_back() -> None:
 
 def test_a_group_that_was_identity_before_is_left_so() -> None:
     host = behind()
-    for name, path, text in (
-        ("unbind", "/sys/bus/pci/drivers/idxd/unbind", host.kernel.layout.pci[0]),
-        ("type", GROUP, "identity"),
-        ("bind", "/sys/bus/pci/drivers/idxd/bind", host.kernel.layout.pci[0]),
-    ):
-        assert name in path
-        host.poke(path, f"{text}\n")
+    typed_by_others(host, "identity")
     apply(host)
     Driver(host).rollback()
     assert ["identity", "DMA-FQ"] == types(host)
 
 
-def test_what_others_set_since_is_theirs() -> None:
+def test_detach_takes_it_back() -> None:
     host = behind()
-    apply(host)
-    Driver(host).rollback()
     apply(host)
     Driver(host).detach()
     assert ["DMA-FQ"] * 2 == types(host)
+
+
+def test_queues_that_were_there_before_come_back_with_the_type() -> None:
+    host = behind()
     queues(0)(host)
+    before = look(host).devices[0].queues
     assert "changed" == apply(host).result
     Driver(host).rollback()
-    first = look(host).devices[0]
-    assert ("enabled", 4) == (first.state, sum(q.state == "enabled" for q in first.queues))
+    assert (before, ["DMA-FQ"] * 2) == (look(host).devices[0].queues, types(host))
+
+
+def test_a_type_that_others_set_since_is_theirs() -> None:
+    host = behind()
+    apply(host)
+    typed_by_others(host, "DMA")
+    found = Driver(host).rollback()
+    assert ["DMA", "DMA-FQ"] == types(host)
+    assert (
+        "the IOMMU group of dsa0 is left at DMA (was DMA-FQ): somebody else has set it since"
+        in found.message
+    )
+
+
+def test_a_device_that_halted_keeps_its_type_and_that_is_told() -> None:
+    host = behind()
+    apply(host)
+    host.inject(Halt("halt", "dsa0"))
+    host.sleep(10.0)
+    found = Driver(host).rollback()
+    assert ["identity", "DMA-FQ"] == types(host)
+    assert "the IOMMU group of dsa0 is left at identity (was DMA-FQ): the device has halted" in (
+        found.message
+    )
+    # nobody holds it now
+    assert "changed" == Driver(host).rollback().result
+    assert (["DMA-FQ"] * 2, None) == (types(host), Journal(host).originals())
+
+
+def test_what_a_profile_cannot_take_back_now_is_told_until_it_can() -> None:
+    host, cpu = behind(), Profile(version=1, engine=CpuEngine("cpu"))
+    apply(host)
+    assert () == wanted(host, cpu).extra
+    host.inject(Halt("halt", "dsa0"))
+    host.sleep(10.0)
+    found = wanted(host, cpu)
+    (told,) = found.extra
+    assert {"dsa1": "DMA-FQ"} == found.desired.iommu
+    assert ("warning", "iommu-left", "IOMMU group 0 of dsa0", "DMA-FQ, as it was") == (
+        told.level,
+        told.name,
+        told.where,
+        told.expected,
+    )
+    assert "identity, and the device has halted" in told.found
+    # a profile that says so leaves nothing
+    assert () == wanted(host, profile(host)).extra
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_a_device_that_is_bound_at_the_second_try_is_translated_again(kind: str) -> None:
+    host = behind(kind)
+    host.inject(RejectedWrite("rejected-write", path=f"{IDXD}/bind", errno="EIO"))
+    found = apply(host)
+    assert ("reverted", ["DMA-FQ"] * 2) == (found.result, types(host))
+    assert "no driver has 0000:6a:01.0 now" in found.message
+    at_rest(host)
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_a_device_that_cannot_be_bound_is_told_and_translated_again(kind: str) -> None:
+    host = behind(kind)
+    host.inject(RejectedWrite("rejected-write", path=f"{IDXD}/bind", errno="EIO", times=0))
+    found = apply(host)
+    assert "rollback-failed" == found.result
+    assert "reset the device and write its address to this file" in found.message
+    (loose,) = look(host).unbound
+    assert loose.group is not None
+    assert ("DMA-FQ", False) == (loose.group.type, engine_on(host))
+    assert "rollback-failed" == Driver(host).rollback().result
+    host.heal("rejected-write")
+    assert "changed" == Driver(host).rollback().result
+    assert (["DMA-FQ"] * 2, None) == (types(host), Journal(host).originals())
+    at_rest(host)
+
+
+def test_a_unit_without_the_right_is_refused_before_the_first_write() -> None:
+    host = behind(unit="shipped")
+    found = apply(host)
+    assert ("refused", True) == (found.result, "it lacks CAP_SYS_RAWIO and" in found.message)
+    assert ["DMA-FQ"] * 2 == types(host)
+    assert "changed" == apply(behind(unit="past-iommu")).result
+
+
+def test_both_refusals_are_told() -> None:
+    host = behind()
+    host.inject(RejectedWrite("rejected-write", path=GROUP, errno="EINVAL"))
+    host.inject(RejectedWrite("rejected-write", path=f"{IDXD}/bind", errno="EIO"))
+    found = apply(host)
+    assert ("reverted", ["DMA-FQ"] * 2) == (found.result, types(host))
+    assert "cannot leave this device untranslated" in found.message
+    assert "no driver has 0000:6a:01.0 now" in found.message
 
 
 def test_a_reboot_takes_it_and_the_profile_brings_it_again() -> None:
@@ -151,9 +248,7 @@ def test_a_reboot_takes_it_and_the_profile_brings_it_again() -> None:
 def test_a_type_that_somebody_set_back_is_drift() -> None:
     host = behind()
     apply(host)
-    host.poke("/sys/bus/pci/drivers/idxd/unbind", f"{host.kernel.layout.pci[0]}\n")
-    host.poke(GROUP, "DMA\n")
-    host.poke("/sys/bus/pci/drivers/idxd/bind", f"{host.kernel.layout.pci[0]}\n")
+    typed_by_others(host, "DMA")
     driver = Driver(host)
     driver.reconcile(wanted(host, profile(host)))
     driver.clear()
@@ -200,9 +295,13 @@ def test_a_crash_anywhere_leaves_no_device_without_a_driver(way: str, performed:
     loose = 0
     for after in range(operations(host, act)):
         dead = crashed(host, act, after, performed)
-        loose += "no driver" in types(dead)
+        half_way = {one.pci for one in look(dead).unbound}
+        loose += len(half_way)
         Driver(dead).recover()
         assert "no driver" not in types(dead)
+        # whatever was written when it died, they are behind the IOMMU again
+        now = {device.pci: device.group for device in look(dead).devices}
+        assert {"DMA-FQ"} >= {group.type for pci in half_way if (group := now[pci])}
         at_rest(dead)
         Driver(dead).clear()
         again = dead.copy()

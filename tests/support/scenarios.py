@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dsatier.facts.model import Facts, Neighbour, Swap
+from dsatier.facts.model import Facts, IommuGroup, Neighbour, Swap, Unbound
 from dsatier.facts.tiers import USUAL
 from dsatier.plan.interlock import GUARDS, Circumstances, Guard, refusals
 from dsatier.plan.projection import project
@@ -141,7 +141,12 @@ FREE = build.grouped(OURS)
 BRIDGE = Neighbour("0000:6a:00.0", "pcieport")
 ALONE = build.grouped(OURS, "DMA", Neighbour("0000:6a:00.0", ""))
 IDENTITY = SetIommu("dsa0", "0000:6a:01.0", "0", "identity")
+LOOSE = "0000:6a:01.0"
 FOREIGN = build.channel("dma9chan0", None)
+
+
+def _loose(group: IommuGroup | None) -> Facts:
+    return replace(OURS, unbound=(Unbound(LOOSE, group),))
 
 
 def _scenarios() -> tuple[Scenario, ...]:
@@ -401,7 +406,6 @@ def _scenarios() -> tuple[Scenario, ...]:
             ),
         ),
     ]
-    loose = "0000:6a:01.0"
     found += [
         row("iommu-of-one-alone", build.grouped(OURS, "DMA", BRIDGE), IDENTITY, FREE),
         row("iommu-of-one-alone", build.grouped(OURS, "DMA", BRIDGE), IDENTITY, ALONE),
@@ -409,7 +413,14 @@ def _scenarios() -> tuple[Scenario, ...]:
         row("iommu-of-one-alone", _kernel(FREE, release="5.10.0-9-amd64"), IDENTITY, FREE),
         row("iommu-of-one-alone", OURS, IDENTITY, FREE),
         row("iommu-when-off", build.grouped(QUEUED["ours"]), IDENTITY, FREE),
-        row("bind-what-is-loose", OURS, BindDevice(loose), replace(OURS, unbound=(loose,))),
+        row("iommu-of-one-alone", replace(FREE, unit_lacks=("a right",)), IDENTITY, FREE),
+        row(
+            "iommu-of-one-alone",
+            _loose(IommuGroup("0", "identity", (BRIDGE,))),
+            BindDevice(LOOSE, "0", "DMA"),
+            _loose(IommuGroup("0", "identity")),
+        ),
+        row("bind-what-is-loose", OURS, BindDevice(LOOSE), _loose(None)),
     ]
     for family, plain in (("ours", OURS), ("seed", SEED)):
         ready, running, begun = QUEUED[family], LIVE[family], initialised(family)

@@ -248,6 +248,7 @@ def expected(tree: Path) -> set[str]:
         "lib/systemd/system-preset/90-dsatier.preset",
         "lib/udev/rules.d/90-dsatier.rules",
         "usr/lib/tmpfiles.d/dsatier.conf",
+        "usr/share/dsatier/past-iommu.conf",
         *(
             f"usr/share/man/man{path.suffix[1:]}/{path.name}.gz"
             for path in (tree / "man").iterdir()

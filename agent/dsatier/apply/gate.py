@@ -10,6 +10,7 @@ from typing import TypeVar
 from dsatier.base.paths import QUEUE_FILE
 from dsatier.facts.knobs import KNOBS, TIMER
 from dsatier.facts.model import Facts
+from dsatier.facts.observe.iommu import GROUPS
 from dsatier.facts.observe.observer import Observer
 from dsatier.facts.partial import NotSeen
 from dsatier.facts.readings import may_balance_untold, migration_quiet
@@ -45,6 +46,17 @@ _UNTYPED = {
     EROFS: _UNIT,
 }
 """What a refusal by the kernel of another type of an IOMMU group means."""
+_UNBOUND = (
+    "no driver has {0} now: see the kernel log, reset the device and write its address to this "
+    "file, or reboot"
+)
+
+
+def _explained(refused: Rejected, words: str | None) -> Rejected:
+    """Return a refusal with what it means."""
+    if words is None:
+        return refused
+    return Rejected(refused.path, refused.errno, f"{refused.message}: {words}")
 
 
 class Refused(Exception):
@@ -138,8 +150,8 @@ class Gate:
                 return self._run(("accel-config", "disable-device", device), deadline)
             case SetIommu():
                 self._set_iommu(request, deadline)
-            case BindDevice(pci):
-                self._host.write(f"{IDXD}/bind", f"{pci}\n", deadline)
+            case BindDevice():
+                self._bind(request, deadline)
             case SwapOff(area):
                 return self._run(("swapoff", area.path), deadline)
             case SwapOn(area):
@@ -149,21 +161,29 @@ class Gate:
         return None
 
     def _set_iommu(self, request: SetIommu, deadline: float) -> None:
-        """Change a group's type while no driver has its device, and give the device back.
-
-        It goes back to idxd also where the kernel refuses the type.
-        """
-        path = f"/sys/kernel/iommu_groups/{request.group}/type"
+        """Change a group's type while no driver has its device, and give the device back."""
         self._host.write(f"{IDXD}/unbind", f"{request.pci}\n", deadline)
+        self._bind(BindDevice(request.pci, request.group, request.type), deadline)
+
+    def _bind(self, request: BindDevice, deadline: float) -> None:
+        """Give a device to idxd, its group's type changed before.
+
+        It goes to idxd also where the kernel refuses the type.
+        """
+        refusals = []
+        if request.type:
+            path = f"{GROUPS}/{request.group}/type"
+            try:
+                self._host.write(path, f"{request.type}\n", deadline)
+            except Rejected as refused:
+                refusals.append(_explained(refused, _UNTYPED.get(refused.errno)))
         try:
-            self._host.write(path, f"{request.type}\n", deadline)
-        except Rejected as refused:
             self._host.write(f"{IDXD}/bind", f"{request.pci}\n", deadline)
-            words = _UNTYPED.get(refused.errno)
-            if words is None:
-                raise
-            raise Rejected(path, refused.errno, f"{refused.message}: {words}") from refused
-        self._host.write(f"{IDXD}/bind", f"{request.pci}\n", deadline)
+        except Rejected as refused:
+            refusals.append(_explained(refused, _UNBOUND.format(request.pci)))
+        if refusals:
+            words = "; ".join([refusals[0].message, *map(str, refusals[1:])])
+            raise Rejected(refusals[0].path, refusals[0].errno, words)
 
     def _run(self, argv: tuple[str, ...], deadline: float) -> str | None:
         ran = self._host.run(argv, deadline)

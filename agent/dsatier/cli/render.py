@@ -109,7 +109,7 @@ def facts(one: Facts) -> str:
             f"{', event log' if device.event_log else ''}{_group(device)}; "
             f"{queues or 'no queue enabled'}"
         )
-    lines += [f"unbound   {address}: a DSA that no driver has" for address in one.unbound]
+    lines += [f"unbound   {loose.pci}: a DSA that no driver has" for loose in one.unbound]
     if not one.kernel_log:
         lines.append("log       the kernel log cannot be read")
     lines.append(f"channels  {len(held(one))} of {len(usable(one))} usable DSA channels in use")

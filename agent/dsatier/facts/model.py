@@ -174,6 +174,18 @@ class Elsewhere:
 
 
 @dataclass(frozen=True, slots=True)
+class Unbound:
+    """A DSA device that no driver has."""
+
+    __pydantic_config__ = STRICT
+
+    pci: str
+    """PCI address."""
+    group: IommuGroup | None = None
+    """None where it is behind no IOMMU."""
+
+
+@dataclass(frozen=True, slots=True)
 class Channel:
     """A DMA channel that somebody could hold."""
 
@@ -277,6 +289,9 @@ class Facts:
     first look: without SMT the kernel does not bring them online."""
     elsewhere: tuple[Elsewhere, ...] = ()
     """DSA devices that another driver has, which gives them to a program or to a guest."""
-    unbound: tuple[str, ...] = ()
-    """PCI addresses of DSA devices that no driver has."""
+    unbound: tuple[Unbound, ...] = ()
+    """DSA devices that no driver has."""
+    unit_lacks: tuple[str, ...] = ()
+    """What dsatier.service lacks for writing types of IOMMU groups, where it runs: a capability, a
+    folder."""
     memory_devices: tuple[MemoryDevice, ...] = ()

@@ -11,6 +11,7 @@ from dsatier.facts.model import (
     Iommu,
     IommuGroup,
     NumaNode,
+    Unbound,
     WorkQueue,
 )
 
@@ -248,9 +249,13 @@ def release(facts: Facts) -> tuple[int, ...]:
     return tuple(number(word) or 0 for word in words)
 
 
-def fixed_iommu(facts: Facts, device: DsaDevice) -> str | None:
+def loose(facts: Facts, pci: str) -> Unbound | None:
+    """Return the device at a PCI address that no driver has, None where one has it."""
+    return next((one for one in facts.unbound if one.pci == pci), None)
+
+
+def fixed_iommu(facts: Facts, group: IommuGroup | None) -> str | None:
     """Return why the type of a device's IOMMU group cannot be written, None where it can."""
-    group = device.group
     if group is None or not group.type:
         return "the kernel tells no type of it"
     if release(facts) < TYPES_WRITTEN:
@@ -260,6 +265,12 @@ def fixed_iommu(facts: Facts, device: DsaDevice) -> str | None:
     if group.others and release(facts) < WHOLE_GROUPS:
         return f"{group.others[0].pci} is in it, too, which only kernel 6.4 and newer allow"
     return None
+
+
+def closed_iommu(facts: Facts, group: IommuGroup | None) -> str | None:
+    """Return why dsatier cannot write that type, None where it can: its unit must allow it, too."""
+    lacks = " and ".join(facts.unit_lacks)
+    return fixed_iommu(facts, group) or (f"dsatier.service lacks {lacks}" if lacks else None)
 
 
 def oopsed(facts: Facts) -> bool:

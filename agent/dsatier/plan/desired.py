@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from dsatier.facts.knobs import CONCURRENT, ENGINES, KNOBS, KnobName
 from dsatier.facts.model import Facts
-from dsatier.facts.readings import effective_threads_broken, fixed_iommu, others_hold
+from dsatier.facts.readings import effective_threads_broken
 from dsatier.facts.tiers import Tiers
-from dsatier.plan.model import Desired
+from dsatier.plan.model import Desired, Finding
 from dsatier.plan.originals import Originals
-from dsatier.plan.ownership import barred, cut_short, owned, retypable
+from dsatier.plan.ownership import barred, cut_short, owned, retypable, staying
 from dsatier.plan.short_form import expand
 from dsatier.plan.tiers import tiers_of
 from dsatier.profile.model import (
@@ -132,12 +133,24 @@ def _iommu(
     if isinstance(engine, DsaEngine) and engine.work_queues and engine.work_queues.iommu:
         wanted = dict.fromkeys((config.id for config in queues), engine.work_queues.iommu)
     back = retypable(ours, facts) if ours else {}
-    stay = {
-        one.id
-        for one in facts.devices
-        if one.id in back and (fixed_iommu(facts, one) or others_hold(facts, one))
-    }
+    stay = staying(ours, facts) if ours else {}
     return {name: kind for name, kind in back.items() if name not in stay} | wanted
+
+
+def iommu_left(before: Originals | None, facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """Yield the IOMMU groups that dsatier gave a type, and cannot give theirs back now."""
+    ours = owned(before, facts) if before else None
+    back, stay = (retypable(ours, facts), staying(ours, facts)) if ours else ({}, {})
+    for device in facts.devices:
+        if device.group and device.id in stay and device.id not in (desired.iommu or {}):
+            yield Finding(
+                "warning",
+                "iommu-left",
+                f"IOMMU group {device.group.id} of {device.id}",
+                f"{back[device.id]}, as it was",
+                f"{device.group.type}, and {stay[device.id]}",
+                "mend that, then `systemctl reload dsatier`; a reboot takes it back, too",
+            )
 
 
 def _short_form(engine: Engine | None, facts: Facts) -> tuple[DeviceConfig, ...]:

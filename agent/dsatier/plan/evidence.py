@@ -16,7 +16,7 @@ from dsatier.base.text import ranges
 from dsatier.facts.kernel_complaints import complaints
 from dsatier.facts.knobs import KnobName, spelt
 from dsatier.facts.model import Facts
-from dsatier.facts.readings import device, failed_copies, held, live, migration_quiet
+from dsatier.facts.readings import device, failed_copies, held, live, loose, migration_quiet
 from dsatier.facts.tiers import Tiers, target, watermark, words
 from dsatier.host.port import LogTail
 from dsatier.queues.config import DeviceConfig, differences
@@ -142,19 +142,28 @@ class IommuIs:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A driver has the device at a PCI address."""
+    """A driver has the device at a PCI address, and its IOMMU group has that type."""
 
     __pydantic_config__ = STRICT
 
     pci: str
+    type: str = ""
+    """Empty: any."""
     kind: Literal["bound"] = "bound"
 
     def __str__(self) -> str:
-        return f"a driver has {self.pci}"
+        typed = f", its IOMMU group reads {self.type}" if self.type else ""
+        return f"a driver has {self.pci}{typed}"
 
     def missing(self, facts: Facts, log: LogTail) -> str | None:
-        """Return that none has it."""
-        return f"no driver has {self.pci}" if self.pci in facts.unbound else None
+        """Return what is there instead."""
+        if loose(facts, self.pci) is not None:
+            return f"no driver has {self.pci}"
+        found = next((one.group for one in facts.devices if one.pci == self.pci), None)
+        reads = "none" if found is None else found.type
+        if self.type and reads != self.type:
+            return f"the IOMMU group of {self.pci} reads {reads}"
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,20 +11,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dsatier.facts.knobs import KNOBS, SEED_BATCH_CHANS, SEED_SETTLE, TIERING_MODES, KnobName
-from dsatier.facts.model import Facts
+from dsatier.facts.model import DsaDevice, Facts, Unbound
 from dsatier.facts.readings import (
+    closed_iommu,
     concurrent,
     demotes_to_disk,
     device,
     effective_threads_broken,
     engine_iommu,
-    fixed_iommu,
     foreign,
     free,
     halted,
     held,
     initialised,
     live,
+    loose,
     migration_quiet,
     on,
     oopsed,
@@ -414,12 +415,16 @@ def _iommu_when_off(request: Request, at: Circumstances) -> str | None:
 
 
 def _iommu_of_one_alone(request: Request, at: Circumstances) -> str | None:
-    found = device(at.facts, request.device) if isinstance(request, SetIommu) else None
-    return None if found is None else fixed_iommu(at.facts, found)
+    found: DsaDevice | Unbound | None = None
+    if isinstance(request, SetIommu):
+        found = device(at.facts, request.device)
+    elif isinstance(request, BindDevice) and request.type:
+        found = loose(at.facts, request.pci)
+    return None if found is None else closed_iommu(at.facts, found.group)
 
 
 def _bind_what_is_loose(request: Request, at: Circumstances) -> str | None:
-    if isinstance(request, BindDevice) and request.pci not in at.facts.unbound:
+    if isinstance(request, BindDevice) and loose(at.facts, request.pci) is None:
         return "a driver has it, or it is no DSA device"
     return None
 

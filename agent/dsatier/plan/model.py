@@ -36,8 +36,9 @@ class Desired:
     """Devices that are to be disabled."""
     iommu: dict[str, str] | None = None
     """The type that the IOMMU group of each of these devices is to have."""
-    bound: tuple[str, ...] = ()
-    """PCI addresses of devices that are to be given to idxd again."""
+    bound: dict[str, str] | None = None
+    """The devices that are to be given to idxd again, by PCI address: the type that the IOMMU
+    group of each is to have then, empty where it is in none."""
     swap_off: bool = False
     """No swap is to be on."""
     swap_on: tuple[Swap, ...] = ()

@@ -12,7 +12,16 @@ from dataclasses import replace
 
 from dsatier.facts.knobs import spelt
 from dsatier.facts.model import DsaDevice, Facts
-from dsatier.facts.readings import device, live, serves
+from dsatier.facts.readings import (
+    closed_iommu,
+    device,
+    down,
+    live,
+    loose,
+    others_hold,
+    serves,
+    stranded,
+)
 from dsatier.facts.tiers import Tiers
 from dsatier.plan.originals import Originals, originals
 from dsatier.plan.requests import (
@@ -74,8 +83,8 @@ def stands(request: Request, facts: Facts) -> bool:
             return any(other.path == area.path for other in facts.swaps)
         case SetIommu(name, pci, _, kind):
             found = device(facts, name)
-            cut_short = pci in facts.unbound
-            return cut_short or bool(found and found.group and found.group.type == kind)
+            half_way = loose(facts, pci) is not None
+            return half_way or bool(found and found.group and found.group.type == kind)
         case BindDevice() | SetTimer():
             return False
 
@@ -119,7 +128,16 @@ def taken_over(before: Originals, facts: Facts) -> tuple[str, ...]:
         *(n for n in wrote.idle_devices if n not in ours.idle_devices and _enabled(n, found)),
     )
     devices = (f"{name} is left as it is: somebody else has configured it since" for name in theirs)
-    return (*knobs, *devices)
+    groups = (
+        f"the IOMMU group of {name} is left at {now.type} (was {kind}): "
+        "somebody else has set it since"
+        for name, kind in (wrote.iommu or {}).items()
+        if name not in (ours.iommu or {})
+        and name in found
+        and (now := found[name].group) is not None
+        and now.type != kind
+    )
+    return (*knobs, *devices, *groups)
 
 
 def remaining(before: Originals, facts: Facts) -> Originals | None:
@@ -134,6 +152,10 @@ def remaining(before: Originals, facts: Facts) -> Originals | None:
     left |= {("device", c.id) for c in ours.devices if _differs(c, found)}
     left |= {("device", name) for name in ours.idle_devices if _enabled(name, found)}
     left |= {("iommu", name) for name in retypable(ours, facts)}
+    loose_ones = cut_short(ours, facts)
+    left |= {
+        thing(r) for r in ours.written or () if isinstance(r, SetIommu) and r.pci in loose_ones
+    }
     if not left:
         return None
     whole = replace(ours, written=_since(ours, facts))
@@ -152,12 +174,39 @@ def retypable(ours: Originals, facts: Facts) -> dict[str, str]:
     }
 
 
-def cut_short(before: Originals | None, facts: Facts) -> tuple[str, ...]:
-    """Return the PCI addresses of devices that dsatier has left without a driver."""
+def cut_short(before: Originals | None, facts: Facts) -> dict[str, str]:
+    """Return the devices that dsatier has left without a driver, by PCI address.
+
+    Of each the type that its IOMMU group is to have when it gets one: as it was found, where that
+    can be written.
+    """
     if before is None or before.boot_id != facts.kernel.boot_id:
-        return ()
-    ours = {r.pci for r in before.written or () if isinstance(r, SetIommu)}
-    return tuple(address for address in facts.unbound if address in ours)
+        return {}
+    ours = {r.pci: r.device for r in before.written or () if isinstance(r, SetIommu)}
+    types = before.iommu or {}
+    return {
+        one.pci: types.get(ours[one.pci], one.group.type)
+        if one.group and closed_iommu(facts, one.group) is None
+        else ""
+        for one in facts.unbound
+        if one.pci in ours
+    }
+
+
+def staying(ours: Originals, facts: Facts) -> dict[str, str]:
+    """Return why the types of IOMMU groups cannot go back now, by device."""
+    back = retypable(ours, facts)
+    found = ((one.id, _why_stays(facts, one)) for one in facts.devices if one.id in back)
+    return {name: why for name, why in found if why}
+
+
+def _why_stays(facts: Facts, device: DsaDevice) -> str | None:
+    if why := closed_iommu(facts, device.group):
+        return why
+    if others_hold(facts, device):
+        return "somebody uses the device"
+    halted = down(device) or stranded(facts, device)
+    return f"the device has halted, and is {device.state}" if halted else None
 
 
 def _differs(config: DeviceConfig, found: dict[str, DsaDevice]) -> bool:

@@ -17,6 +17,7 @@ from dsatier.facts.readings import (
     held,
     initialised,
     live,
+    loose,
     may_balance_untold,
     on,
     tiered,
@@ -469,18 +470,22 @@ def _retype(way: _Way, rung: Rung, direction: str) -> None:
 
 
 def _bind(way: _Way, rung: Rung, direction: str) -> None:
-    for address in way.desired.bound:
-        if address in way.facts.unbound:
-            way.step(
-                rung,
-                direction,
-                f"{address} bound to idxd",
-                ("no driver", "idxd"),
-                "dsatier has left it without a driver",
-                requests=(BindDevice(address),),
-                evidence=(Bound(address),),
-                deadline=DEVICE_DEADLINE,
-            )
+    for address, kind in (way.desired.bound or {}).items():
+        found = loose(way.facts, address)
+        if found is None:
+            continue
+        other = found.group is not None and kind not in ("", found.group.type)
+        group = found.group.id if found.group and other else ""
+        way.step(
+            rung,
+            direction,
+            f"{address} bound to idxd{f', iommu group {group} = {kind}' if other else ''}",
+            ("no driver", "idxd"),
+            "dsatier has left it without a driver",
+            requests=(BindDevice(address, group, kind if other else ""),),
+            evidence=(Bound(address, kind),),
+            deadline=DEVICE_DEADLINE,
+        )
 
 
 def _load(way: _Way, rung: Rung, direction: str) -> None:

@@ -60,7 +60,7 @@ def project(facts: Facts, request: Request, tiers: Tiers) -> Facts:
         case SetIommu(device, _, _, kind):
             return _translated(facts, device, kind)
         case BindDevice(pci):
-            return replace(facts, unbound=tuple(one for one in facts.unbound if one != pci))
+            return replace(facts, unbound=tuple(one for one in facts.unbound if one.pci != pci))
         case SwapOff(area):
             return replace(facts, swaps=tuple(s for s in facts.swaps if s.path != area.path))
         case SwapOn(area):

@@ -133,10 +133,15 @@ class BindDevice:
 
     pci: str
     """PCI address of the device."""
+    group: str = ""
+    """Number of its IOMMU group, where that gets a type before."""
+    type: str = ""
+    """As in ``SetIommu``; empty: the group is left as it is."""
     kind: Literal["bind"] = "bind"
 
     def __str__(self) -> str:
-        return f"bind {self.pci} to idxd"
+        before = f"iommu group {self.group} = {self.type}, " if self.type else ""
+        return f"{before}bind {self.pci} to idxd"
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from dsatier.plan.requirements_dsa import (
     lists_fit,
     queues_are_ours,
     queues_enough,
+    unit_rights,
 )
 from dsatier.plan.requirements_tiers import (
     _turns_tiering_on,
@@ -195,6 +196,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     dsa_healthy,
     addresses_untranslated,
     iommu_can_change,
+    unit_rights,
     channels_ours_alone,
     concurrency_fits,
     lists_fit,

@@ -38,6 +38,7 @@ from dsatier.plan.projection import project
 from dsatier.plan.requests import LoadDevice, SetIommu, StopDevice
 from dsatier.queues.config import NAME, QueueConfig, excess, recent
 
+DROP_IN = "/usr/share/dsatier/past-iommu.conf"
 ACCEL_CONFIG_AT_LEAST = (3, 5)
 ACCEL_CONFIG_SETS_ALL = (4, 1)
 """The first that sets every key of ``queues.config.recent``."""
@@ -109,7 +110,9 @@ def _elsewhere(facts: Facts) -> str:
 def _fetch(facts: Facts) -> str:
     """Return how devices that are not there are to be had."""
     if facts.unbound:
-        return f"write {facts.unbound[0]}, which no driver has, to /sys/bus/pci/drivers/idxd/bind"
+        return (
+            f"write {facts.unbound[0].pci}, which no driver has, to /sys/bus/pci/drivers/idxd/bind"
+        )
     if not facts.elsewhere:
         return "enable the DSA in the BIOS and load idxd (CONFIG_INTEL_IDXD), or name fewer devices"
     one = facts.elsewhere[0]
@@ -299,7 +302,7 @@ def addresses_untranslated(facts: Facts, desired: Desired) -> Iterator[Finding]:
     found = engine_iommu(then)
     remedy = "boot with `intel_iommu=on,sm_on iommu=pt`"
     named = {config.id for config in desired.queues}
-    if named and not any(fixed_iommu(facts, d) for d in facts.devices if d.id in named):
+    if named and not any(fixed_iommu(facts, d.group) for d in facts.devices if d.id in named):
         remedy = (
             "set `iommu: identity` in the profile's engine.work_queues (the devices can then reach "
             f"all memory, and only the kernel's driver decides what they copy), or {remedy}"
@@ -346,7 +349,7 @@ def _when_typed(facts: Facts, desired: Desired) -> Facts:
 def iommu_can_change(facts: Facts, desired: Desired) -> Iterator[Finding]:
     """The IOMMU group of a device takes another type where the device is alone in it."""
     for device in retyped(facts, desired):
-        why = fixed_iommu(facts, device)
+        why = fixed_iommu(facts, device.group)
         if why is not None and device.group is not None:
             yield Finding(
                 "blocker",
@@ -357,6 +360,21 @@ def iommu_can_change(facts: Facts, desired: Desired) -> Iterator[Finding]:
                 "boot with `intel_iommu=on,sm_on iommu=pt`, or remove `iommu` from "
                 "engine.work_queues",
             )
+
+
+def unit_rights(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """The daemon's unit ships without the right to change how addresses are translated."""
+    if facts.unit_lacks and retyped(facts, desired):
+        yield Finding(
+            "blocker",
+            "unit-rights",
+            "dsatier.service",
+            "the right to write types of IOMMU groups",
+            f"it lacks {' and '.join(facts.unit_lacks)}",
+            f"`install -D -t /etc/systemd/system/dsatier.service.d {DROP_IN}`, `systemctl "
+            "daemon-reload` and `systemctl restart dsatier`, or remove `iommu` from "
+            "engine.work_queues",
+        )
 
 
 def channels_ours_alone(facts: Facts, desired: Desired) -> Iterator[Finding]:

@@ -8,13 +8,11 @@ from dataclasses import replace
 
 from dsatier.base.text import ranges
 from dsatier.facts.knobs import ENGINES, TIERING_MODES, KnobName
-from dsatier.facts.model import DsaDevice, Facts
+from dsatier.facts.model import Facts
 from dsatier.facts.readings import (
     demotes_to_disk,
-    fixed_iommu,
     live,
     on,
-    others_hold,
     tiered,
     value_refusal,
 )
@@ -22,7 +20,7 @@ from dsatier.facts.tiers import Tiers
 from dsatier.plan.model import Desired
 from dsatier.plan.originals import Originals
 from dsatier.plan.outlook import frees_dsa
-from dsatier.plan.ownership import barred, cut_short, owned, retypable, taken_over
+from dsatier.plan.ownership import barred, cut_short, owned, retypable, staying, taken_over
 from dsatier.plan.planner import descent
 from dsatier.plan.projection import switched
 from dsatier.plan.requirements import findings, kernel_configured
@@ -107,18 +105,14 @@ def _restored(ours: Originals, facts: Facts, tiers: Tiers) -> tuple[Desired, tup
 
 def _iommu(ours: Originals, facts: Facts) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the types that IOMMU groups are to have again, and in words which cannot."""
-    back = retypable(ours, facts)
-    stay: dict[str, str] = {}
-    for one in facts.devices:
-        why = fixed_iommu(facts, one) or _in_use(facts, one)
-        if one.id in back and one.group and why:
-            kind = f"{one.group.type} (was {back[one.id]})"
-            stay[one.id] = f"the IOMMU group of {one.id} is left at {kind}: {why}"
-    return {name: kind for name, kind in back.items() if name not in stay}, tuple(stay.values())
-
-
-def _in_use(facts: Facts, device: DsaDevice) -> str | None:
-    return "somebody uses the device" if others_hold(facts, device) else None
+    back, stay = retypable(ours, facts), staying(ours, facts)
+    words = tuple(
+        f"the IOMMU group of {one.id} is left at {one.group.type} (was {back[one.id]}): "
+        f"{stay[one.id]}"
+        for one in facts.devices
+        if one.group and one.id in stay
+    )
+    return {name: kind for name, kind in back.items() if name not in stay}, words
 
 
 def _tiers_for_others(ours: Originals, facts: Facts) -> bool:

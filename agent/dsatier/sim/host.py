@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from dsatier.base.problem import Invalid, Problem
 from dsatier.host import given, step_log
 from dsatier.host.port import Host, Hung, Locked, LogTail, Missing, Ran, Rejected
-from dsatier.sim import accel, events, idxd, machine, memory, pressure, spec
+from dsatier.sim import accel, events, idxd, iommu, machine, memory, pressure, spec
 from dsatier.sim.faults import (
     AnyFault,
     Crash,
@@ -411,6 +411,8 @@ def _check_clock_and_providers(layout: Layout, state: State) -> None:
     """Raise ValueError where a kept state has a time or a provider that no state can have."""
     if not 0 <= state.wall <= spec.LAST_SECOND:
         raise ValueError(f"host state: wall: expected a second before year 10000: {state.wall}")
+    if odd := set(state.iommu) - set(iommu.TYPES):
+        raise ValueError(f"host state: iommu: expected a type, found {min(odd)!r}")
     others = {other.pci for other in layout.spec.other_dma}
     devices = dict(enumerate(layout.pci))
     queues = {f"wq{i}.{n}" for i, one in enumerate(state.devices) for n in range(len(one.queues))}

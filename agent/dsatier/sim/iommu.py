@@ -6,7 +6,7 @@ Which types are taken, and the errors, follow drivers/iommu/iommu.c of Linux 5.1
 
 from __future__ import annotations
 
-from errno import EBUSY, EINVAL, ENODEV, EPERM
+from errno import EBUSY, EINVAL, ENODEV, EPERM, EROFS
 from typing import TYPE_CHECKING
 
 from dsatier.sim import idxd
@@ -56,6 +56,8 @@ def show(number: int, k: Kernel) -> str:
 
 def store(number: int, k: Kernel, text: str) -> None:
     """Write a group's type. Raises Refused."""
+    if k.spec.unit == "shipped":
+        raise Refused(EROFS)
     kind, now = word(text), k.state.iommu[number]
     members, whole = groups(k.spec)[number], release(k.spec) >= WHOLE_GROUPS
     if kind == "auto":

@@ -24,6 +24,7 @@ from dsatier.sim import (
     sysctl,
     tiers,
     timer,
+    unit,
 )
 from dsatier.sim.parse import Refused
 
@@ -106,7 +107,7 @@ class Layout:
             self._dir(tiers.DRIVER)
         self._add_dsa()
         self._add_iommu()
-        for path, text in spec.files.items():
+        for path, text in (unit.files(spec) | spec.files).items():
             self._file(path, File(partial(_constant, text)))
 
     # building
@@ -219,9 +220,9 @@ class Layout:
         self._dir("/sys/class/iommu")
         if self.spec.iommu == "off":
             return
-        for unit in range(max(1, len(self.spec.nodes))):
-            folder = f"/sys/devices/virtual/iommu/dmar{unit}"
-            self._link(f"/sys/class/iommu/dmar{unit}", f"../../devices/virtual/iommu/dmar{unit}")
+        for n in range(max(1, len(self.spec.nodes))):
+            folder = f"/sys/devices/virtual/iommu/dmar{n}"
+            self._link(f"/sys/class/iommu/dmar{n}", f"../../devices/virtual/iommu/dmar{n}")
             self._file(f"{folder}/intel-iommu/version", File(partial(_constant, "6:0\n")))
             # bit 43 of the extended capabilities: scalable mode translation support
             ecap = "f0000f6eff\n" if not self.spec.scalable_mode else "8f0000f6eff\n"

@@ -156,6 +156,9 @@ class HostSpec:
     iommu: Literal["off", "passthrough", "translated"] = "passthrough"
     iommu_group_of_all: bool = False
     """All DSA devices and other DMA devices are in one IOMMU group."""
+    unit: Literal["shipped", "past-iommu"] | None = None
+    """The rights of the daemon's unit, where the daemon runs in it: as shipped, or with the drop-in
+    of that name."""
     scalable_mode: bool = True
     devices: Annotated[int, Interval(ge=0, le=64)] | tuple[DeviceSpec, ...] = 0
     """A number of devices of one kind, or each device."""

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from dsatier.base.text import natural
-from dsatier.facts.model import Channel, DsaDevice, Elsewhere, WorkQueue
+from dsatier.facts.model import Channel, DsaDevice, Elsewhere, Unbound, WorkQueue
 from dsatier.facts.observe import iommu, parse
 from dsatier.facts.observe.read import optional
 from dsatier.host.port import Host, Missing
@@ -82,8 +82,8 @@ class DsaEyes:
         found = (self._device(name) for name in sorted(wanted, key=natural))
         return tuple(device for device in found if device is not None)
 
-    def unbound(self) -> tuple[str, ...]:
-        """Return the PCI addresses of DSA devices that no driver has."""
+    def unbound(self) -> tuple[Unbound, ...]:
+        """Return the DSA devices that no driver has."""
         addresses = self._host.entries(iommu.PCI)
         self._dsa = {
             address: self._dsa[address]
@@ -92,7 +92,7 @@ class DsaEyes:
             for address in addresses
         }
         return tuple(
-            address
+            Unbound(address, iommu.group_of(self._host, address))
             for address in addresses
             if self._dsa[address] and not iommu.driver_of(self._host, address)
         )

@@ -14,7 +14,7 @@ from typing import Any
 
 from dsatier.facts.knobs import KNOBS, TIMER
 from dsatier.facts.model import DsaDevice, Facts, Iommu, Kernel, Speed
-from dsatier.facts.observe import dsa, iommu, memory, parse, topology
+from dsatier.facts.observe import dsa, iommu, memory, parse, topology, unit
 from dsatier.facts.observe import kernel as kernels
 from dsatier.facts.observe.dsa import DsaEyes
 from dsatier.facts.observe.other_writers import others
@@ -104,6 +104,7 @@ class Observer:
             boot_taint=_number(host, _TAINTED),
             kernel_log=boot.logs,
             memory_devices=memory.devices(host),
+            unit_lacks=boot.unit_lacks,
             **more,
         )
 
@@ -126,6 +127,7 @@ class _Boot:
         self._shows_demotion = True
         self._released: bool | None = False
         self.logs = _logs(host)
+        self.unit_lacks = unit.lacks(host)
         self._mark = 0
 
     def see(self, devices: tuple[DsaDevice, ...]) -> None:
