@@ -16,7 +16,7 @@ from typing import Any
 from vm import images
 from vm.booting import guest
 from vm.guest import Command, Guest, GuestError
-from vm.machine import Dsa, Machine, Node
+from vm.machine import Dsa, Iommu, Machine, Node
 from vm.ours import counters, kernel, since
 
 PATIENCE = 600.0
@@ -33,6 +33,7 @@ def host(
     package: Path,
     *,
     dsa: tuple[Dsa, ...] = (),
+    iommu: Iommu = "off",
     append: tuple[str, ...] = (),
     extra: tuple[str, ...] = (),
     load: Sequence[str] = (),
@@ -47,6 +48,7 @@ def host(
     machine = Machine(
         nodes=(Node(cpus=3, memory=1536), Node(cpus=1, memory=1024)),
         dsa=dsa,
+        iommu=iommu,
         # a slow node that boots with CPUs would be in the tier of the fast
         append=("maxcpus=3", *append),
         # so that the fast node has a zone Normal, where an agent looks for the demotion mark
@@ -79,6 +81,7 @@ def installed(
     package: Path,
     *,
     dsa: tuple[Dsa, ...] = (),
+    iommu: Iommu = "off",
     append: tuple[str, ...] = (),
     load: Sequence[str] = (),
     carry: Sequence[str] = (),
@@ -87,7 +90,14 @@ def installed(
 ) -> Iterator[Guest]:
     """Yield a host with two tiers where the package was just installed, and no profile is."""
     with host(
-        package, dsa=dsa, append=append, load=load, carry=carry, files=files, root=root
+        package,
+        dsa=dsa,
+        iommu=iommu,
+        append=append,
+        load=load,
+        carry=carry,
+        files=files,
+        root=root,
     ) as vm:
         install(vm)
         yield vm
