@@ -15,7 +15,7 @@ from typing import Any
 
 from dsatier.apply.gate import Gate, Refused
 from dsatier.facts.knobs import BATCHED, KNOBS, SEED_SETTLE, KnobName
-from dsatier.facts.model import Facts
+from dsatier.facts.model import DsaDevice, Facts
 from dsatier.facts.observe.observer import Observer, lets_go
 from dsatier.facts.partial import narrowed
 from dsatier.facts.readings import (
@@ -470,9 +470,14 @@ def unmet(desired: Desired, facts: Facts) -> str:
         wrong.append(f"cpus {slow} online")
     wrong += [f"cpu {cpu} offline" for cpu in desired.cpus_online if cpu in facts.offline_cpus]
     devices = {device.id: device for device in facts.devices}
+    bound = desired.bound or {}
     for config in desired.queues:
         wrong += differences(config, devices[config.id])
     wrong += [f"{name} enabled" for name in desired.stopped if devices[name].state == "enabled"]
+    for name, kind in (desired.iommu or {}).items():
+        if (reads := _type(devices[name])) != kind:
+            wrong.append(f"the IOMMU group of {name} is {reads}, not {kind}")
+    wrong += [f"{one.pci} without a driver" for one in facts.unbound if one.pci in bound]
     if desired.swap_off and facts.swaps:
         wrong.append("swap on")
     on = {area.path for area in facts.swaps}
@@ -499,7 +504,17 @@ def unlike(before: Originals, facts: Facts, told: tuple[str, ...]) -> str:
     wrong += [f"cpu {cpu} offline" for cpu in before.online_cpus if cpu in facts.offline_cpus]
     on = {area.path for area in facts.swaps}
     wrong += [f"swap {area.path} off" for area in before.swaps if area.path not in on]
+    types = {device.id: _type(device) for device in facts.devices}
+    wrong += [
+        f"the IOMMU group of {name} is {types.get(name)}, was {kind}"
+        for name, kind in (before.iommu or {}).items()
+        if types.get(name) != kind and not any(f"group of {name} " in words for words in told)
+    ]
     return "; ".join(wrong)
+
+
+def _type(device: DsaDevice) -> str:
+    return "" if device.group is None else device.group.type
 
 
 def _cpus(facts: Facts) -> list[tuple[int, tuple[int, ...]]]:
@@ -533,8 +548,10 @@ def strayed(desired: Desired, before: Facts, after: Facts) -> str:
     configured = {*desired.stopped, *(config.id for config in desired.queues)}
     for old, new in zip(before.devices, after.devices, strict=True):
         # who holds its queues is the engine's business
-        if old.id not in configured and unheld(old) != unheld(new):
+        if old.id not in configured and unheld(old) != unheld(replace(new, group=old.group)):
             wrong.append(f"{old.id} changed")
+        if old.id not in (desired.iommu or {}) and _type(old) != _type(new):
+            wrong.append(f"the IOMMU group of {old.id} went from {_type(old)} to {_type(new)}")
     if not desired.swap_off and not desired.swap_on and before.swaps != after.swaps:
         wrong.append("swap changed")
     return "; ".join(wrong)
@@ -566,6 +583,8 @@ def unforetold(foretold: Facts, found: Facts) -> str:
     if {d.id: unheld(d) for d in foretold.devices} != {d.id: unheld(d) for d in found.devices}:
         pairs = zip(foretold.devices, found.devices, strict=True)
         wrong += [f"{unheld(a)} is {unheld(b)}" for a, b in pairs if unheld(a) != unheld(b)]
+    if [_type(d) for d in foretold.devices] != [_type(d) for d in found.devices]:
+        wrong.append(f"IOMMU groups are {[_type(d) for d in found.devices]}")
     if foretold.offline_cpus != found.offline_cpus:
         wrong.append(f"offline cpus are {found.offline_cpus}")
     if {n.id: n.cpus for n in foretold.nodes} != {n.id: n.cpus for n in found.nodes}:

@@ -8,16 +8,28 @@ from dataclasses import replace
 
 import pytest
 
+from dsatier.facts.model import Unbound
 from dsatier.facts.observe.observer import Observer
 from dsatier.facts.tiers import USUAL
 from dsatier.plan.ladder import LADDER
+from dsatier.plan.model import Desired
 from dsatier.plan.originals import originals
+from dsatier.plan.projection import project
 from dsatier.plan.rehearsal import prepare
+from dsatier.plan.requests import SetIommu
 from dsatier.plan.restore import cpu_only, not_restored
 from dsatier.profile.model import DsaEngine, Profile, QueueShape
 from tests.proof import exhaustive
 from tests.proof.exhaustive import Job
-from tests.proof.explore import Coverage, Explorer, Tables, unlike
+from tests.proof.explore import (
+    Coverage,
+    Explorer,
+    Tables,
+    strayed,
+    unforetold,
+    unlike,
+    unmet,
+)
 from tests.support import profiles
 from tests.support.hosts import (
     BALANCING,
@@ -25,6 +37,7 @@ from tests.support.hosts import (
     KINDS,
     SWAP,
     Start,
+    behind,
     put,
     queues,
     small,
@@ -132,6 +145,27 @@ def test_the_exploration_sees_what_is_not_brought_back() -> None:
     assert 1 == len(told)
     assert f"limit_chans is 4, was 8; swap {SWAP} off" == unlike(before, after, told)
     assert "demotion_enabled is 0, was 1" in unlike(before, after, ())
+
+
+def test_the_exploration_sees_an_iommu_group_that_is_another() -> None:
+    (start, *_) = behind("ours")
+    facts = Observer(start.host).look()
+    before = originals(facts, USUAL, 0.0)
+    first, second = facts.devices
+    request = SetIommu("dsa0", first.pci, "0", "identity")
+    after = project(facts, request, USUAL)
+    assert "" == unlike(before, facts, ())
+    assert "the IOMMU group of dsa0 is identity, was DMA-FQ" == unlike(before, after, ())
+    assert "" == unlike(before, after, ("the IOMMU group of dsa0 is left",))
+    assert "the IOMMU group of dsa0 went from DMA-FQ to identity" == strayed(
+        Desired(iommu={"dsa1": "identity"}), facts, after
+    )
+    assert "the IOMMU group of dsa1 is DMA-FQ, not identity" == unmet(
+        Desired(iommu={"dsa0": "identity", "dsa1": "identity"}), after
+    )
+    assert "IOMMU groups are ['identity', 'DMA-FQ']" == unforetold(facts, after)
+    loose = replace(after, devices=(second,), unbound=(Unbound(first.pci, first.group),))
+    assert f"{first.pci} without a driver" == unmet(Desired(bound={first.pci: ""}), loose)
 
 
 @pytest.mark.parametrize("kind", ["tpp", "memtis"])
