@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from dsatier.facts.knobs import ENGINES, KNOBS, KnobName
-from dsatier.facts.model import Facts
+from dsatier.facts.model import Facts, IommuGroup, Unbound
+from dsatier.facts.tiers import USUAL
 from dsatier.plan.evidence import CleanLog, Held
 from dsatier.plan.ladder import DESCENTS, LADDER, Rung
 from dsatier.plan.model import Desired, Plan
 from dsatier.plan.planner import descent, plan
-from dsatier.plan.requests import SetKnob
+from dsatier.plan.projection import project
+from dsatier.plan.requests import BindDevice, Request, SetKnob, StopDevice, device_of
 from dsatier.plan.short_form import expand
 from dsatier.profile.model import QueueShape
 from tests.support import build
@@ -66,6 +68,7 @@ def stale(host: Facts) -> Facts:
 OTHER_QUEUES = expand(QueueShape(8, size=64), OURS.devices, driver_names=True)
 SAME_QUEUES = expand(QueueShape(8), OURS.devices, driver_names=True)
 BEHIND = build.grouped(LIVE["ours"], "DMA")
+ONE_OFF = project(BEHIND, StopDevice("dsa7"), USUAL)
 AT_REST = build.grouped(build.queued(OURS))
 CPUS = tuple(range(16, 24))
 
@@ -81,6 +84,12 @@ CHANGES: tuple[Change, ...] = (
     Change("queues", LIVE["ours"], replace(dsa(), queues=OTHER_QUEUES), "queues"),
     Change("a device too many", build.live(OURS, 4), replace(dsa(), stopped=("dsa7",)), "queues"),
     Change("an IOMMU group", BEHIND, replace(dsa(), iommu={"dsa0": "identity"}), "queues"),
+    Change(
+        "an IOMMU group of a device that is off",
+        ONE_OFF,
+        Desired(iommu={"dsa7": "identity"}),
+        "queues",
+    ),
     Change("the same type", BEHIND, replace(dsa(), iommu={"dsa0": "DMA"}), None),
     Change("an IOMMU group at rest", AT_REST, Desired(iommu={"dsa0": "identity"}), None),
     Change("the same queues", LIVE["ours"], replace(dsa(), queues=SAME_QUEUES), None),
@@ -186,10 +195,28 @@ def mistakes(ladder: tuple[Rung, ...] = LADDER, descents: Descents = DESCENTS) -
         wrong.append("promotion begins before its limit is there")
     written = MEMORY | PARAMETERS
     wrong += [f"{n} is not written" for n, v in written.items() if not place(way, n, v)]
+    if (past := past_iommu(ladder, descents)) != PAST_IOMMU:
+        wrong.append(f"a device goes past the IOMMU by {past}")
     down = rungs(plan(tiered(LIVE["seed"]), NOTHING, ladder=ladder, descents=descents))
     if down != ("tiering", "engine", "evidence", "initialised"):
         wrong.append(f"the way down goes over {down}")
     return wrong
+
+
+LOOSE = Unbound("0000:e7:01.0", IommuGroup("9", "identity"))
+PAST_IOMMU = ["StopDevice", "SetIommu", "LoadDevice", BindDevice(LOOSE.pci, "9", "DMA")]
+
+
+def past_iommu(
+    ladder: tuple[Rung, ...], descents: tuple[tuple[str, str, str], ...]
+) -> list[str | Request]:
+    """Return what is done to a device that goes past the IOMMU, and to one without a driver."""
+    host = replace(build.grouped(build.queued(OURS), "DMA"), unbound=(LOOSE,))
+    wanted = Desired(iommu={"dsa0": "identity"}, bound={LOOSE.pci: "DMA"})
+    way = plan(host, wanted, ladder=ladder, descents=descents)
+    asked = [request for step in way.steps for request in step.requests]
+    back = [request for request in asked if isinstance(request, BindDevice)]
+    return [*(type(one).__name__ for one in asked if device_of(one) == "dsa0"), *back]
 
 
 def rungs(way: Plan) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ EQUIVALENT: dict[str, str] = {
     "parameters, up: migrate_batch_reasons before use_concur_for_htmm": "no kernel has both",
     "cpuless, up: stir before cpus online": "CPUs of the slow node come back only where nothing "
     "demotes, and at one of the fast node the targets are worked out as well",
+    "queues, up: stop before bind": "one is of a device with a driver, the other of one without",
     "engine, up: use_dsa_copy_pages before cpu_multi_copy_pages": "no engine asks for both, "
     "the way down has turned off the one that goes, and where both had been on both come back",
     "engine, down: cpu_multi_copy_pages 0 before use_dsa_copy_pages 0": "each stands for itself; "
