@@ -11,7 +11,7 @@ from dsatier.facts.model import Facts, IommuGroup, Unbound
 from dsatier.facts.tiers import USUAL
 from dsatier.plan.evidence import CleanLog, Held
 from dsatier.plan.ladder import DESCENTS, LADDER, Rung
-from dsatier.plan.model import Desired, Plan
+from dsatier.plan.model import Desired, Plan, of_tiers
 from dsatier.plan.planner import descent, plan
 from dsatier.plan.projection import project
 from dsatier.plan.requests import BindDevice, Request, SetKnob, StopDevice, device_of
@@ -71,6 +71,7 @@ BEHIND = build.grouped(LIVE["ours"], "DMA")
 ONE_OFF = project(BEHIND, StopDevice("dsa7"), USUAL)
 AT_REST = build.grouped(build.queued(OURS))
 CPUS = tuple(range(16, 24))
+BACK = of_tiers(USUAL, CPUS)
 
 CHANGES: tuple[Change, ...] = (
     Change("threshold", LIVE["ours"], dsa(dsa_copy_threshold=12), None),
@@ -105,7 +106,7 @@ CHANGES: tuple[Change, ...] = (
     Change(
         "CPUs come under threads, seed",
         cpuless(threaded("seed")),
-        Desired(cpus_online=CPUS),
+        Desired(cpus_online=BACK),
         "evidence",
     ),
     Change(
@@ -120,8 +121,8 @@ CHANGES: tuple[Change, ...] = (
         wants(demotion_enabled=1),
         None,
     ),
-    Change("CPUs come", cpuless(LIVE["ours"]), Desired(cpus_online=CPUS), None),
-    Change("CPUs come under tiering", tiered(OURS), Desired(cpus_online=CPUS), "engine"),
+    Change("CPUs come", cpuless(LIVE["ours"]), Desired(cpus_online=BACK), None),
+    Change("CPUs come under tiering", tiered(OURS), Desired(cpus_online=BACK), "engine"),
     Change("tiering off", tiered(LIVE["ours"]), wants(numa_balancing=0, demotion_enabled=0), None),
     Change("tiering on", cpuless(LIVE["ours"]), wants(numa_balancing=2), None),
     Change(

@@ -552,7 +552,7 @@ def test_tiering_that_must_not_be_is_not_brought_back(family: str) -> None:
         before = originals(found, USUAL, 0.0)
         back = from_originals(before, here, USUAL)
         assert wanted_back == (back.wants("numa_balancing"), back.wants("demotion_enabled"))
-        assert (before.online_cpus, before.swaps) == (back.cpus_online, back.swap_on)
+        assert (before.online_cpus, before.swaps) == (back.returning, back.swap_on)
         told = not_restored(before, here, USUAL)
         assert [True] * len(lost) == [b in a for a, b in zip(told, lost, strict=True)]
         assert "ready" == prepare(here, back).verdict

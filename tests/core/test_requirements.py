@@ -10,8 +10,8 @@ import pytest
 
 from dsatier.facts.knobs import ENGINES, KnobName
 from dsatier.facts.model import Elsewhere, Facts, OtherWriter, Swap
-from dsatier.facts.tiers import Tiers, pair
-from dsatier.plan.model import Desired
+from dsatier.facts.tiers import USUAL, Tiers, pair
+from dsatier.plan.model import Desired, of_tiers
 from dsatier.plan.requirements import REQUIREMENTS, Requirement, findings
 from dsatier.plan.short_form import expand
 from dsatier.profile.model import QueueShape
@@ -182,7 +182,7 @@ def _rows() -> tuple[Row, ...]:
             "values-in-range",
             node(cpuless(SEED), 1, cpus=(16, 17)),
             wish({"limit_mt_num": 4}),
-            wish({"limit_mt_num": 4}, cpus_online=(18, 19)),
+            wish({"limit_mt_num": 4}, cpus_online=of_tiers(USUAL, (18, 19))),
             "1, 2",
         ),
         row(
@@ -242,7 +242,7 @@ def _rows() -> tuple[Row, ...]:
         row(
             "tiering-conditions",
             cpuless(OURS),
-            replace(tier, cpus_online=(16, 17)),
+            replace(tier, cpus_online=of_tiers(USUAL, (16, 17))),
             tier,
             "2 CPUs online, 2 of them to come back",
         ),
@@ -641,8 +641,8 @@ def _rows() -> tuple[Row, ...]:
         row(
             "quiet-can-be-had",
             knobs(cpuless(OURS), demotion_enabled=1),
-            wish(cpus_online=(16,)),
-            wish({"demotion_enabled": 0}, cpus_online=(16,)),
+            wish(cpus_online=of_tiers(USUAL, (16,))),
+            wish({"demotion_enabled": 0}, cpus_online=of_tiers(USUAL, (16,))),
             "1 CPUs online, 1 of them to come back",
         ),
         row(

@@ -468,7 +468,7 @@ def unmet(desired: Desired, facts: Facts) -> str:
     slow = cpus(desired.tiers.slow_of(facts))
     if desired.cpuless and slow:
         wrong.append(f"cpus {slow} online")
-    wrong += [f"cpu {cpu} offline" for cpu in desired.cpus_online if cpu in facts.offline_cpus]
+    wrong += [f"cpu {cpu} offline" for cpu in desired.returning if cpu in facts.offline_cpus]
     devices = {device.id: device for device in facts.devices}
     bound = desired.bound or {}
     for config in desired.queues:
@@ -539,7 +539,8 @@ def strayed(desired: Desired, before: Facts, after: Facts) -> str:
         for name in KNOBS
         if name not in named and own(before, name, named) != own(after, name, named)
     ]
-    if not desired.cpuless and not desired.cpus_online and _cpus(before) != _cpus(after):
+    slow_returns = any(one.node == desired.tiers.home for one in desired.cpus_online)
+    if not desired.cpuless and not slow_returns and _cpus(before) != _cpus(after):
         wrong += [
             f"node {old.id} went from cpus {old.cpus} to {new.cpus}"
             for old, new in zip(before.nodes, after.nodes, strict=True)

@@ -10,7 +10,7 @@ from dsatier.facts.knobs import CONCURRENT, ENGINES, KNOBS, KnobName
 from dsatier.facts.model import Facts
 from dsatier.facts.readings import effective_threads_broken
 from dsatier.facts.tiers import Tiers
-from dsatier.plan.model import Desired, Finding
+from dsatier.plan.model import Desired, Finding, of_tiers
 from dsatier.plan.originals import Originals
 from dsatier.plan.ownership import barred, cut_short, owned, retypable, staying
 from dsatier.plan.short_form import expand
@@ -64,7 +64,7 @@ def from_profile(
     ``queues`` is what the profile's queue file says, if it names one; ``before``
     tells which CPUs and swap areas are to come back.
     """
-    section = profile.tiers
+    section, tiers = profile.tiers, tiers_of(profile, facts)
     ours = owned(before, facts) if before is not None else None
     stay = barred(ours, facts) if ours else ()
     coming = tuple(cpu for cpu in ours.online_cpus if cpu not in stay) if ours else ()
@@ -82,10 +82,13 @@ def from_profile(
         swap = profile.tiering.swap
     queues = queues or _short_form(profile.engine, facts)
     return Desired(
-        tiers=tiers_of(profile, facts),
+        tiers=tiers,
         cpuless=section is not None and section.cpuless is True,
-        cpus_online=coming if section and section.cpuless is False else (),
-        fast_online=ours.fast_cpus if ours else (),
+        cpus_online=of_tiers(
+            tiers,
+            coming if section and section.cpuless is False else (),
+            ours.fast_cpus if ours else (),
+        ),
         knobs=knobs,
         queues=queues,
         stopped=(),

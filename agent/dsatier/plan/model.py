@@ -16,6 +16,24 @@ from dsatier.queues.config import DeviceConfig
 
 
 @dataclass(frozen=True, slots=True)
+class NodeCpus:
+    """CPUs of a node. An offline CPU itself does not tell whose it is."""
+
+    __pydantic_config__ = STRICT
+
+    node: int
+    cpus: tuple[int, ...]
+
+
+def of_tiers(
+    tiers: Tiers, slow: tuple[int, ...] = (), fast: tuple[int, ...] = ()
+) -> tuple[NodeCpus, ...]:
+    """Return CPUs of the two tiers by node, the slow one first; a node without any is left out."""
+    both = (NodeCpus(tiers.home, slow), NodeCpus(tiers.fast[0], fast))
+    return tuple(one for one in both if one.cpus)
+
+
+@dataclass(frozen=True, slots=True)
 class Desired:
     """What the host is to be. It may name fewer things than the host has."""
 
@@ -24,10 +42,8 @@ class Desired:
     tiers: Tiers = USUAL
     cpuless: bool = False
     """The slow node's CPUs are to be offline."""
-    cpus_online: tuple[int, ...] = ()
-    """CPUs that are to come back."""
-    fast_online: tuple[int, ...] = ()
-    """CPUs of the fast node that are to come back."""
+    cpus_online: tuple[NodeCpus, ...] = ()
+    """CPUs that are to come back, in this order."""
     knobs: dict[KnobName, int] | None = None
     """Knobs by name; those of the engine are among them."""
     queues: tuple[DeviceConfig, ...] = ()
@@ -43,6 +59,11 @@ class Desired:
     """No swap is to be on."""
     swap_on: tuple[Swap, ...] = ()
     """Swap areas that are to come back."""
+
+    @property
+    def returning(self) -> tuple[int, ...]:
+        """The CPUs that are to come back."""
+        return tuple(cpu for one in self.cpus_online for cpu in one.cpus)
 
     def wants(self, knob: KnobName) -> int | None:
         """Return the value that a knob is to have, None where it is left alone."""

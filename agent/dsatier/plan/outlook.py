@@ -52,7 +52,6 @@ def with_cpus(facts: Facts, desired: Desired) -> Facts:
         facts,
         offline=cpus(desired.tiers.slow_of(facts)) if desired.cpuless else (),
         online=desired.cpus_online,
-        fast_online=desired.fast_online,
         tiers=desired.tiers,
     )
 

@@ -240,7 +240,7 @@ def _cpus_to_take(facts: Facts, desired: Desired) -> tuple[int, ...]:
 
 def _cpus_to_return(facts: Facts, desired: Desired) -> tuple[int, ...]:
     offline = set(facts.offline_cpus)
-    return tuple(cpu for cpu in (*desired.cpus_online, *desired.fast_online) if cpu in offline)
+    return tuple(cpu for cpu in desired.returning if cpu in offline)
 
 
 def _devices(facts: Facts) -> dict[str, DsaDevice]:
@@ -368,15 +368,11 @@ def _cpus_offline(way: _Way, rung: Rung, direction: str) -> None:
 
 
 def _cpus_online(way: _Way, rung: Rung, direction: str) -> None:
-    tiers = way.desired.tiers
-    for node, cpus in (
-        (tiers.home, way.desired.cpus_online),
-        (tiers.fast[0], way.desired.fast_online),
-    ):
-        back = tuple(cpu for cpu in cpus if cpu in way.facts.offline_cpus)
+    for one in way.desired.cpus_online:
+        back = tuple(cpu for cpu in one.cpus if cpu in way.facts.offline_cpus)
         if back:
             why = "they were online before"
-            _switch_cpus(way, rung, direction, back, online=True, reason=why, node=node)
+            _switch_cpus(way, rung, direction, back, online=True, reason=why, node=one.node)
 
 
 def _switch_cpus(

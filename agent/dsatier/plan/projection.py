@@ -10,6 +10,7 @@ from dsatier.facts.knobs import BATCHED, KnobName
 from dsatier.facts.model import Channel, DsaDevice, Facts, NumaNode, WorkQueue
 from dsatier.facts.readings import free, held, live, tiered, worst
 from dsatier.facts.tiers import Tiers
+from dsatier.plan.model import NodeCpus
 from dsatier.plan.requests import (
     BindDevice,
     LoadDevice,
@@ -73,17 +74,16 @@ def switched(
     facts: Facts,
     *,
     offline: Iterable[int] = (),
-    online: Iterable[int] = (),
-    fast_online: Iterable[int] = (),
+    online: Iterable[NodeCpus] = (),
     tiers: Tiers,
 ) -> Facts:
-    """Return the facts with those CPUs of the slow node switched, and of the fast one online."""
+    """Return the facts with CPUs switched: those that go offline are of the slow node."""
     for cpu in offline:
         facts = _cpu(facts, cpu, False, tiers.home)
-    for node, cpus in ((tiers.home, online), (tiers.fast[0], fast_online)):
-        for cpu in cpus:
+    for one in online:
+        for cpu in one.cpus:
             if cpu in facts.offline_cpus:
-                facts = _cpu(facts, cpu, True, node)
+                facts = _cpu(facts, cpu, True, one.node)
     return facts
 
 

@@ -17,7 +17,7 @@ from dsatier.facts.readings import (
     value_refusal,
 )
 from dsatier.facts.tiers import Tiers
-from dsatier.plan.model import Desired
+from dsatier.plan.model import Desired, of_tiers
 from dsatier.plan.originals import Originals
 from dsatier.plan.outlook import frees_dsa
 from dsatier.plan.ownership import barred, cut_short, owned, retypable, staying, taken_over
@@ -91,8 +91,7 @@ def _restored(ours: Originals, facts: Facts, tiers: Tiers) -> tuple[Desired, tup
     iommu, fixed = _iommu(ours, facts)
     desired = Desired(
         tiers=tiers,
-        cpus_online=ours.online_cpus,
-        fast_online=ours.fast_cpus,
+        cpus_online=of_tiers(tiers, ours.online_cpus, ours.fast_cpus),
         queues=ours.devices,
         stopped=ours.idle_devices,
         swap_on=ours.swaps,
@@ -141,7 +140,7 @@ def _knobs(
     """Return the knobs that are to be as they were found, and in words what cannot be."""
     tiers = desired.tiers
     knobs = {name: value for name, value in before.knobs.items() if name in facts.knobs}
-    cpus = switched(facts, online=before.online_cpus, fast_online=before.fast_cpus, tiers=tiers)
+    cpus = switched(facts, online=desired.cpus_online, tiers=tiers)
     then = _with_swaps(cpus, before)
     tiering = {name: knobs.get(name, live(facts, name)) for name in TIERING}
     lost: tuple[str, ...] = ()
