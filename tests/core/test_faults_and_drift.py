@@ -13,10 +13,11 @@ from dsatier.apply.faults import fault
 from dsatier.apply.records import Record, Repair, with_conditions
 from dsatier.apply.target import Target
 from dsatier.facts.knobs import ENGINES, KNOBS, KnobName
-from dsatier.facts.model import Facts, OtherWriter
+from dsatier.facts.model import Facts, OtherWriter, Swap
 from dsatier.facts.tiers import USUAL
 from dsatier.plan.desired import engine_off, from_profile, with_cpu_engine
-from dsatier.plan.model import Desired
+from dsatier.plan.model import Desired, Step
+from dsatier.plan.requests import LoadDevice, Request, SetCpu, SetKnob, StopDevice, SwapOff
 from dsatier.profile.model import DriftPolicy, DsaEngine, Profile, QueueShape
 from dsatier.queues.config import captured
 from dsatier.sim.faults import VanishedQueue
@@ -230,6 +231,15 @@ ITEM = "/proc/sys/kernel/numa_balancing = 2"
 HOST = build.facts()
 
 
+def step(request: Request, what: str = ITEM) -> Step:
+    """A step of one request."""
+    return Step(1, "tiering", "up", what, "", "", "", (request,), 0.0, (), (), 10.0)
+
+
+STEP = step(SetKnob("numa_balancing", 2))
+OTHER = step(SetKnob("thp_enabled", 1), "other")
+
+
 def repairs(*times: float, item: str = ITEM) -> Record:
     """A record with repairs at these times."""
     return Record(state="converged", repairs=tuple(Repair(item, at) for at in times))
@@ -249,24 +259,24 @@ def repairs(*times: float, item: str = ITEM) -> Record:
     ids=str,
 )
 def test_repairs_within_the_window_make_a_fight(record: Record, fought: bool) -> None:
-    found = contested(record, (ITEM,), POLICY, 1000.0, HOST)
+    found = contested(record, (STEP,), POLICY, 1000.0, HOST)
     assert fought == (found is not None)
     if found is not None:
         assert (ITEM, 3, 600.0) == (found.item, found.times, found.window)
 
 
 def test_any_item_makes_a_fight() -> None:
-    assert contested(repairs(1, 2, 3), ("other", ITEM), POLICY, 4.0, HOST) is not None
+    assert contested(repairs(1, 2, 3), (OTHER, STEP), POLICY, 4.0, HOST) is not None
     assert contested(repairs(1, 2, 3), (), POLICY, 4.0, HOST) is None
 
 
 def test_a_fight_that_was_given_up_stays_so() -> None:
     given_up = Record(state="drifted", reason="Contested")
-    found = contested(given_up, (ITEM,), POLICY, 1e9, HOST)
+    found = contested(given_up, (STEP,), POLICY, 1e9, HOST)
     assert found is not None
     assert ITEM == found.item
-    assert contested(replace(given_up, reason="Drift"), (ITEM,), POLICY, 1e9, HOST) is None
-    assert contested(replace(given_up, state="converged"), (ITEM,), POLICY, 1e9, HOST) is None
+    assert contested(replace(given_up, reason="Drift"), (STEP,), POLICY, 1e9, HOST) is None
+    assert contested(replace(given_up, state="converged"), (STEP,), POLICY, 1e9, HOST) is None
 
 
 def test_a_tool_is_suspected_of_its_own_knob_alone() -> None:
@@ -275,7 +285,8 @@ def test_a_tool_is_suspected_of_its_own_knob_alone() -> None:
         item = f"{KNOBS[name].path} = {KNOBS[name].spelt(1)}"
         for other in names:
             host = replace(HOST, others=(OtherWriter("TuneD", "/etc/t", (other,)),))
-            found = contested(repairs(1, 2, 3, item=item), (item,), POLICY, 4.0, host)
+            drifted = step(SetKnob(name, 1), item)
+            found = contested(repairs(1, 2, 3, item=item), (drifted,), POLICY, 4.0, host)
             assert found is not None
             assert bool(found.suspects) == (other == name)
 
@@ -284,21 +295,43 @@ def test_the_suspects_are_named() -> None:
     tuned = OtherWriter("TuneD", "/etc/tuned/db/tuned.conf", ("swappiness", "numa_balancing"))
     kubelet = OtherWriter("kubelet", "/var/lib/kubelet/config.yaml", ("cpus",))
     host = replace(HOST, others=(tuned, kubelet))
-    found = contested(repairs(1, 2, 3), (ITEM,), POLICY, 4.0, host)
+    found = contested(repairs(1, 2, 3), (STEP,), POLICY, 4.0, host)
     assert found is not None
     assert ("TuneD (/etc/tuned/db/tuned.conf)",) == found.suspects
     assert (
         f"gave up on {ITEM}: repaired 3 times in 600 s and gone again; "
         "the other writer: TuneD (/etc/tuned/db/tuned.conf)"
     ) == str(found)
-    item = "cpus 16-23 offline"
-    found = contested(repairs(1, 2, 3, item=item), (item,), POLICY, 4.0, host)
+
+
+@pytest.mark.parametrize(
+    ("written", "suspects"),
+    [
+        (SetCpu(16, online=False), ("kubelet (/var/lib/kubelet/config.yaml)",)),
+        (LoadDevice(captured(QUEUED["ours"].devices[0])), ("accel-config (/etc/a.conf)",)),
+        (StopDevice("dsa0"), ("accel-config (/etc/a.conf)",)),
+        (SwapOff(Swap("/cpus", 1, 0, -1)), ()),
+    ],
+)
+def test_a_tool_is_suspected_of_what_it_writes_and_not_by_words(
+    written: Request, suspects: tuple[str, ...]
+) -> None:
+    kubelet = OtherWriter("kubelet", "/var/lib/kubelet/config.yaml", ("cpus",))
+    queues = OtherWriter("accel-config", "/etc/a.conf", ("queues",))
+    host = replace(HOST, others=(kubelet, queues))
+    drifted = step(written, "cpus and queues")
+    record = repairs(1, 2, 3, item="cpus and queues")
+    found = contested(record, (drifted,), POLICY, 4.0, host)
     assert found is not None
-    assert ("kubelet (/var/lib/kubelet/config.yaml)",) == found.suspects
+    assert suspects == found.suspects
+    given_up = Record(state="drifted", reason="Contested")
+    found = contested(given_up, (drifted,), POLICY, 4.0, host)
+    assert found is not None
+    assert suspects == found.suspects
 
 
 def test_where_nobody_is_known_it_says_how_to_look() -> None:
-    found = contested(repairs(1, 2, 3), (ITEM,), POLICY, 4.0, HOST)
+    found = contested(repairs(1, 2, 3), (STEP,), POLICY, 4.0, HOST)
     assert found is not None
     assert () == found.suspects
     assert "auditctl" in str(found)
@@ -315,10 +348,10 @@ def test_a_repair_is_noted_and_old_ones_are_forgotten() -> None:
 def test_repairs_that_are_noted_become_a_fight() -> None:
     record = repairs()
     for now in (10.0, 20.0, 30.0):
-        assert contested(record, (ITEM,), POLICY, now, HOST) is None
+        assert contested(record, (STEP,), POLICY, now, HOST) is None
         record = noted(record, (ITEM,), now, POLICY.window)
-    assert contested(record, (ITEM,), POLICY, 40.0, HOST) is not None
-    assert contested(record, (ITEM,), POLICY, 700.0, HOST) is None
+    assert contested(record, (STEP,), POLICY, 40.0, HOST) is not None
+    assert contested(record, (STEP,), POLICY, 700.0, HOST) is None
 
 
 def truths(record: Record) -> dict[str, tuple[str, str, float]]:

@@ -6,9 +6,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from dsatier.apply.records import Record, Repair
-from dsatier.facts.knobs import knob_named
 from dsatier.facts.model import Facts
+from dsatier.plan.model import Step
+from dsatier.plan.ownership import Thing, thing
 from dsatier.profile.model import DriftPolicy
+
+_KINDS = {"cpu": "cpus", "device": "queues"}
+"""What ``OtherWriter.items`` has for a kind of thing; a knob's name stands there itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +37,21 @@ class Fight:
 
 
 def contested(
-    record: Record, items: tuple[str, ...], policy: DriftPolicy, now: float, facts: Facts
+    record: Record, steps: tuple[Step, ...], policy: DriftPolicy, now: float, facts: Facts
 ) -> Fight | None:
-    """Return the fight that repairing ``items`` once more would be, None where it is none.
+    """Return the fight that repairing ``steps`` once more would be, None where it is none.
 
     ``now`` is the host's monotonic clock in seconds.
     """
     if record.state == "drifted" and record.reason == "Contested":
         # once given up it stays so for as long as the drift does: no flapping
-        item = items[0] if items else ""
-        return Fight(item, policy.fights, policy.window, _suspects(item, facts))
-    for item in items:
+        first = steps[0].what if steps else ""
+        return Fight(first, policy.fights, policy.window, _suspects(steps[:1], facts))
+    for step in steps:
+        item = step.what
         times = sum(r.item == item and 0 <= now - r.at <= policy.window for r in record.repairs)
         if times >= policy.fights:
-            return Fight(item, times, policy.window, _suspects(item, facts))
+            return Fight(item, times, policy.window, _suspects((step,), facts))
     return None
 
 
@@ -57,16 +62,16 @@ def noted(record: Record, items: tuple[str, ...], now: float, window: float) -> 
     return replace(record, repairs=recent + fresh, repaired=record.repaired + 1)
 
 
-def _suspects(item: str, facts: Facts) -> tuple[str, ...]:
-    """Return the tools that are set up to write ``item``, by the words of its step."""
+def _suspects(steps: tuple[Step, ...], facts: Facts) -> tuple[str, ...]:
+    """Return the tools that are set up to write what the steps write."""
+    names = {_name(thing(request)) for step in steps for request in step.requests}
     return tuple(
         f"{writer.tool} ({writer.path})"
         for writer in facts.others
-        if any(_is_about(item, name) for name in writer.items)
+        if not names.isdisjoint(writer.items)
     )
 
 
-def _is_about(item: str, name: str) -> bool:
-    """Tell whether the words of a step are about what a tool writes."""
-    knob = knob_named(name)
-    return name in item if knob is None else item.startswith(f"{knob.path} ")
+def _name(written: Thing) -> str:
+    kind, name = written
+    return _KINDS.get(kind, str(name))

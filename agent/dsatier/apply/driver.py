@@ -476,7 +476,7 @@ class Driver:
 
     def _drift(self, record: Record, target: Target, plan: Plan, facts: Facts) -> Outcome:
         items = tuple(dict.fromkeys(step.what for step in plan.steps))
-        fight = contested(record, items, target.drift, self.host.monotonic(), facts)
+        fight = contested(record, plan.steps, target.drift, self.host.monotonic(), facts)
         if fight is not None:
             return self._report_drift(record, plan, "Contested", str(fight))
         if target.drift.policy == "report":
