@@ -173,7 +173,7 @@ class Driver:
     def reconcile(self, target: Target, *, act: bool = True, facts: Facts | None = None) -> Outcome:
         """Look once: detect a fault, repair or report drift, or apply what is not in force.
 
-        With ``act`` False nothing is written to the kernel: what would be done is told.
+        With ``act`` False nothing is written to the kernel: what would be done is returned.
         ``facts`` saves a look where one was just taken.
         """
         facts = facts or self.look()
@@ -212,7 +212,7 @@ class Driver:
         return Outcome(_result(record.state, changed=False), record.message, None, record)
 
     def resume(self) -> None:
-        """Note that a host that dsatier was told to let go of is wanted again."""
+        """Note that a host that was withdrawn by order is wanted again."""
         record = self.journal.record()
         if is_released(record):
             taken = self.chronicle.after(

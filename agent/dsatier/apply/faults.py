@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults of the engine, told apart from drift. Pure."""
+"""Faults of the engine, as opposed to drift. Pure."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the annotations of our values say to pydantic, besides bounds and lengths.
+"""What the annotations of our values say to pydantic, in addition to bounds and lengths.
 
 The daemon holds values for months and has children validate them, so values are there without
 pydantic: what is for it alone is made when it asks.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Simulated hosts that somebody else has: a daemon below a root, or another command with a file.
 
-Nobody waits for them without an end, and who has one is told.
+Nobody waits for them without an end, and who has one is named.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dsatier.host.port import Host
 
 LEFT_TO_OTHERS = 30.0
-"""Seconds that a simulated host is left to whoever has it."""
+"""Seconds that a simulated host is left to the process that has it."""
 
 
 def of_daemon(host: FileHost, patience: float = LEFT_TO_OTHERS) -> Host:

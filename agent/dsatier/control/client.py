@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Orders to the daemon, from whoever gives them."""
+"""Orders to the daemon, from any process that gives them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def ask(
     """Give an order to the daemon that listens in ``folder``, and return its answer.
 
     ``timeout`` is the order's own time in seconds, ``grace`` what is waited beyond it. Raises
-    NoDaemon, NoAnswer, and PermissionError for whoever is not root.
+    NoDaemon, NoAnswer, and PermissionError for users other than root.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as peer:
         try:

@@ -32,11 +32,11 @@ class Order:
         self._peer = peer
 
     def progress(self, words: str) -> None:
-        """Tell what is going on, if whoever asked still listens."""
+        """Report what is going on, if the client still listens."""
         self._say({"progress": words})
 
     def answer(self, result: str, code: int, message: str, state: str = "") -> None:
-        """Tell how it ended, and hang up."""
+        """Report how it ended, and hang up."""
         self._say({"result": result, "code": code, "message": message, "state": state})
         if self._peer is not None:
             self._peer.close()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The daemon's log: structured lines for the journal, or readable ones for a terminal.
 
-A line that cannot be written is counted and dropped: whoever reads the log, or does not,
-must not hold up a host in the middle of a change.
+A line that cannot be written is counted and dropped: a reader of the log that is
+slow must not hold up a host in the middle of a change.
 """
 
 from __future__ import annotations

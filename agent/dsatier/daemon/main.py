@@ -32,7 +32,7 @@ IN_KERNEL = 20.0
 
 
 def daemon(root: str | None = None, host: str | None = None, log_level: str = "info") -> int:
-    """Run the daemon until it is told to end, and return the exit code."""
+    """Run the daemon until a signal ends it, and return the exit code."""
     import gc
 
     gc.disable()  # all that is loaded here stays; looking for rubbish in it takes a seventh of it

@@ -2,8 +2,8 @@
 """A glance: the few files that change without an event of the kernel about a device.
 
 It costs a hundredth of a look, and says only whether a look is worth while. Most of these files
-change by somebody's write, of which the daemon is told; what the kernel changes by itself, and
-what nobody tells of, must be glanced at again and again.
+change by somebody's write, of which the daemon gets an event. What the kernel changes by itself,
+and what causes no event, must be read again and again.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Glance:
         return self._unlike(self._often) or (self._complaint() if self._log_counts else None)
 
     def watched(self, path: str) -> bool:
-        """Tell whether a write to ``path`` should have been told."""
+        """Return whether a write to ``path`` should have caused an event."""
         return path in self._watched
 
     def _unlike(self, paths: Iterable[str]) -> str | None:

@@ -2,7 +2,7 @@
 """How often the daemon looks, and when it tries again what failed. Pure.
 
 A glance reads a few files that others write without telling; a look reads everything. After
-something happened looks are close together, then ever further apart.
+something happened looks are close together, then less and less often.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 GLANCE = 1.0
 """Seconds between two glances at what may change with nobody telling, where a profile is."""
 GLANCE_ALL = 10.0
-"""Seconds between two glances at everything: whoever should tell may be deaf."""
+"""Seconds between two glances at everything: events may be lost."""
 SOONEST, LATEST = 1.0, 60.0
 """Seconds between two looks, after something happened and when all has been calm; the latter
 where no profile in force says otherwise."""

@@ -41,7 +41,7 @@ class Pair:
     near: int
     why: str
     guess: bool = False
-    """Neither distances nor devices tell the two apart from others."""
+    """Neither distances nor devices distinguish the two from others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def of_kind(facts: Facts, *kinds: Kind) -> tuple[int, ...]:
 
 
 def _dram(facts: Facts) -> _Dram:
-    """Return the DRAM's numbers: those of the slowest memory that has CPUs beside it."""
+    """Return the DRAM's numbers: those of the slowest memory of a node with CPUs."""
     beside = [node for node in facts.nodes if node.cpus and node.mem_total]
     numbers = [node.speed for node in beside if node.speed]
     return _Dram(

@@ -137,7 +137,7 @@ class DsaDevice:
     id: str
     """As in ``dsa0``."""
     pci: str
-    """PCI address, empty where it cannot be told."""
+    """PCI address, empty if it is not known."""
     state: str
     """enabled, disabled or halted."""
     numa_node: int

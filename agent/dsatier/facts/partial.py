@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sight: facts of which a part was not looked at, and whoever asks for that part is told so.
+"""Sight: facts of which a part was not looked at, and to ask for that part is an error.
 
 Nearly all files of a host are of DSA queues, and most that is asked before or after one request
 concerns none of them. So a question is put to narrow facts first; where it asks for more, it is

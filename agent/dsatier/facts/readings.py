@@ -92,7 +92,7 @@ def may_balance_untold(facts: Facts) -> bool:
 
 
 def migration_quiet(facts: Facts) -> bool:
-    """Tell whether neither engine nor tiering starts new copies on a device, by what is told."""
+    """Tell whether neither engine nor tiering starts new copies on a device, by their knobs."""
     return not (
         on(facts, "use_dsa_copy_pages")
         or on(facts, "numa_balancing")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Things that may never come back, or leave much behind, done in a process apart.
+"""Things that may never come back, or leave much behind, done in a process of their own.
 
 A write that hangs in the kernel cannot be killed, and neither can the process that made
 it. So it is made by a child, and the agent waits for the child no longer than it said.
-While it waits it says so every few seconds to whoever gave it a ``waiting``.
+While it waits it calls the ``waiting`` that it was given every few seconds.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ class Writer:
 def _write_and_exit(report: int, open_file: Callable[[], int], data: bytes) -> None:
     """Be the child: write, tell how it went, and go without any of the parent's clean-up.
 
-    The parent's standard streams are let go of: whoever reads the parent's output must see it
-    end with the parent, also where this write never does.
+    The parent's standard streams are let go of: a reader of the parent's output must see
+    it end with the parent, also where this write never does.
     """
     try:
         nothing = os.open(os.devnull, os.O_RDWR)

@@ -296,7 +296,7 @@ class FileHost:
         return self._own.noted(path)
 
     def lock(self, path: str, holder: str) -> AbstractContextManager[None]:
-        """Hold the lock of the host's writers; whoever else asks for it is told ``holder``."""
+        """Hold the lock of the host's writers; another process that asks for it gets ``holder``."""
         since = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(self.wall()))
         words = f"{holder}, process {os.getpid()}, since {since}"
         return self._own.lock(path, holder, words)

@@ -20,7 +20,7 @@ LARGEST = 16 << 20
 COMING = 2.0
 """Seconds in which somebody must begin to write to a pipe that nobody has open."""
 SILENT = 60.0
-"""Seconds for which whoever has a pipe open may write nothing."""
+"""Seconds for which the writer of a pipe may write nothing."""
 _CHUNK = 1 << 16
 
 

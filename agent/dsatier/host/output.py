@@ -55,8 +55,8 @@ ESCAPES = {code: f"\\u{code:04x}" for code in _HARMFUL}
 class Harmless:
     """A stream through which nothing goes that a terminal would obey.
 
-    Names, messages and facts come from files and kernels of others. Whoever means to move the
-    cursor takes the stream beneath.
+    Names, messages and facts come from files and kernels of others. Code that means to move
+    the cursor takes the stream beneath.
     """
 
     __slots__ = ("beneath",)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The interlock: refuses any unsafe request, whoever makes it.
+"""The interlock: refuses any unsafe request, from any caller.
 
 It knows the hazards of the kernel, not the planner: each guard looks at one
 request and at the host as it is at that moment. ``GUARDS`` is the whole list.
@@ -54,7 +54,7 @@ from dsatier.plan.requests import (
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What a guard may know besides the request."""
+    """What a guard may know in addition to the request."""
 
     facts: Facts
     """The host at this moment."""

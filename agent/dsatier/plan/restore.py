@@ -78,7 +78,7 @@ def not_restored(before: Originals, facts: Facts, tiers: Tiers) -> tuple[str, ..
 def _restored(ours: Originals, facts: Facts, tiers: Tiers) -> tuple[Desired, tuple[str, ...]]:
     """Return the state to go back to, and in words what cannot be as it was found.
 
-    What this kernel cannot hold safely is not brought back, whoever wrote it before. Nor is
+    What this kernel cannot hold safely is not brought back, no matter who wrote it before. Nor is
     tiering, where the host will not be fit for it once its CPUs and its swap are back.
     """
     lost: tuple[str, ...] = ()

@@ -22,8 +22,8 @@ def expand(
     """Return the configuration that a short form stands for, device by device.
 
     A device that the shape asks for and the host lacks gets a configuration as well, so
-    that whoever compares the two sees what is missing. What a device cannot take is told
-    by ``excess``.
+    that a comparison of the two shows what is missing. ``excess`` returns what a device cannot
+    take.
     """
     found = {device.id: device for device in devices}
     return tuple(

@@ -38,7 +38,7 @@ def check_folder(folder: str) -> Checked:
 def check_as(file: str, source: bytes, path: str) -> Checked:
     """Return what would be wrong if ``source`` stood at ``path``, and is not wrong without it.
 
-    So a folder that is wrong in two files can be mended one after the other. ``file`` is the
+    So a folder that is wrong in two files can be corrected one after the other. ``file`` is the
     name for messages.
     """
     folder, name = posixpath.split(path)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What pydantic's errors mean to the person who wrote the text.
 
-What was expected is told from the JSON Schema at the error's place, and what was
+What was expected is derived from the JSON Schema at the error's place, and what was
 found from the data there, so that an error needs no wording of its own. Only
 absent and unknown keys and unions do: their errors are gathered here into what
 the person most likely meant.
@@ -132,7 +132,7 @@ class _Wording:
         return told
 
     def choose(self, node: Any, data: Any) -> int | None:
-        """Return which choice of a union the person meant, None where that cannot be told."""
+        """Return which choice of a union the person meant, None if that is not clear."""
         fit = []
         for index, choice in enumerate(node["anyOf"]):
             bare = self.bare(choice)
@@ -294,7 +294,7 @@ def _literals(node: Any) -> list[Any]:
 
 
 def _key(node: Any) -> str:
-    """Return the key by which the choices of a tagged node are told apart."""
+    """Return the key by which the choices of a tagged node are distinguished."""
     return str(node["discriminator"]["propertyName"])
 
 

@@ -64,7 +64,7 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True)
 class GroupConfig:
-    """What a group is to have beside engines and queues. sysfs facts do not show it."""
+    """What a group is to have in addition to engines and queues. sysfs facts do not show it."""
 
     __pydantic_config__ = STRICT
 

@@ -41,7 +41,7 @@ QUEUE_NUMBERS = (
     "ats_disable",
 )
 TERSE = ("max_transfer_size", "mode", "name", "driver_name")
-"""Attributes whose failed write is told without their name."""
+"""Attributes whose failed write is reported without their name."""
 OLD_NAMES = {
     "read_buffers_allowed": "tokens_allowed",
     "read_buffers_reserved": "tokens_reserved",

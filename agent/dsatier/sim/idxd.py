@@ -202,7 +202,7 @@ def _unready(k: Kernel, queue: Queue, driver: str) -> tuple[int, int]:
 
 
 def unbind_queue(k: Kernel, index: int, number: int) -> None:
-    """Disable a queue, whoever uses it: the driver only warns."""
+    """Disable a queue, also one that is in use: the driver only warns."""
     queue = k.state.devices[index].queues[number]
     name = f"wq{index}.{number}"
     if queue.clients:

@@ -82,7 +82,7 @@ def fresh(spec: DeviceSpec) -> Device:
 
 
 def unbind(k: Kernel, text: str) -> None:
-    """Take a PCI device from idxd: its queues go, whoever uses them. Raises Refused, HostDown."""
+    """Take a PCI device from idxd: its queues go, also those in use. Raises Refused, HostDown."""
     index = _index(k, text)
     if k.state.devices[index].loose:
         raise Refused(ENODEV)

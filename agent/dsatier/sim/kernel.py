@@ -236,7 +236,7 @@ class Kernel:
 
 
 def _left_after_boot(armed: Armed) -> int:
-    """Return how often a fault has happened, to whoever boots."""
+    """Return how often a fault has happened after a boot."""
     match armed.fault:
         case LateDevice():
             return 0

@@ -240,7 +240,7 @@ def _bound(events: Iterable[Any]) -> None:
 
 
 def mistakes(error: Exception) -> str:
-    """Return what is wrong with a text by pydantic, or by whoever else read it, in short."""
+    """Return what is wrong with a text by pydantic or another reader, in short."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
     ask: Any = getattr(error, "errors", None)

@@ -253,7 +253,7 @@ def paired(held: list[tuple[str, int]], queues: tuple[WorkQueue, ...]) -> dict[s
     sysfs does not tell which queue a channel is: its number is the first that was free.
     But a channel's holder is a client of its queue, so channels that are held are put to
     queues with clients, and free ones to free ones, each in order. Within those two sets
-    the choice makes no difference to whoever counts what is free.
+    the choice makes no difference to the number that is free.
     """
     ready = [q for q in queues if q.state == "enabled" and q.type == "kernel"]
     ready.sort(key=lambda queue: not queue.clients)

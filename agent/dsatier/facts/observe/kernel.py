@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be told of the kernel: release, family, parameters, configuration."""
+"""What is known of the kernel: release, family, parameters, configuration."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ EVL_GUARD: tuple[tuple[str, bool, str], ...] = (
 """What is known of ``idxd_device_evl_free()``: release, whether it minds a device without
 event log, and why. The first row that matches counts. Stable releases of 2026 took away
 the question to the register (a change for reset without driver); some of them lack the
-change beside it that asks the pointer. A release that matches no row is not trusted.
+change that goes with it and asks the pointer. A release that matches no row is not trusted.
 """
 
 

@@ -71,7 +71,7 @@ class Observer:
     def glimpse(self, devices: Collection[str] = ()) -> Facts:
         """Return the facts now, of DSA devices only those of these names. Raises HostError.
 
-        Whoever asks for the others, or for what they make, gets NotSeen.
+        To ask for the others, or for what they make, raises NotSeen.
         """
         boot = self._booted()
         return self._gathered(boot, **unseen(boot.eyes.devices(devices) if devices else ()))
@@ -150,7 +150,7 @@ class _Boot:
         return self._accel_config if devices else None
 
     def demotion(self) -> dict[int, parse.Demotion]:
-        """Return what is told of the nodes' demotion. A long file: read where it has told some."""
+        """Return what the kernel shows of the nodes' demotion: a long file, read if it has any."""
         if not self._shows_demotion:
             return {}
         found = parse.demotion(optional(self._host, _ZONES) or "")

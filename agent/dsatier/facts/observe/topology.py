@@ -88,7 +88,7 @@ def pinned(host: Host) -> tuple[int, ...]:
 
 
 def smt(host: Host) -> str:
-    """Return what is set of simultaneous multithreading, empty where nothing is told."""
+    """Return what is set of simultaneous multithreading, empty if the kernel shows nothing."""
     return (optional(host, f"{CPUS}/smt/control") or "").strip()
 
 

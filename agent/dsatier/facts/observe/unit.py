@@ -31,7 +31,7 @@ def lacks(host: Host) -> tuple[str, ...]:
 
 
 def _capable(status: str, bit: int) -> bool:
-    """Tell whether a process has a capability; one of which nothing is told counts as if so."""
+    """Return whether a process has a capability, True if its status does not show any."""
     told = (line.split() for line in status.splitlines())
     held = next((words[1] for words in told if words[:1] == ["CapEff:"]), None)
     return held is None or bool(int(held, 16) >> bit & 1)
