@@ -14,7 +14,9 @@ Groups are the folders under ``patches``. ``export`` takes the commits after FRO
 tag of the group before. A patch file depends on the commit's author, message and change alone.
 
 The kernel has more than one base. A base of its own folder lists its own series, and takes from the
-folder of all (``--common``) the patches that apply as they are: only the others are in its own.
+folder of all (``--common``) the patches that apply as they are: only the others are in its own. What
+is no more than another way of writing, it has as commands of sed in ``words.sed``, beside its patches:
+those of all are read by them.
 """
 
 from __future__ import annotations
@@ -198,10 +200,25 @@ def tag_of(group: str) -> str:
     return f"group/{group}"
 
 
-def place_of(path: str, patches: Path, common: Path | None) -> Path:
-    """Return where a patch of a series is: in its own folder, or in the folder of all."""
+def read(path: str, patches: Path, common: Path | None = None) -> str:
+    """Return a patch of a series: its own, or that of all bases in the words of this one."""
     own = patches / path
-    return own if common is None or own.exists() else common / path
+    if common is None or own.exists():
+        return own.read_text(encoding="utf-8")
+    return _worded(common / path, patches)
+
+
+def _worded(patch: Path, patches: Path) -> str:
+    """Return a patch of all bases in the words of the base that has these patches."""
+    words = patches.parent / "words.sed"
+    if not words.exists():
+        return patch.read_text(encoding="utf-8")
+    ran = subprocess.run(
+        ("sed", "-E", "-f", str(words), str(patch)), capture_output=True, text=True, check=False
+    )
+    if ran.returncode:
+        raise SeriesError(f"{words}: {ran.stderr.strip()}")
+    return ran.stdout
 
 
 _POSITION = re.compile(r"^index .*\n|(?<=^@@) .*$", re.MULTILINE)
@@ -219,19 +236,17 @@ def same_change(one: str, other: str) -> bool:
     return _POSITION.sub("", one) == _POSITION.sub("", other)
 
 
-def _in_common(group: str, made: Path, common: Path | None) -> str | None:
+def _in_common(group: str, made: Path, patches: Path, common: Path | None) -> str | None:
     """Return the patch of all that does the same, whatever its number is."""
     slug = made.name.partition("-")[2]
     for path in sorted(common.glob(f"{group}/*-{slug}")) if common else ():
-        if same_change(path.read_text(encoding="utf-8"), made.read_text(encoding="utf-8")):
+        if same_change(_worded(path, patches), made.read_text(encoding="utf-8")):
             return path.name
     return None
 
 
-def _apply(tree: Path, patch: Path) -> None:
+def _apply(tree: Path, path: str, text: str) -> None:
     """Commit a patch. git takes a hunk at another line, but never with other lines around it."""
-    path = f"{patch.parent.name}/{patch.name}"
-    text = patch.read_text(encoding="utf-8")
     text = text.replace("\nSubject:", f"\nDate: {_DATE}\nSubject:", 1)
     try:
         _git(tree, "am", "--quiet", "--keep-cr", "--whitespace=error-all", data=text)
@@ -253,7 +268,7 @@ def bring_in(tree: Path, patches: Path, common: Path | None = None) -> None:
     _git(tree, "checkout", "--quiet", "-B", "dsatier", BASE)
     listed = entries((patches / "series").read_text(encoding="utf-8"))
     for path in listed:
-        _apply(tree, place_of(path, patches, common))
+        _apply(tree, path, read(path, patches, common))
         _git(tree, "tag", "--force", tag_of(path.split("/", 1)[0]))
 
 
@@ -286,7 +301,7 @@ def take_out(
             old.unlink()
         names = []
         for path in made:
-            shared = _in_common(group, path, common)
+            shared = _in_common(group, path, patches, common)
             if shared is None:
                 (into / path.name).write_bytes(path.read_bytes())
             names.append(shared or path.name)
@@ -294,15 +309,14 @@ def take_out(
     print(f"{group}: {len(made)} patches, the commits after {start}")
 
 
-def _criticised(tree: Path, patch: Path, manner: Sequence[str]) -> list[str]:
-    """Return what the source's own script says of a patch."""
+def _criticised(tree: Path, name: str, patch: Path, manner: Sequence[str]) -> list[str]:
+    """Return what the source's own script says of a patch in a file."""
     words = ("perl", *_CHECKPATCH, *manner, str(patch))
     ran = subprocess.run(words, cwd=tree, capture_output=True, text=True, check=False)
     lines = [line for line in ran.stdout.splitlines() if line]
     said = [line for line in lines if not _NOT_OURS.search(line)]
     if not said and ran.returncode not in {0, 1}:
         said = [ran.stderr.strip()]
-    name = f"{patch.parent.name}/{patch.name}"
     return [f"{name}: {line.removeprefix(f'{patch}:')}" for line in said]
 
 
@@ -317,14 +331,13 @@ def applied(
         _git(tree, "worktree", "add", "--quiet", "--detach", str(copy), BASE)
         try:
             for path in listed:
-                patch = place_of(path, patches, common)
-                _apply(copy, patch)
-                found += _criticised(copy, patch, manner)
-                again = formatted(copy, "HEAD~..HEAD", Path(folder, path))[0].read_text()
-                exact = common is None or patch == patches / path
-                if again != patch.read_text() and (
-                    exact or not same_change(again, patch.read_text())
-                ):
+                text = read(path, patches, common)
+                _apply(copy, path, text)
+                patch = formatted(copy, "HEAD~..HEAD", Path(folder, path))[0]
+                again = patch.read_text(encoding="utf-8")
+                found += _criticised(copy, path, patch, manner)
+                exact = (patches / path).exists()
+                if again != text and (exact or not same_change(again, text)):
                     found.append(f"{path}: not as export writes it")
         finally:
             _git(tree, "worktree", "remove", "--force", str(copy))

@@ -1,0 +1,5 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# What is written otherwise here: patches of all bases are read by `sed -E` with this.
+
+# a namespace of symbols is a string since 6.13
+s/(EXPORT_SYMBOL_NS_GPL\(\w+, |MODULE_IMPORT_NS\()(\w+)\)/\1"\2")/
