@@ -16,7 +16,7 @@ tag of the group before. A patch file depends on the commit's author, message an
 The kernel has more than one base. A base of its own folder lists its own series, and takes from the
 folder of all (``--common``) the patches that apply as they are: only the others are in its own. What
 is no more than another way of writing, it has as commands of sed in ``words.sed``, beside its patches:
-those of all are read by them.
+those of all are read by them. Which of them it has not got at all, and why, is in ``absent`` there.
 """
 
 from __future__ import annotations
@@ -174,6 +174,33 @@ def misplaced(listed: Sequence[str], there: Iterable[str]) -> list[str]:
         earlier = groups(listed[: listed.index(path)])
         if group in earlier and before.split("/", 1)[0] != group:
             found.append(f"{path}: expected beside the others of its group")
+    return found
+
+
+def unexplained(listed: Sequence[str], shared: Iterable[str], absent: str) -> list[str]:
+    """Return where a base says too little, or too much, of patches that it has not got.
+
+    >>> unexplained(["a/1.patch"], ["a/1.patch", "a/2.patch"], "# why\\na/2.patch: Linux has it\\n")
+    []
+    >>> unexplained(["a/1.patch"], ["a/1.patch", "a/2.patch"], "a/1.patch: x\\n")
+    ['a/2.patch: neither in the series nor in absent', 'a/1.patch: in absent, and in the series']
+    >>> unexplained([], [], "a/3.patch: x\\nb/1.patch\\n")
+    ['a/3.patch: in absent, there is none', 'b/1.patch: absent, and not a word of why']
+    """
+    told = dict(line.partition(":")[::2] for line in entries(absent))
+    shared = sorted(shared)
+    found = [
+        f"{path}: neither in the series nor in absent"
+        for path in shared
+        if path not in listed and path not in told
+    ]
+    for path, why in told.items():
+        if not why.strip():
+            found.append(f"{path}: absent, and not a word of why")
+        elif path in listed:
+            found.append(f"{path}: in absent, and in the series")
+        elif path not in shared:
+            found.append(f"{path}: in absent, there is none")
     return found
 
 
@@ -350,6 +377,11 @@ def checked(patches: Path, common: Path | None = None) -> list[str]:
     there = [path.relative_to(patches).as_posix() for path in patches.glob("*/*.patch")]
     shared = [path for path in listed if common and path not in there and (common / path).exists()]
     found = misplaced(listed, [*there, *shared])
+    if common:
+        of_all = entries((common / "series").read_text(encoding="utf-8"))
+        absent = patches.parent / "absent"
+        told = absent.read_text(encoding="utf-8") if absent.exists() else ""
+        found += unexplained(listed, of_all, told)
     for path in there:
         text = (patches / path).read_text(encoding="utf-8")
         found += [f"{path}: {fault}" for fault in faults(text)]

@@ -172,12 +172,46 @@ def test_a_base_has_patches_of_its_own_only_where_those_of_all_do_not_apply(
     listed = ["first/0001-main-two.patch", "first/0001-main-nine.patch"]
     assert listed == series.entries((own / "series").read_text())
     assert [own / listed[0]] == list(own.glob("*/*.patch"))
+    missing = ["first/0002-main-one.patch", "second/0001-main-two.patch"]
+    said = [f"{path}: neither in the series nor in absent" for path in missing]
+    assert said == series.checked(own, patches)
+    (own.parent / "absent").write_text("".join(f"{path}: it is there\n" for path in missing))
     assert [] == series.checked(own, patches)
 
     content = git(later, "rev-parse", "HEAD^{tree}")
     series.bring_in(later, own, patches)
     assert content == git(later, "rev-parse", "HEAD^{tree}")
     assert [] == series.applied(later, own, common=patches)
+
+
+@needs_git
+def test_a_base_that_only_writes_otherwise_shares_the_patch(
+    tree: Path, patches: Path, tmp_path: Path
+) -> None:
+    """What sed makes of a patch of all is what applies, what is looked at and what export finds."""
+    two_groups(tree, patches)
+    later = tmp_path / "later"
+    later.mkdir()
+    (later / "main.c").write_text("".join(f"Line {n}\n" for n in range(20)))
+    shutil.copytree(tree / "scripts", later / "scripts")
+    own = tmp_path / "base/patches"
+    own.mkdir(parents=True)
+    name = "first/0001-main-nine.patch"
+    (own / "series").write_text(f"{name}\n")
+    with pytest.raises(series.SeriesError, match=f"{name} does not apply"):
+        series.bring_in(later, own, patches)
+    git(later, "am", "--abort")
+    (own.parent / "words.sed").write_text(r"s/^([-+ ])line (\w+)$/\1Line \2/" + "\n")
+    series.bring_in(later, own, patches)
+    assert "Line nine\n" in (later / "main.c").read_text()
+    assert [] == series.applied(later, own, common=patches)
+    series.take_out("first", later, own, None, patches)
+    assert [name] == series.entries((own / "series").read_text())
+    assert [] == list(own.glob("*/*.patch"))
+
+    (own.parent / "words.sed").write_text("s/a\n")
+    with pytest.raises(series.SeriesError, match=r"words\.sed: "):
+        series.read(name, own, patches)
 
 
 GOOD = f"""\
