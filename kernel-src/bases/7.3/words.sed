@@ -3,3 +3,6 @@
 
 # a namespace of symbols is a string since 6.13
 s/(EXPORT_SYMBOL_NS_GPL\(\w+, |MODULE_IMPORT_NS\()(\w+)\)/\1"\2")/
+
+# only the scheduler has the function by now; it asks both
+s/!available_idle_cpu\(cpu\)/!idle_cpu(cpu) || vcpu_is_preempted(cpu)/
