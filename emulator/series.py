@@ -14,9 +14,9 @@ Groups are the folders under ``patches``. ``export`` takes the commits after FRO
 tag of the group before. A patch file depends on the commit's author, message and change alone.
 
 The kernel has more than one base. A base of its own folder lists its own series, and takes from the
-folder of all (``--common``) the patches that apply as they are: only the others are in its own. What
-is no more than another way of writing, it has as commands of sed in ``words.sed``, beside its patches:
-those of all are read by them. Which of them it has not got at all, and why, is in ``absent`` there.
+folder of all (``--common``) the patches that apply as they are: only the others are in its own.
+What is no more than another way of writing is in ``words.sed`` next to its patches: sed reads those
+of all by it. Which of them it has not got at all, and why, is in ``absent`` there.
 """
 
 from __future__ import annotations
