@@ -29,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 PATCHES = Path(__file__).parent / "patches"
@@ -352,6 +353,7 @@ def applied(
 ) -> list[str]:
     """Return what is wrong with the series on the base of a tree, which stays as it is."""
     found: list[str] = []
+    made: dict[str, Path] = {}
     listed = entries((patches / "series").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "tree")
@@ -360,12 +362,15 @@ def applied(
             for path in listed:
                 text = read(path, patches, common)
                 _apply(copy, path, text)
-                patch = formatted(copy, "HEAD~..HEAD", Path(folder, path))[0]
-                again = patch.read_text(encoding="utf-8")
-                found += _criticised(copy, path, patch, manner)
+                made[path] = formatted(copy, "HEAD~..HEAD", Path(folder, path))[0]
+                again = made[path].read_text(encoding="utf-8")
                 exact = (patches / path).exists()
                 if again != text and (exact or not same_change(again, text)):
                     found.append(f"{path}: not as export writes it")
+            # seconds each, most of them waiting for programs that the script starts for each file
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                said = pool.map(lambda path: _criticised(copy, path, made[path], manner), listed)
+                found += itertools.chain.from_iterable(said)
         finally:
             _git(tree, "worktree", "remove", "--force", str(copy))
     return found
