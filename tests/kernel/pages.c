@@ -2,7 +2,7 @@
 /*
  * Pages that move while they are in use, and whose every byte is checked.
  *
- *	pages KIND HOW MIB SECONDS [ACTIVITY...]
+ *	pages KIND HOW MIB SECONDS [ACTIVITY[=N]...]
  *	pages short of PID SECONDS
  *	pages short write SECONDS [FILE TEXT]...
  *
@@ -98,7 +98,7 @@ static int faults = -1; /* the userfaultfd */
 static atomic_uint *told; /* of each page: how many writes the userfaultfd has told of */
 static atomic_int done;
 static atomic_ulong writes, remotes, splices, forks, pins, discards, moved, unmoved, checks;
-static atomic_ulong swaps, offlined, poisoned, protects;
+static atomic_ulong swaps, offlined, poisoned, protects, locks;
 
 static void fail(const char *format, ...)
 {
@@ -310,6 +310,7 @@ static void *locker(void *arg)
 		mlock(at(page), count * PAGE);
 		usleep(500);
 		munlock(at(page), count * PAGE);
+		locks++;
 	}
 	return NULL;
 }
@@ -690,16 +691,50 @@ static int write_files(int seconds, int nr, char **words)
 	return 0;
 }
 
-static const struct {
+static const struct activity {
 	const char *name;
 	void *(*run)(void *);
 	int owner;
+	atomic_ulong *count; /* how often it was done */
 } activities[] = {
-	{ "write", writer, WRITER0 }, { "write", writer, WRITER1 }, { "remote", remote, REMOTE },
-	{ "splice", splicer, SPLICER }, { "pin", pinner, 0 },       { "fork", forker, 0 },
-	{ "mlock", locker, 0 },	      { "discard", discarder, 0 },    { "swap", swapper, 0 },
-	{ "offline", offliner, 0 },   { "poison", poisoner, 0 },      { "protect", protector, 0 },
+	{ "write", writer, WRITER0, &writes },
+	{ "write", writer, WRITER1, &writes },
+	{ "remote", remote, REMOTE, &remotes },
+	{ "splice", splicer, SPLICER, &splices },
+	{ "pin", pinner, 0, &pins },
+	{ "fork", forker, 0, &forks },
+	{ "mlock", locker, 0, &locks },
+	{ "discard", discarder, 0, &discards },
+	{ "swap", swapper, 0, &swaps },
+	{ "offline", offliner, 0, &offlined },
+	{ "poison", poisoner, 0, &poisoned },
+	{ "protect", protector, 0, &protects },
 };
+
+/* Whether a word of the command line means this activity, and how often it is to be done. */
+static int means(const char *word, const struct activity *activity, unsigned long *least)
+{
+	size_t length = strcspn(word, "=");
+
+	if (strlen(activity->name) != length || strncmp(word, activity->name, length))
+		return 0;
+	*least = word[length] ? strtoul(word + length + 1, NULL, 10) : 0;
+	return 1;
+}
+
+/* Whether each activity was done as often as the words ask. */
+static int enough(int nr, char **words)
+{
+	unsigned long least;
+
+	for (int i = 0; i < nr; i++) {
+		for (size_t k = 0; k < sizeof(activities) / sizeof(*activities); k++) {
+			if (means(words[i], &activities[k], &least) && *activities[k].count < least)
+				return 0;
+		}
+	}
+	return 1;
+}
 
 int main(int argc, char **argv)
 {
@@ -707,13 +742,14 @@ int main(int argc, char **argv)
 	struct timespec end;
 	struct rusage own;
 	int nr = 0, rounds = 0;
+	unsigned long least;
 
 	if (argc == 5 && !strcmp(argv[1], "short") && !strcmp(argv[2], "of"))
 		return move_others(atoi(argv[3]), atoi(argv[4]));
 	if (argc >= 4 && !strcmp(argv[1], "short") && !strcmp(argv[2], "write"))
 		return write_files(atoi(argv[3]), argc - 4, argv + 4);
 	if (argc < 5) {
-		fprintf(stderr, "usage: pages KIND HOW MIB SECONDS [ACTIVITY...]\n");
+		fprintf(stderr, "usage: pages KIND HOW MIB SECONDS [ACTIVITY[=N]...]\n");
 		return 4;
 	}
 	pages = strtoul(argv[3], NULL, 10) * (1 << 20) / PAGE;
@@ -734,7 +770,7 @@ int main(int argc, char **argv)
 	}
 	for (int i = 5; i < argc; i++) {
 		for (size_t k = 0; k < sizeof(activities) / sizeof(*activities); k++) {
-			if (!strcmp(argv[i], activities[k].name) &&
+			if (means(argv[i], &activities[k], &least) &&
 			    pthread_create(&threads[nr++], NULL, activities[k].run,
 					   (void *)(intptr_t)activities[k].owner))
 				missing("pthread_create");
@@ -744,7 +780,8 @@ int main(int argc, char **argv)
 	until(&end, atoi(argv[4]));
 	do {
 		move_all(argv[2], ++rounds % 2);
-	} while (before(&end) || (rounds < 2 && strcmp(argv[2], "none") && strcmp(argv[2], "node1")));
+	} while (before(&end) || !enough(argc - 5, argv + 5) ||
+		 (rounds < 2 && strcmp(argv[2], "none") && strcmp(argv[2], "node1")));
 	done = 1;
 	for (int i = 0; i < nr; i++)
 		pthread_join(threads[i], NULL);

@@ -11,6 +11,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 
@@ -60,14 +61,19 @@ def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
 def case(request: pytest.FixtureRequest, vm: Guest) -> Iterator[str]:
     """Batches of all that can batch."""
     name = str(request.param)
-    with knobs(
+    with batches(vm, name):
+        yield name
+
+
+def batches(vm: Guest, name: str) -> AbstractContextManager[None]:
+    """Turn on batches of all that can batch."""
+    return knobs(
         vm,
         migrate_batch_reasons=989,
         migrate_batch_usecs=0,  # an emulated CPU is slow
         cpu_multi_copy_pages=CASES[name],
         cpu_multi_copy_threshold=16,
-    ):
-        yield name
+    )
 
 
 def copied(found: dict[str, int]) -> int:
@@ -162,21 +168,25 @@ def test_memory_taken_out_of_use(vm: Guest) -> None:
     assert number(vm.read("/proc/meminfo"), "HardwareCorrupted:") > was
 
 
-def test_memory_that_fails(vm: Guest) -> None:
-    """A page is right, or its reader gets SIGBUS; all the others are right."""
-    vm.allow("Memory failure|Injecting memory failure", "that is what it is told to do")
-    before = counters(vm)
-    found = run_pages(vm, "mixed", "move_pages", "16", "3", "write", "remote", "poison", "pin")
-    assert found["poisoned"] > 0
-    assert copied(since(vm, before)) > 0
+def test_memory_that_fails(case: str) -> None:
+    """A page is right, or its reader gets SIGBUS; all the others are right.
+
+    A guest of its own, since Linux gives a huge page with such a page in it back to its allocator
+    where it failed while it was off its list: whoever gets it next is ended when it moves.
+    """
+    with booted() as vm, batches(vm, case):
+        vm.allow("Memory failure|Injecting memory failure", "that is what it is told to do")
+        before = counters(vm)
+        found = run_pages(vm, "mixed", "move_pages", "16", "3", "write", "remote", "poison", "pin")
+        assert found["poisoned"] > 0
+        assert copied(since(vm, before)) > 0
 
 
 def test_userfaultfd(vm: Guest) -> None:
     """Faults are resolved by the program, and protection from writes moves with the page."""
     before = counters(vm)
-    words = ("write", "remote", "discard", "protect", "mlock")
-    found = run_pages(vm, "uffd", "move_pages", "16", "4", *words)
-    assert found["protects"] > 16
+    words = ("write", "remote", "discard", "protect=32", "mlock")
+    run_pages(vm, "uffd", "move_pages", "16", "4", *words)
     assert copied(since(vm, before)) > 1024
 
 
