@@ -6,3 +6,8 @@ s/(EXPORT_SYMBOL_NS_GPL\(\w+, |MODULE_IMPORT_NS\()(\w+)\)/\1"\2")/
 
 # only the scheduler has the function by now; it asks both
 s/!available_idle_cpu\(cpu\)/!idle_cpu(cpu) || vcpu_is_preempted(cpu)/
+
+# flags of a folio are a structure, those of its mapping are called after it, and what drivers move has a type
+s/READ_ONCE\(src->flags\)/READ_ONCE(src->flags.f)/
+s/\bPAGE_MAPPING_(FLAGS|ANON)\b/FOLIO_MAPPING_\1/
+s/!__folio_test_movable\(src\)/!page_has_movable_ops(\&src->page)/
