@@ -11,3 +11,6 @@ s/!available_idle_cpu\(cpu\)/!idle_cpu(cpu) || vcpu_is_preempted(cpu)/
 s/READ_ONCE\(src->flags\)/READ_ONCE(src->flags.f)/
 s/\bPAGE_MAPPING_(FLAGS|ANON)\b/FOLIO_MAPPING_\1/
 s/!__folio_test_movable\(src\)/!page_has_movable_ops(\&src->page)/
+
+# one object is allocated by its type
+s/\b(kzalloc|kvzalloc)\(sizeof\(\*(\w+(\[i\])?)\), GFP_KERNEL\)/\1_obj(*\2)/
