@@ -17,7 +17,7 @@ import time
 from argparse import ArgumentParser
 from pathlib import Path
 
-from lab.host import DEVICES, HERE, host, install
+from lab.host import DEVICES, HERE, host, install, two_tiers
 from lab.tour import PROFILE, RECORD, player, taken
 from vm import images, shell
 from vm.guest import Guest, GuestError
@@ -45,9 +45,7 @@ def guest(package: Path, *, extra: tuple[str, ...] = ()) -> Guest:
     """Return the lab, not yet booted; ``ready`` follows."""
     return host(
         package,
-        dsa=DEVICES,
-        append=("watchdog_thresh=60", "systemd.hostname=lab"),
-        extra=extra,
+        two_tiers(DEVICES, ("watchdog_thresh=60", "systemd.hostname=lab"), extra),
         load=["idxd"],
         carry=["idxd_migrate"],
         files=FILES,

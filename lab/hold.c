@@ -2,16 +2,17 @@
 /*
  * Holds memory, and knows what is in it.
  *
- *     hold [huge | slow]
+ *     hold [huge | slow | shared]
  *
  * Reads orders from its input, a line each, and answers each with its number and:
  *
  *     more N    takes N MiB more, and fills every word of them     held N
  *     check     compares every word with what it filled in         right, or: wrong N words
  *
- * "huge" asks for huge pages, and without it none are taken. "slow" takes all from node 1. It ends with
- * its input.
+ * "huge" asks for huge pages, and without it none are taken. "slow" takes all from node 1, "shared" all
+ * as files in memory. It ends with its input.
  */
+#define _GNU_SOURCE
 #include <inttypes.h>
 #include <linux/mempolicy.h>
 #include <stdint.h>
@@ -35,14 +36,29 @@ static uint64_t word(size_t area, size_t index)
 	return (area + 1) * 0x9e3779b97f4a7c15u + index * 0xc2b2ae3d27d4eb4fu;
 }
 
-static int take(size_t mib, int huge)
+static void *map(size_t size, int shared)
+{
+	void *at;
+	int fd;
+
+	if (!shared)
+		return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	fd = memfd_create("hold", MFD_CLOEXEC);
+	if (fd < 0 || ftruncate(fd, size))
+		return MAP_FAILED;
+	at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+	return at;
+}
+
+static int take(size_t mib, int huge, int shared)
 {
 	size_t size = mib << 20, words = size / sizeof(uint64_t);
 	uint64_t *at;
 
 	if (held == AREAS)
 		return -1;
-	at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	at = map(size, shared);
 	if (at == MAP_FAILED)
 		return -1;
 	if (madvise(at, size, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE))
@@ -68,6 +84,7 @@ static uint64_t wrong(void)
 int main(int argc, char **argv)
 {
 	int huge = argc > 1 && !strcmp(argv[1], "huge");
+	int shared = argc > 1 && !strcmp(argv[1], "shared");
 	unsigned long slow = 1ul << 1;
 	unsigned int number = 0;
 	char line[64];
@@ -82,7 +99,7 @@ int main(int argc, char **argv)
 
 		number++;
 		if (sscanf(line, "more %zu", &mib) == 1) {
-			if (take(mib, huge)) {
+			if (take(mib, huge, shared)) {
 				perror("more");
 				return 1;
 			}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A host in a guest: our kernel, systemd, dsatier's package, and what an operator does there."""
+"""A host in a guest: a kernel, systemd, dsatier's package, and what an operator does there."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from typing import Any
 from vm import images
 from vm.booting import guest
 from vm.guest import Command, Guest, GuestError
+from vm.kernel import Kernel
 from vm.machine import Dsa, Iommu, Machine, Node
-from vm.ours import counters, kernel, since
+from vm.ours import counters, since
+from vm.ours import kernel as our_kernel
 
 PATIENCE = 600.0
 VM = "/proc/sys/vm/"
@@ -29,23 +31,14 @@ DEVICES = tuple(Dsa(node=n // 4) for n in range(8))
 """Eight devices, four on each tier."""
 
 
-def host(
-    package: Path,
-    *,
+def two_tiers(
     dsa: tuple[Dsa, ...] = (),
-    iommu: Iommu = "off",
     append: tuple[str, ...] = (),
     extra: tuple[str, ...] = (),
-    load: Sequence[str] = (),
-    carry: Sequence[str] = (),
-    files: Mapping[str, Path | bytes] | None = None,
-    root: Path | None = None,
-) -> Guest:
-    """Return a host with two tiers that has the package as a file; ``install`` installs it.
-
-    ``root`` is the image that it boots from, where it is not to be the usual one.
-    """
-    machine = Machine(
+    iommu: Iommu = "off",
+) -> Machine:
+    """Return a machine whose slow node boots with a CPU that is offline."""
+    return Machine(
         nodes=(Node(cpus=3, memory=1536), Node(cpus=1, memory=1024)),
         dsa=dsa,
         iommu=iommu,
@@ -54,14 +47,31 @@ def host(
         # so that the fast node has a zone Normal, where an agent looks for the demotion mark
         extra=("-machine", "max-ram-below-4g=1G", *extra),
     )
+
+
+def host(
+    package: Path,
+    machine: Machine | None = None,
+    *,
+    kernel: Kernel | None = None,
+    load: Sequence[str] = (),
+    carry: Sequence[str] = (),
+    files: Mapping[str, Path | bytes] | None = None,
+    root: Path | None = None,
+) -> Guest:
+    """Return a host that has the package as a file; ``install`` installs it.
+
+    Without ``machine`` it has two tiers and no devices, without ``kernel`` it has ours. ``root``
+    is the image that it boots from, where it is not to be the usual one.
+    """
     more = {
         PACKAGE: package,
         "/usr/local/bin/hold": images.program(HERE / "hold.c"),
         **(files or {}),
     }
     return guest(
-        machine,
-        kernel=kernel(),
+        machine or two_tiers(),
+        kernel=kernel or our_kernel(),
         root=root or images.debian_root(),
         load=load,
         carry=carry,
@@ -79,25 +89,17 @@ def install(vm: Guest) -> None:
 @contextmanager
 def installed(
     package: Path,
+    machine: Machine | None = None,
     *,
-    dsa: tuple[Dsa, ...] = (),
-    iommu: Iommu = "off",
-    append: tuple[str, ...] = (),
+    kernel: Kernel | None = None,
     load: Sequence[str] = (),
     carry: Sequence[str] = (),
     files: Mapping[str, Path | bytes] | None = None,
     root: Path | None = None,
 ) -> Iterator[Guest]:
-    """Yield a host with two tiers where the package was just installed, and no profile is."""
+    """Yield a host where the package was just installed, and no profile is."""
     with host(
-        package,
-        dsa=dsa,
-        iommu=iommu,
-        append=append,
-        load=load,
-        carry=carry,
-        files=files,
-        root=root,
+        package, machine, kernel=kernel, load=load, carry=carry, files=files, root=root
     ) as vm:
         install(vm)
         yield vm

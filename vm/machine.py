@@ -26,6 +26,9 @@ class Node:
     """Nanoseconds for an access from the nearest CPUs; 0: 80 for a node with CPUs, else 240."""
     bandwidth: int = 0
     """MiB/s from there; 0: 102400 for a node with CPUs, else 25600."""
+    near: int | None = None
+    """The node whose CPUs are the nearest to one without; None: the one with CPUs before it, and no
+    distance tells."""
 
 
 TIERS = (Node(cpus=2), Node())
@@ -126,6 +129,13 @@ def _check(machine: Machine) -> None:
     for number, node in enumerate(machine.nodes):
         if node.memory < 0 or node.cpus < 0:
             raise ValueError(f"nodes: node {number}: expected nothing negative, found {node}")
+        if node.near is not None and (
+            node.cpus
+            or not 0 <= node.near < len(machine.nodes)
+            or not machine.nodes[node.near].cpus
+        ):
+            expected = "a node with CPUs, for one without"
+            raise ValueError(f"nodes: node {number}: near: expected {expected}, found {node.near}")
     for number, dsa in enumerate(machine.dsa):
         if dsa.node is not None and not 0 <= dsa.node < len(machine.nodes):
             expected = f"a node from 0 to {len(machine.nodes) - 1}"
@@ -176,7 +186,7 @@ def _sockets(machine: Machine) -> str:
 
 def _memory(nodes: tuple[Node, ...]) -> Iterator[str]:
     first = 0
-    near = 0
+    last = 0
     for number, node in enumerate(nodes):
         backend = None
         if node.memory:
@@ -184,15 +194,16 @@ def _memory(nodes: tuple[Node, ...]) -> Iterator[str]:
             yield from ("-object", f"memory-backend-ram,id={backend},size={node.memory}M")
         cpus = f"{first}-{first + node.cpus - 1}" if node.cpus else None
         first += node.cpus
-        near = number if node.cpus else near
+        last = number if node.cpus else last
+        near = last if node.near is None else node.near
         yield from (
             "-numa",
             option("node", nodeid=number, cpus=cpus, memdev=backend, initiator=near),
         )
-    for source, here in enumerate(nodes):
-        for target, there in enumerate(nodes):
+    for source in range(len(nodes)):
+        for target in range(len(nodes)):
             if source != target:
-                value = 21 if here.cpus and there.cpus else 28
+                value = _distance(nodes, source, target)
                 yield from ("-numa", f"dist,src={source},dst={target},val={value}")
     for source, here in enumerate(nodes):
         for target, there in enumerate(nodes):
@@ -200,8 +211,20 @@ def _memory(nodes: tuple[Node, ...]) -> Iterator[str]:
                 yield from _hmat(source, target, there)
 
 
+def _distance(nodes: tuple[Node, ...], source: int, target: int) -> int:
+    """Return what firmware tells of two nodes, as hosts with CXL have it."""
+    here, there = nodes[source], nodes[target]
+    if here.cpus and there.cpus:
+        return 21
+    if here.cpus or there.cpus:
+        near, other = (there.near, source) if here.cpus else (here.near, target)
+        return 28 if near is None else 14 if near == other else 24
+    return 28 if here.near is None or there.near is None else 26
+
+
 def _hmat(source: int, target: int, there: Node) -> Iterator[str]:
-    far = 0 if source == target or not there.cpus else 60
+    home = target if there.cpus else source if there.near is None else there.near
+    far = 0 if source == home else 60
     latency = (there.latency or (80 if there.cpus else 240)) + far
     bandwidth = there.bandwidth or (102400 if there.cpus else 25600)
     where = f"hmat-lb,initiator={source},target={target},hierarchy=memory"

@@ -28,6 +28,7 @@ from lab.host import (
     status,
     steps,
     struck,
+    two_tiers,
     until,
 )
 from tests.kernel.engine import LONG, busy
@@ -48,8 +49,7 @@ def vm(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gues
     """A host whose devices nobody has configured, and dsatier without a profile."""
     with installed(
         package,
-        dsa=DEVICES,
-        append=("watchdog_thresh=60",),
+        two_tiers(DEVICES, ("watchdog_thresh=60",)),
         load=["idxd"],
         carry=["idxd_migrate"],
         files={"/usr/local/bin/pages": program("pages")},

@@ -45,6 +45,18 @@ def test_a_node_has_the_figures_that_it_is_given() -> None:
     assert 2 == len([word for word in told if word.endswith("bandwidth=1000M")])
 
 
+def test_a_slow_node_is_near_the_socket_that_it_is_given() -> None:
+    nodes = (Node(1, 512), Node(1, 512), Node(memory=256, near=0), Node(memory=256, near=1))
+    told = given(command(Machine(nodes=nodes), PLACES), "-numa")
+    assert [0, 1, 0, 1] == [int(word[-1]) for word in told if word.startswith("node,")]
+    rows = {(0, 1): 21, (0, 2): 14, (0, 3): 24, (1, 2): 24, (1, 3): 14, (2, 3): 26, (3, 1): 14}
+    for (source, target), value in rows.items():
+        assert f"dist,src={source},dst={target},val={value}" in told
+    for source, target, latency in ((0, 2, 240), (0, 3, 300), (1, 2, 300), (1, 3, 240)):
+        where = f"hmat-lb,initiator={source},target={target},hierarchy=memory"
+        assert f"{where},data-type=access-latency,latency={latency}" in told
+
+
 @pytest.mark.parametrize(
     ("cpus", "expected"),
     [((2, 0, 2), "4,sockets=2,cores=2"), ((2, 1), "3,sockets=3,cores=1")],
@@ -108,6 +120,8 @@ def test_more_words_come_last() -> None:
         (Machine(nodes=()), "expected CPUs on node 0"),
         (Machine(nodes=(Node(),)), "expected CPUs on node 0"),
         (Machine(nodes=(Node(1), Node(memory=-1))), "node 1: expected nothing negative"),
+        (Machine(nodes=(Node(1), Node(near=1))), "node 1: near: expected a node with CPUs"),
+        (Machine(nodes=(Node(1), Node(1, near=0))), "near: .* for one without, found 0"),
         (Machine(dsa=(Dsa(), Dsa(node=2))), "dsa1: node: expected a node from 0 to 1, found 2"),
         (Machine(icount="shift=0", threads="multi"), "icount: expected threads=single"),
     ],
