@@ -2,15 +2,15 @@
 /*
  * Holds memory, and knows what is in it.
  *
- *     hold [huge | slow | shared]
+ *     hold [huge | shared | node=N]...
  *
  * Reads orders from its input, a line each, and answers each with its number and:
  *
  *     more N    takes N MiB more, and fills every word of them     held N
  *     check     compares every word with what it filled in         right, or: wrong N words
  *
- * "huge" asks for huge pages, and without it none are taken. "slow" takes all from node 1, "shared" all
- * as files in memory. It ends with its input.
+ * "huge" asks for huge pages, and without it none are taken. "shared" takes all as files in memory,
+ * "node=1" all from node 1. It ends with its input.
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
@@ -83,13 +83,18 @@ static uint64_t wrong(void)
 
 int main(int argc, char **argv)
 {
-	int huge = argc > 1 && !strcmp(argv[1], "huge");
-	int shared = argc > 1 && !strcmp(argv[1], "shared");
-	unsigned long slow = 1ul << 1;
-	unsigned int number = 0;
+	int huge = 0, shared = 0;
+	unsigned long nodes = 0;
+	unsigned int number = 0, node;
 	char line[64];
 
-	if (argc > 1 && !strcmp(argv[1], "slow") && syscall(SYS_set_mempolicy, MPOL_BIND, &slow, 64)) {
+	for (int i = 1; i < argc; i++) {
+		huge |= !strcmp(argv[i], "huge");
+		shared |= !strcmp(argv[i], "shared");
+		if (sscanf(argv[i], "node=%u", &node) == 1)
+			nodes = 1ul << node;
+	}
+	if (nodes && syscall(SYS_set_mempolicy, MPOL_BIND, &nodes, 64)) {
 		perror("set_mempolicy");
 		return 1;
 	}

@@ -37,6 +37,7 @@ ALL = dict.fromkeys(
         "pgpromote_success",
         "pgpromote_candidate",
         "numa_pte_updates",
+        "pgscan_kswapd",
         "pswpout",
     ),
     1_000_000,
@@ -104,6 +105,11 @@ CASES: dict[str, tuple[Reason, Facts, tuple[Counts, ...]]] = {
     ),
     "bound": (
         "NothingMoves",
+        facts(),
+        (counts(0, short=True), counts(LASTING, short=True, pgscan_kswapd=1)),
+    ),
+    "short-and-the-slow-nodes-have-room": (
+        "NoPressure",
         facts(),
         (counts(0, short=True), counts(LASTING, short=True)),
     ),

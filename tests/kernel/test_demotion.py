@@ -220,7 +220,7 @@ def test_a_lower_tier_that_is_full_is_left_alone(vm: Guest) -> None:
     """Nothing is looked at while there is no room below, and that is no failure of the node."""
     vm.write(LRU_GEN, "7")
     vm.write(KEPT, "100000")  # else a CPU keeps more than lies between the high mark and no memory
-    below, hold = held(vm, "slow"), held(vm)
+    below, hold = held(vm, "node=1"), held(vm)
     while (more := min(room(vm) // MIB, 32)) > 0:
         order(below, f"more {more}", f"held {more}")
     order(hold, "more 256", "held 256")

@@ -49,8 +49,8 @@ REASONS: dict[Reason, str] = {
     "/sys/kernel/debug/sched/numa_balancing",
     "PingPong": "as many pages are promoted as are demoted again: lower "
     "tiering.promote_rate_limit_MBps, or raise memory.watermark_scale_factor",
-    "NothingMoves": "there is room, and no page moves: look for cpusets and policies of memory "
-    "that bind programs to their nodes",
+    "NothingMoves": "there is room, and what the kernel looks at does not move: look for cpusets "
+    "and policies of memory that bind programs to their nodes",
 }
 """Each reason in words, with what to do; docs/operations.md has them from here."""
 TROUBLES: tuple[Reason, ...] = tuple(list(REASONS)[3:])
@@ -58,9 +58,13 @@ TROUBLES: tuple[Reason, ...] = tuple(list(REASONS)[3:])
 
 DEMOTED = ("pgdemote_kswapd", "pgdemote_direct", "pgdemote_khugepaged", "pgdemote_proactive")
 PROMOTED = ("pgpromote_success",)
+SCANNED_FOR = ("pgscan_kswapd", "pgscan_direct")
+"""Pages that the kernel looked at to free or to demote them. Being short alone is no reason for
+it: programs get memory of a slow node that has room, and nobody wakes who would demote."""
 COUNTERS = (
     *DEMOTED,
     *PROMOTED,
+    *SCANNED_FOR,
     "pgpromote_candidate",
     "numa_hint_faults",
     "numa_pte_updates",
@@ -189,7 +193,9 @@ def _trouble(before: Standing, now: Counts, facts: Facts, tiers: Tiers) -> Reaso
     if seconds < LASTING:
         return None
     if demoted == 0 and _pressed(mark, tiers) and _pressed(now, tiers):
-        return _undemoted(now, facts, tiers) or "NothingMoves"
+        in_vain = _rise(mark, now, SCANNED_FOR) != 0
+        if (found := _undemoted(now, facts, tiers)) or in_vain:
+            return found or "NothingMoves"
     if not tiered(facts):
         return None
     hot = _rise(mark, now, ("pgpromote_candidate",))

@@ -41,6 +41,7 @@ def count(k: Kernel, seconds: float) -> None:
     wanted = DEMOTED * seconds
     if found.meets == "ping-pong":
         wanted = max(one.memory for one in k.spec.nodes) * LIMIT * 2 * seconds
+    flow = flow._replace(scanned=flow.scanned + wanted)
     moves = demotes and found.meets not in ("full", "bound", "swaps")
     if moves:
         flow = flow._replace(demoted=flow.demoted + wanted)
@@ -97,4 +98,5 @@ def _node(flow: Flow, k: Kernel, *, whole: bool = True) -> str:
     }
     if whole:
         rows |= {"numa_pte_updates": flow.updates, "numa_hint_faults": flow.faults}
+        rows["pgscan_kswapd"] = flow.scanned
     return "".join(f"{name} {int(value)}\n" for name, value in rows.items())

@@ -130,6 +130,7 @@ class Flow(NamedTuple):
     hot: float = 0.0
     faults: float = 0.0
     updates: float = 0.0
+    scanned: float = 0.0
     swapped: float = 0.0
 
 
