@@ -162,7 +162,12 @@ CASES: dict[str, tuple[Reason, Facts, tuple[Counts, ...]]] = {
     "never-scanned": (
         "ScanningOff",
         facts(),
-        (counts(0), counts(SCANNED, pgdemote_kswapd=5)),
+        (counts(0), counts(60, pgdemote_kswapd=5), counts(SCANNED, pgdemote_kswapd=9)),
+    ),
+    "idle-ones-are-demoted-once": (
+        "Moved",
+        facts(),
+        (counts(0), counts(SCANNED, pgdemote_kswapd=5), counts(5000, pgdemote_kswapd=5)),
     ),
     "never-scanned-as-demotion-alone-is-on": (
         "Moved",

@@ -79,7 +79,8 @@ LASTING = 30.0
 CALM = 60.0
 """Seconds that what did not work must go well before it is said to work."""
 SCANNED = 120.0
-"""Seconds in which the kernel must have scanned something: twice its longest period."""
+"""Seconds in which the kernel must have scanned something: twice its longest period. It scans
+programs as they run. Idle ones that were demoted once tell nothing, so it must have gone on."""
 HIGH = 1024
 """A rate is high where this part of the fast nodes' memory moves in each second."""
 HARDLY = 16
@@ -202,7 +203,7 @@ def _trouble(before: Standing, now: Counts, facts: Facts, tiers: Tiers) -> Reaso
     if hot and promoted is not None and promoted * HARDLY < hot:
         return _unpromoted(hot / seconds, now, facts, tiers)
     scanned = _rise(before.armed, now, ("numa_pte_updates",))
-    long = now.at - before.armed.at >= SCANNED
+    long = now.at - before.armed.at >= SCANNED and before.verdict != "armed"
     return "ScanningOff" if demoted and scanned == 0 and long else None
 
 
