@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One socket and one slow node: the shipped profile goes up, pages move, and all comes back.
+
+The tests are one story for each kernel, in this order.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dsatier.base.paths import METRICS
+from lab.host import PATIENCE, in_order, installed, reload, shown, status, steps
+from tests.stock.hold import STEP, Hold
+from tests.stock.stock import (
+    CLOCK,
+    DEMOTED,
+    MIB,
+    MINE,
+    PROMOTED,
+    SLEEP,
+    differing,
+    free,
+    give,
+    marks,
+    moved,
+    tunables,
+    verdict,
+    wait_until,
+)
+from vm import images
+from vm.guest import Guest
+from vm.kernel import Kernel
+from vm.machine import Machine, Node
+
+pytestmark = pytest.mark.system
+
+KERNELS: dict[str, Callable[[], Kernel]] = {
+    "6.12": images.debian_kernel,
+    "7": images.newer_kernel,
+}
+MACHINE = Machine(nodes=(Node(cpus=2, memory=1024), Node(memory=768)), icount=CLOCK)
+FAST, SLOW = 0, 1
+UP = {
+    "/proc/sys/kernel/numa_balancing": "2",
+    "/proc/sys/kernel/numa_balancing_promote_rate_limit_MBps": "2000",
+    "/proc/sys/vm/watermark_scale_factor": "100",
+    "/sys/kernel/mm/numa/demotion_enabled": "true",
+}
+"""What profiles/tiering.yaml wants, as the kernel shows it."""
+MANY = 32 * MIB
+"""Pages that have moved when tiering is seen to move them."""
+HOT = 32
+"""MiB that are used again and again."""
+LEFT = 64
+"""MiB that the slow node keeps free at least, where it is not to be full."""
+
+
+@pytest.fixture(scope="module", params=list(KERNELS))
+def vm(request: pytest.FixtureRequest, package: Path) -> Iterator[Guest]:
+    """A host with dsatier and without a profile."""
+    with installed(package, MACHINE, kernel=KERNELS[request.param]()) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def before(vm: Guest) -> dict[str, str]:
+    """All tunables of memory as they were before a profile came."""
+    return tunables(vm)
+
+
+# -- the story -----------------------------------------------------------------------
+
+
+def test_the_host_is_known(vm: Guest, before: dict[str, str]) -> None:
+    facts = json.loads(vm.ok("dsatier", "facts", "--json"))
+    assert (vm.release, "none") == (facts["kernel"]["release"], facts["kernel"]["family"])
+    fast, slow = facts["nodes"]
+    assert ([0, 1], []) == (fast["cpus"], slow["cpus"])
+    assert fast["tier"] < slow["tier"]
+    assert "false" == before["/sys/kernel/mm/numa/demotion_enabled"]
+    said = vm.run("dsatier", "doctor", "-p", "/usr/share/dsatier/profiles/tiering.yaml")
+    assert (0, []) == (said.code, re.findall("blocker.*", said.out)), said.out
+
+
+def test_up(vm: Guest, before: dict[str, str]) -> None:
+    """Every knob of the profile is as it wants, none beside, and tiering is armed."""
+    give(vm, "tiering.yaml")
+    reload(vm)
+    shown(vm, "after systemctl reload")
+    found = status(vm)
+    assert ("converged", "Accepted") == (found["state"], found["profile"]["status"])
+    changed = differing(before, tunables(vm))
+    assert UP == {path: values[1] for path, values in changed.items()}
+    in_order(
+        steps(vm),
+        "promote_rate_limit_MBps = 2000",
+        "numa_balancing = 2",
+        "demotion_enabled = 1",
+    )
+    assert ("armed", "NoPressure") == tuple(found["tiering"][key] for key in ("verdict", "reason"))
+    assert 0 == moved(vm, DEMOTED) == moved(vm, PROMOTED)
+    assert 0 == vm.run("dsatier", "verify").code
+
+
+@pytest.mark.parametrize("kind", [(), ("shared",)], ids=["anonymous", "shared"])
+def test_memory_that_grows_short_is_demoted(vm: Guest, kind: tuple[str, ...]) -> None:
+    """Those pages go that were left alone for longest. Every byte is read back."""
+    at, of_node = moved(vm, DEMOTED), moved(vm, DEMOTED, FAST)
+    idle = Hold(vm, *kind)
+    idle.take(64)
+    # who may take any memory gets that of the slow node, and nobody demotes
+    busy = Hold(vm, "node=0", *kind)
+    # pages of files that were read once may go first
+    while idle.pages()[SLOW] + busy.pages()[SLOW] < MANY:
+        assert free(vm, SLOW) > LEFT, "the slow node is full, and too few pages were demoted"
+        busy.take()
+    demoted = moved(vm, DEMOTED) - at
+    print(f"{demoted} pages were demoted; on nodes: {idle.pages()}, {busy.pages()}")
+    assert demoted >= MANY
+    assert moved(vm, DEMOTED, FAST) - of_node >= MANY, "counted at the node that they leave"
+    found = verdict(vm, "working", "Moved")
+    assert found["moved"]["demoted"] > 0
+    shown(vm, "under pressure")
+    metrics = vm.read(METRICS)
+    assert 'dsatier_tiering{verdict="working"} 1' in metrics
+    idle.end()
+    busy.end()
+
+
+@pytest.mark.parametrize("kind", [(), ("shared",)], ids=["anonymous", "shared"])
+def test_what_is_hot_comes_up_and_what_is_idle_goes_down(vm: Guest, kind: tuple[str, ...]) -> None:
+    """The idle one came first and has the fast node, so that the hot one begins on the slow."""
+    idle = Hold(vm, *kind)
+    while idle.pages()[SLOW] < STEP * MIB:
+        idle.take()
+    hot = Hold(vm, *kind)
+    hot.take(HOT)
+    began = hot.pages()[SLOW]
+    assert began > HOT * MIB // 2
+    promoted, demoted = moved(vm, PROMOTED), moved(vm, DEMOTED)
+
+    def up() -> bool:
+        hot.use()
+        return hot.pages()[SLOW] < began // 2
+
+    wait_until("half of what is hot is on the fast node", up, 2 * PATIENCE)
+    promoted, demoted = moved(vm, PROMOTED) - promoted, moved(vm, DEMOTED) - demoted
+    print(f"{promoted} pages were promoted, {demoted} demoted; {hot.pages()}, {idle.pages()}")
+    assert promoted >= began // 2
+    assert demoted > 0
+    found = verdict(vm, "working", "Moved")
+    assert found["moved"]["promoted"] > 0
+    hot.end()
+    idle.end()
+
+
+def test_a_slow_node_that_is_full_is_named(vm: Guest) -> None:
+    """Without swap nothing makes room below. It works again once there is some."""
+    assert 1 == len(vm.read("/proc/swaps").splitlines())
+    below, above = Hold(vm, "node=1"), Hold(vm, "node=0")
+    while free(vm, SLOW) > LEFT:
+        below.take()
+    while free(vm, FAST) > LEFT:
+        above.take()
+    # the last of it in small pieces: both nodes are to be short of memory, and not without any
+    last = time.monotonic() + 2 * PATIENCE
+    while "TargetFull" != (told := status(vm)["tiering"])["reason"]:
+        assert time.monotonic() < last, told
+        for node, hold in ((SLOW, below), (FAST, above)):
+            if marks(vm, node).free > marks(vm, node).low:
+                hold.take(1)
+        time.sleep(SLEEP)
+    assert "not working" == told["verdict"]
+    shown(vm, "with the slow node full")
+    warned = vm.run("dsatier", "doctor").out
+    assert "TargetFull" in warned
+    above.end()
+    below.end()
+    busy = Hold(vm, "node=0")
+    at = moved(vm, DEMOTED)
+    while moved(vm, DEMOTED) - at < MANY:
+        assert free(vm, SLOW) > LEFT, "the slow node is full, and too few pages were demoted"
+        busy.take()
+    busy.end()
+    verdict(vm, "working", "Moved")
+
+
+def test_down(vm: Guest, before: dict[str, str]) -> None:
+    """Without the profile every tunable is as it was found, not only those that it names."""
+    vm.ok("rm", MINE)
+    reload(vm)
+    vm.ok("dsatier", "rollback", timeout=PATIENCE)
+    shown(vm, "after rollback")
+    assert ("unmanaged", None) == (status(vm)["state"], status(vm)["tiering"])
+    assert {} == differing(before, tunables(vm))
+
+
+def test_detach(vm: Guest, before: dict[str, str]) -> None:
+    """The profile for hosts to let go of turns off what places pages, and gives the rest back."""
+    give(vm, "tiering.yaml")
+    reload(vm)
+    assert "converged" == status(vm)["state"]
+    give(vm, "detach.yaml")
+    reload(vm)
+    assert ("converged", None) == (status(vm)["state"], status(vm)["tiering"])
+    changed = differing(before, tunables(vm))
+    assert {"/proc/sys/kernel/numa_balancing": "0"} == {
+        path: values[1] for path, values in changed.items()
+    }
+    vm.ok("rm", MINE)
+    reload(vm)
+    vm.ok("dsatier", "rollback", timeout=PATIENCE)
+    assert {} == differing(before, tunables(vm))
