@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from lab.host import PATIENCE, until
 from tests.system.conftest import PROFILES
@@ -81,23 +80,6 @@ def free(vm: Guest, node: int) -> int:
     """Return the free memory of a node in MiB."""
     text = vm.sh('grep MemFree "/sys/devices/system/node/node$1/meminfo"', str(node))
     return int(text.split()[3]) >> 10
-
-
-class Marks(NamedTuple):
-    """A node's free memory and the mark at which the kernel begins to reclaim, in pages."""
-
-    free: int
-    low: int
-
-
-def marks(vm: Guest, node: int) -> Marks:
-    """Return those of a node's greatest zone."""
-    zones = re.split(r"^(?=Node )", vm.read("/proc/zoneinfo"), flags=re.MULTILINE)
-    mine = [zone for zone in zones if zone.startswith(f"Node {node},")]
-    rows = re.compile(r"^ +(?:pages )?(free|low|managed) +(\d+)$", re.MULTILINE)
-    found = ({name: int(number) for name, number in rows.findall(zone)} for zone in mine)
-    greatest = max(found, key=lambda row: row["managed"])
-    return Marks(greatest["free"], greatest["low"])
 
 
 def wait_until(what: str, so: Callable[[], bool], timeout: float = PATIENCE) -> None:
