@@ -39,7 +39,6 @@ pytestmark = pytest.mark.system
 
 KERNELS: dict[str, Callable[[], Kernel]] = {
     "6.12": images.debian_kernel,
-    "7": images.newer_kernel,
 }
 MACHINE = Machine(nodes=(Node(cpus=2, memory=1024), Node(memory=768)), icount=CLOCK)
 FAST, SLOW = 0, 1
