@@ -7,6 +7,7 @@ judged where it comes from.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 
@@ -53,6 +54,17 @@ def judged() -> dict[str, str]:
         *(ROOT / folder / "README.md" for folder in others),
     ]
     return {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in found}
+
+
+def docstrings() -> dict[str, str]:
+    """Return the docstrings of the agent, of attributes too, by file and line."""
+    found = {}
+    for path in sorted((ROOT / "agent/dsatier").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                place = f"{path.relative_to(ROOT).as_posix()}:{node.lineno}"
+                found[place] = str(node.value.value)
+    return found
 
 
 def paragraphs(text: str) -> Iterator[str]:

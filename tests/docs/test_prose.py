@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.docs.prose import INSTEAD, LONGEST, findings, judged, sentences
+from tests.docs.prose import INSTEAD, LONGEST, docstrings, findings, judged, sentences
 
 JUDGED = judged()
 
@@ -13,6 +13,13 @@ JUDGED = judged()
 @pytest.mark.parametrize("name", sorted(JUDGED))
 def test_a_page_is_plain(name: str) -> None:
     assert list(findings(JUDGED[name])) == []
+
+
+def test_docstrings_are_plain() -> None:
+    found = docstrings()
+    assert "agent/dsatier/plan/planner.py:2" in found
+    wrong = [f"{place}: {one}" for place, text in found.items() for one in findings(text)]
+    assert wrong == []
 
 
 @pytest.mark.parametrize(

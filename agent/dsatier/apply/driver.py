@@ -66,7 +66,7 @@ class Driver:
         self._guards = guards
         self._interrupted = False
         self.until: float | None = None
-        """Monotonic seconds of the host at which a change that is not done is turned round."""
+        """Monotonic seconds of the host at which a change that is not done is undone."""
 
     def interrupt(self) -> None:
         """Ask for an end: what is being applied is undone before the next step.
@@ -93,7 +93,7 @@ class Driver:
         """Deal with what happened while nobody looked: an unclean end, a reboot.
 
         After an unclean end the host comes up on the CPU engine, and what was
-        being applied is quarantined. ``facts`` saves a look where one was just taken.
+        being applied is quarantined. ``facts`` saves a look if there was one a moment ago.
         """
         record, motion = self.journal.record(), self.journal.motion()
         facts = facts or self.look()
@@ -136,7 +136,7 @@ class Driver:
     def apply(
         self, target: Target, given: Plan | None = None, facts: Facts | None = None
     ) -> Outcome:
-        """Bring the host to ``target``. ``facts`` saves a look where one was just taken.
+        """Bring the host to ``target``. ``facts`` saves a look if there was one a moment ago.
 
         ``given`` is a plan made before: it is refused unless it is still what
         would be planned now.
@@ -174,7 +174,7 @@ class Driver:
         """Look once: detect a fault, repair or report drift, or apply what is not in force.
 
         With ``act`` False nothing is written to the kernel: what would be done is returned.
-        ``facts`` saves a look where one was just taken.
+        ``facts`` saves a look if there was one a moment ago.
         """
         facts = facts or self.look()
         if not act:
@@ -548,7 +548,7 @@ def _reached(record: Record) -> tuple[str, str]:
 
 
 def _proven_live(record: Record) -> bool:
-    """Tell whether an engine that is on was proven to copy: now, or before what has just failed."""
+    """Tell whether an engine that is on was proven to copy: now, or before the last failure."""
     return record.state in ("converged", "reverted") or record.engine_live
 
 

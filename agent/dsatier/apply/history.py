@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The history: what happened on a host, told by how its record differs from the one before. Pure.
+"""The history: what happened on a host, as the differences of its records. Pure.
 
 One entry a line, as JSON, the newest last. The text is bounded: the oldest entries go first.
 """

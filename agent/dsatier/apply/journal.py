@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The journal: dsatier's own files on a host.
 
-``motion.json`` is there while the host is in motion, ``step`` notes how far, ``originals.json`` has
-what was found before the first write, ``accepted.json`` the profile that came into force
-last, ``tally.json`` what is counted for the metrics, ``effect.json`` what tiering has moved,
-``history`` what happened, ``record.json`` the rest.
+``motion.json`` is there while the host is in motion, and ``step`` notes how far. ``originals.json``
+has what was found before the first write, ``accepted.json`` the profile that came into force last.
+``tally.json`` has the counts of the metrics, ``effect.json`` what tiering has moved. ``history`` is
+what happened, ``record.json`` the rest.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ class Journal:
         self.tell_history()
 
     def tell_history(self) -> None:
-        """Keep in the history what happened and is not in it yet; ``untold`` says why not."""
+        """Append to the history what is not in it yet; ``untold`` says why that failed."""
         if not self._untold:
             return
         try:
@@ -247,7 +247,7 @@ class Journal:
             self._untold, self.untold = (), ""
 
     def _step(self, motion: Motion) -> Motion | None:
-        """Return the step of a motion that was noted last, None where it cannot be told."""
+        """Return the step of a motion that was noted last, None if it is unknown."""
         text = self._noted()
         if text is None or not _same(_plain(text), motion):
             return None

@@ -21,7 +21,7 @@ ProfileStatus = Literal["Accepted", "Pending", "NoProfile", "Invalid", "Refused"
 """Pending: not tried yet. Refused: out of reach, nothing was written. Failed: tried, and undone."""
 
 WITHDRAWN = "Withdrawn"
-"""The reason of a host that dsatier was told to let go of: nothing but an apply takes it up."""
+"""The reason of a host that was detached: only an apply makes dsatier manage it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +119,13 @@ class Motion:
 
 
 def is_released(record: Record) -> bool:
-    """Tell whether dsatier was told to stop managing the host, and nobody wanted it back."""
+    """Tell whether the host was detached, and not applied to since."""
     return record.state == "unmanaged" and record.reason == WITHDRAWN
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What anybody is told of a host, in every place that tells: the rule for Converged is here."""
+    """The summary of a host for every output: the rule for Converged is here."""
 
     state: str
     """A state of the lifecycle, or ``unknown``."""
@@ -137,16 +137,16 @@ class Told:
 
 
 UNKNOWN = "unknown"
-"""What is told for the state of a host that cannot be looked at."""
+"""The state of a host that cannot be looked at, in every output."""
 CLAIMS = frozenset({"unmanaged", "converged", "drifted", "reverted"})
 """States that say how the host is. All others say what is being done, or what somebody must do."""
 
 
 def told(record: Record) -> Told:
-    """Return what is told of a host.
+    """Return the summary of a host.
 
-    Converged is True only where the last look went well and found every field of a profile
-    proven. How old that look may be is for the reader to say: see ``statusview``.
+    Converged is True only if the last look succeeded and found every field of a profile proven.
+    The reader decides how old that look may be: see ``dsatier.cli.status``.
     """
     if record.look_failed and record.state in CLAIMS:
         since = record.look_failed_since

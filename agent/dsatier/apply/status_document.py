@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The status document: what the world is told of a host, as plain data."""
+"""The status document: the public state of a host, as plain data."""
 
 from __future__ import annotations
 

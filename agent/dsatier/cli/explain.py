@@ -176,7 +176,7 @@ def _change(field: str, name: str, facts: Facts) -> str:
 
 
 def _probe(name: str, facts: Facts) -> Desired | None:
-    """Return a desired state that changes just this field, where one number can stand for it."""
+    """Return a desired state that changes only this field, where one number can stand for it."""
     if name not in KNOBS:
         return None
     found = live(facts, name)

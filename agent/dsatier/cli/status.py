@@ -13,11 +13,11 @@ from dsatier.cli.plain import plain
 from dsatier.host import output
 
 TAKEN = ("Accepted", "NoProfile")
-"""What becomes of a profile that nobody has to mend."""
+"""Statuses of a profile that need no action."""
 WITHOUT_DAEMON = 3600
 """Seconds for which a single run's look says how the host is."""
 GRACE = 60
-"""Seconds that the daemon may be late with a look before it is told to have stopped."""
+"""Seconds that the daemon may be late with a look before it counts as stopped."""
 LOOK_AFTER = "see `systemctl status dsatier` and `journalctl -u dsatier`"
 POLL = 0.5
 """Seconds between two looks at the file, and least between two screens."""

@@ -48,12 +48,12 @@ if TYPE_CHECKING:
 LONGEST_WAIT = 7 * 86400
 """Seconds that a reload may be given."""
 _TROUBLE = (HostError, TransitionRefused, Malformed, Invalid)
-"""What a look may raise: it is told, and the next look may go well."""
+"""What a look may raise: it is logged, and the next look may succeed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the daemon has around it beside the host."""
+    """What the daemon uses in addition to the host."""
 
     listener: Listener
     log: Logger
@@ -82,7 +82,7 @@ class Daemon:
         own: children.Begun[Known],
         reading: children.Begun[AtStart],
     ) -> None:
-        """``own`` reads dsatier's own files, ``reading`` what else there is: both are apart.
+        """``own`` reads dsatier's own files, ``reading`` all others: each in a child process.
 
         Raises CorruptState.
         """
@@ -97,7 +97,7 @@ class Daemon:
         self._glance = Glance(host)
         self._watch = around.watch
         self._glance_at = self._glance_all_at = self._listen_at = 0.0
-        """Monotonic seconds of the next glances, and from which on writes are listened to."""
+        """Monotonic seconds of the next polls, and from which on writes are listened to."""
         self._read_at: float | None = None
         """Monotonic seconds at which to read the profile ahead, whose files have changed."""
         self._reload_asked = False
@@ -119,7 +119,7 @@ class Daemon:
         """Why the history lacked what happened, at the look before."""
         self._said = ""
         self._waiting: list[Order] = []
-        """Those who are told of progress now."""
+        """Callers that progress is sent to now."""
 
     # -- its life ----------------------------------------------------------
 
@@ -194,7 +194,7 @@ class Daemon:
         return []
 
     def _nap(self) -> float:
-        """Return how long it may sleep without a glance or a sign of life."""
+        """Return how many seconds it may sleep until the next poll or sign of life."""
         nap, now = schedule.LATEST, time.monotonic()
         if self._read_at is not None:
             nap = min(nap, self._read_at - now)
@@ -244,7 +244,7 @@ class Daemon:
             self._supervisor.read_ahead()
 
     def _changed(self, ready: set[int]) -> str | None:
-        """Glance at what is due, and return what is not as it was."""
+        """Poll what is due, and return what has changed."""
         now = time.monotonic()
         told = self._told(ready)
         if told:  # a writer that never stops must not be followed at each write
@@ -279,7 +279,7 @@ class Daemon:
             self._watch = None
 
     def _remember(self, facts: Facts) -> None:
-        """Have the next glances compare with what is there now."""
+        """Have the next polls compare with what is there now."""
         self._glance_at = time.monotonic() + schedule.GLANCE
         self._glance_all_at = time.monotonic() + schedule.GLANCE_ALL
         if self._around.drops is not None:
@@ -298,8 +298,8 @@ class Daemon:
     def _alive(self) -> None:
         """Give the service manager a sign of life; it wakes for each.
 
-        A look that fails is told, and the next one may go well: to be killed for it and started
-        again would mend nothing.
+        A look that fails is logged, and the next one may succeed: a restart of the daemon would
+        not help.
         """
         now = time.monotonic()
         if now >= self._alive_at:
@@ -407,7 +407,7 @@ class Daemon:
         self._say(words)
 
     def _tell_of_history(self) -> None:
-        """Warn where the history lacks what happened; what stays as it is is told once."""
+        """Warn if the history lacks what happened, once for each reason."""
         self._journal.tell_history()
         if self._journal.untold != self._untold:
             self._untold = self._journal.untold
@@ -545,7 +545,7 @@ class Daemon:
 
 
 def tidy() -> None:
-    """Let go of what a pass has left that did something."""
+    """Free what a pass has left that did something."""
     gc.collect()  # errors that were met hold on to all that they passed through
     if sys.version_info < (3, 12):
         # each class pattern that is matched looks for an attribute by a name made anew, and the

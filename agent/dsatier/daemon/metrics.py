@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics: what Prometheus is told of a host, as a text for node_exporter's textfile collector.
+"""Metrics: the state of a host for Prometheus, as a file of node_exporter's textfile collector.
 
 What is not there has no line: a host without DSA must not look like one whose DSA
 copied nothing. The host's name is no label, Prometheus adds ``instance``.

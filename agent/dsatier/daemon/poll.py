@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A glance: the few files that change without an event of the kernel about a device.
+"""A poll of the few files that change without a device event of the kernel.
 
-It costs a hundredth of a look, and says only whether a look is worth while. Most of these files
-change by somebody's write, of which the daemon gets an event. What the kernel changes by itself,
-and what causes no event, must be read again and again.
+It costs a hundredth of a look, and says only whether a look is needed. Most of these files change
+by a write, and the daemon gets an event for it. What the kernel changes by itself, and what
+causes no event, must be read again and again.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class Glance:
         return self._log_counts or bool(self._often)
 
     def remember(self, facts: Facts, follow: Follow = _nothing, told: Iterable[str] = ()) -> None:
-        """Take what is there now for what is to be: a look has just been taken.
+        """Take the present contents as expected: a look was taken a moment ago.
 
-        ``told`` are files of whose changes there are events by another way.
+        ``told`` are files whose changes cause another event.
         """
         knobs = tuple(knob.path for name, knob in KNOBS.items() if name in facts.knobs)
         devices = tuple(f"/sys/bus/dsa/devices/{device.id}/state" for device in facts.devices)

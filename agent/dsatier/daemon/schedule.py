@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """How often the daemon looks, and when it tries again what failed. Pure.
 
-A glance reads a few files that others write without telling; a look reads everything. After
-something happened looks are close together, then less and less often.
+A poll reads a few files that change without an event; a look reads everything. Looks are frequent
+after a change, then less and less often.
 """
 
 from __future__ import annotations
 
 GLANCE = 1.0
-"""Seconds between two glances at what may change with nobody telling, where a profile is."""
+"""Seconds between two polls of what may change without an event, while a profile is in force."""
 GLANCE_ALL = 10.0
-"""Seconds between two glances at everything: events may be lost."""
+"""Seconds between two polls of everything: events may be lost."""
 SOONEST, LATEST = 1.0, 60.0
 """Seconds between two looks, after something happened and when all has been calm; the latter
 where no profile in force says otherwise."""

@@ -91,7 +91,7 @@ class Supervisor:
         return profile.drift.interval if profile and profile.drift else schedule.LATEST
 
     def interrupt(self) -> None:
-        """Have a change that is under way turned round. Safe to call from a signal handler."""
+        """Have a change that is under way undone. Safe to call from a signal handler."""
         self._driver.interrupt()
 
     def tell(self) -> Record:
@@ -112,7 +112,7 @@ class Supervisor:
         return tuple(sorted(found))
 
     def watch_effect(self, facts: Facts) -> None:
-        """Look at what tiering does; what has changed is told. May raise HostError."""
+        """Look at what tiering does, and log changes. May raise HostError."""
         before = self.standing
         now = self.standing = self._effects.look(facts)
         if now is None or (before is not None and before.reason == now.reason):
@@ -286,7 +286,7 @@ class Supervisor:
         return self._take(lambda: files.read(self._host, facts))
 
     def _take(self, reading: Callable[[], Loaded]) -> Invalid | None:
-        """Take what is read; what is wrong with it is told, and nothing else changes."""
+        """Take what is read; if it is invalid, log that and change nothing else."""
         try:
             found: Loaded | Invalid = children.call("the profile", reading, schedule.READING)
         except Invalid as invalid:

@@ -117,7 +117,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What is told of the tiering of a host."""
+    """The effect of tiering on a host, as outputs have it."""
 
     __pydantic_config__ = STRICT
 

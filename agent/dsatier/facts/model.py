@@ -275,7 +275,7 @@ class Facts:
     """Version of accel-config, None where it is not installed or there are no devices for it."""
     others: tuple[OtherWriter, ...]
     dsa_released: bool | None
-    """The seed has let go of DMA channels since boot, which it may point to still: by a release,
+    """The seed has released DMA channels since boot, which it may point to still: by a release,
     or by a start that failed midway. The log says so; None where it cannot be read or no longer
     reaches back."""
     boot_taint: int

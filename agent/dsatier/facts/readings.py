@@ -145,15 +145,15 @@ def free(facts: Facts) -> tuple[str, ...]:
 def foreign(facts: Facts) -> tuple[Channel, ...]:
     """Return the free channels that a seed kernel would take and could not use.
 
-    It asks for any memory-to-memory channel, and takes the first that is free: one of another
-    DMA device, or of a work queue that is shared or too small, is as good to it as any.
+    It asks for any memory-to-memory channel, and takes the first that is free. That may be one of
+    another DMA device, or of a work queue that is shared or too small.
     """
     fit = set(usable(facts))
     return tuple(c for c in facts.channels if not c.in_use and c.queue not in fit)
 
 
 def initialised(facts: Facts) -> bool:
-    """Tell whether the DSA is really initialised: by the channels held, not by the knob alone.
+    """Tell whether the DSA is initialised: by the channels held, not by the knob alone.
 
     A seed kernel's ``dsa_state`` reads 1 after a failed init, too.
     """
@@ -315,7 +315,7 @@ def thread_counts(facts: Facts) -> frozenset[int]:
     """Return the values of ``limit_mt_num`` that lose no byte on a seed kernel.
 
     A seed kernel clamps the value to the online CPUs of the node that it happens to run on, and
-    what comes out must be a power of two: so it must fit every node that has CPUs.
+    the result must be a power of two. So the value must fit every node that has CPUs.
     """
     fewest = min((len(node.cpus) for node in facts.nodes if node.cpus), default=1)
     return frozenset(n for n in (1, 2, 4, 8, 16, 32) if n <= fewest)

@@ -99,7 +99,7 @@ class Writer:
 def _write_and_exit(report: int, open_file: Callable[[], int], data: bytes) -> None:
     """Be the child: write, tell how it went, and go without any of the parent's clean-up.
 
-    The parent's standard streams are let go of: a reader of the parent's output must see
+    The parent's standard streams are closed: a reader of the parent's output must see
     it end with the parent, also where this write never does.
     """
     try:

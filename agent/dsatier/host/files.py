@@ -70,7 +70,7 @@ class FileHost:
         return self._tree.root
 
     def close(self) -> None:
-        """Let go of all open files."""
+        """Close all open files."""
         for descriptor in self._open.values():
             os.close(descriptor)
         self._open.clear()

@@ -127,7 +127,7 @@ class KernelLog:
         return LogTail(lines(found), complete)
 
     def close(self) -> None:
-        """Let go of the log."""
+        """Close the log."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

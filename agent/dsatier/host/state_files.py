@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """dsatier's own files: replaced as a whole, durable, and one lock for those who write.
 
-A file is written next to its place, synced, renamed into it, and the folder is synced: a
-reader, or a machine that loses power, sees the old text or the new one and nothing else.
+A file is written next to its place, synced, renamed into it, and the folder is synced. A reader,
+or a machine that loses power, sees the old text or the new one and nothing else.
 Notes are as safe and cheaper: see ``dsatier.host.step_log``.
 """
 

@@ -35,7 +35,7 @@ class Originals:
     """Devices that were disabled, or on without a queue."""
     fast_cpus: tuple[int, ...] = ()
     """The CPU of the fast node that goes offline for a moment where the kernel has yet to work out
-    its demotion targets. It comes back though dsatier ended just then."""
+    its demotion targets. It comes back though dsatier ended meanwhile."""
     written: tuple[Request, ...] | None = None
     """What dsatier wrote, in order: of each thing the last request, or while a change goes on all
     that may be it. Only what is named here is dsatier's. None where an earlier version wrote."""

@@ -2,8 +2,8 @@
 """The planner: from facts and a desired state to ordered steps, by walking the ladder.
 
 It foretells the host with ``dsatier.plan.projection`` as it goes: a step is planned
-only where the foretold host differs from what is wanted, so planning from any
-state, also one that a crash left behind, gives the way from there.
+only where the foretold host differs from what is wanted. So planning from any
+state gives the way from there, also from one that a crash left behind.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The JSON file that accel-config loads work queues from: written, and read with every mistake.
 
-accel-config takes a wrong file for a right one: it ignores keys that it does not know,
-reads each object in the order of its keys, aborts on a top-level object and exits 0 on
+accel-config takes a wrong file for a right one. It ignores keys that it does not know,
+reads each object in the order of its keys, aborts on a top-level object and exits 0 after
 many a failure. So a file is validated here, and what accel-config gets is always text
 that this module wrote. Pure.
 """

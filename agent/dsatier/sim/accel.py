@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""accel-config as it really behaves: what it writes, in what order, and its exit codes.
+"""accel-config as it behaves: what it writes, in what order, and its exit codes.
 
-A translation of ``accfg/config.c`` and ``accfg/enable.c`` of 3.5.3 and 4.1.6. It believes its
-file, stops at the first refusal, leaves behind what it wrote before, and skips what is active.
+A translation of ``accfg/config.c`` and ``accfg/enable.c`` of 3.5.3 and 4.1.6. It does not validate
+its file, stops at the first refusal, leaves behind what it wrote before, and skips what is active.
 """
 
 from __future__ import annotations

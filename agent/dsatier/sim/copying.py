@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The copy engine: what ``dsa_state`` and ``use_dsa_copy_pages`` do, in both families.
 
-The seed's code believes every write. Ours refuses what is not safe, and goes on without what fails.
+The seed's code does not validate writes. Ours refuses what is not safe, and goes on without
+what fails.
 """
 
 from __future__ import annotations
@@ -405,7 +406,7 @@ def halted(k: Kernel, name: str) -> None:
 
 
 def lose_queue(k: Kernel, name: str, why: str) -> None:
-    """Take a queue that may be held from the engine, just before it goes away."""
+    """Take a queue that may be held from the engine, before it goes away."""
     engine = k.state.engine
     if not k.seed and name in engine.lost:
         lost = tuple(c for c in engine.lost if c != name)

@@ -285,7 +285,7 @@ def standing(k: Kernel) -> frozenset[str]:
 
 
 def judge(k: Kernel) -> None:
-    """Record what newly holds as harm of the change just made. Raises HostDown."""
+    """Record what newly holds as harm of the last change. Raises HostDown."""
     state, rows = k.state, _holding(k)
     if copying.live(k) and not state.engine.copied:
         state.engine = state.engine._replace(copied=True)

@@ -48,7 +48,7 @@ class StagedHost(SimHost):
 
     @classmethod
     def booted(cls, name_or_path: str, root: str = "/") -> StagedHost:
-        """Return a host that has just booted."""
+        """Return a host that has booted and done nothing else."""
         found = cls(SimHost.host_for(name_or_path).kernel, root)
         # another boot than that of the daemon before: what it did to its kernel is gone
         found.kernel.state.boot = int(time.time() * 1000)

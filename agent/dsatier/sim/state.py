@@ -107,7 +107,7 @@ class Engine(NamedTuple):
     out: tuple[str, ...] = ()
     """Channels of ours that failed: they are held, and copy nothing until they are tried again."""
     lost: tuple[str, ...] = ()
-    """Channels of ours whose device does not let go of pages: they stay held, also by a release."""
+    """Channels of ours whose device does not release pages: they stay held, also by a release."""
 
 
 class Timer(NamedTuple):

@@ -30,7 +30,7 @@ class Row:
     high: int
     parser: Parser
     effect: Effect | None = None
-    """None: the value is just stored."""
+    """None: the value is stored, no more."""
 
 
 def _demotion(text: str) -> int:

@@ -164,7 +164,7 @@ class _Boot:
         return self._speeds[node]
 
     def released(self) -> bool | None:
-        """Tell whether the log says that a seed kernel has let go of channels."""
+        """Tell whether the log says that a seed kernel has released channels."""
         if self.kernel.family != "seed" or self._released:
             return self.kernel.family == "seed"
         try:
