@@ -18,13 +18,13 @@ from dsatier.facts.tiers import USUAL
 from dsatier.plan.desired import engine_off, from_profile, with_cpu_engine
 from dsatier.plan.model import Desired, Step
 from dsatier.plan.requests import LoadDevice, Request, SetCpu, SetKnob, StopDevice, SwapOff
-from dsatier.profile.model import DriftPolicy, DsaEngine, Profile, QueueShape
+from dsatier.profile.model import DriftPolicy, DsaEngine, Profile, QueueShape, Tiering, Tiers
 from dsatier.queues.config import captured
 from dsatier.sim.faults import VanishedQueue
 from tests.support import build
 from tests.support.hosts import put
 from tests.support.scenarios import LIVE, QUEUED, halted, knobs
-from tests.support.scene import apply, engine_on, look, reconcile, small
+from tests.support.scene import BALANCING, apply, engine_on, look, reconcile, small
 
 RUNNING = Record(state="converged", boot_id="boot-1", engine_live=True, copy_fails=2)
 QUIET_TIMER = {"dsa_copy_fail": 2}
@@ -390,3 +390,18 @@ def test_conditions_follow_from_the_record() -> None:
         kept["RebootRequired"].message,
     )
     assert "False" == kept["Converged"].status
+
+
+def test_tpp_is_given_its_mode_again_where_it_has_forgotten_it() -> None:
+    """Mode 3 that was written while the slow node had CPUs gives no demotion mark, ever."""
+    host = small("tpp")
+    host.write(BALANCING, "3\n", 1.0)
+    assert [0, 0] == [node.demotion_watermark for node in look(host).nodes]
+    both = Profile(
+        version=1,
+        tiers=Tiers(slow_node=1, cpuless=True),
+        tiering=Tiering(demotion_enabled=True, numa_balancing=3, swap="off"),
+    )
+    assert "changed" == apply(host, both).result
+    assert [True, False] == [bool(node.demotion_watermark) for node in look(host).nodes]
+    assert "unchanged" == apply(host, both).result

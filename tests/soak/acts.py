@@ -49,8 +49,10 @@ FAULTS = (
     "swap-returns",
     "lost-log",
     "clock-jump",
+    "pressure",
 )
 """The kinds of faults that are injected, and healed. A late device comes by itself."""
+MEETS = ("room", "full", "bound", "swaps", "unscanned", "ping-pong", "hot")
 SHIPPED = (
     "cpu",
     "dsa",
@@ -370,6 +372,7 @@ ACTS = (
     Act("stuck CPU", 1, _fault("stuck-cpu", cpu=lambda r: r.choice(SLOW_CPUS), times=lambda r: 2)),
     Act("swap returns", 2, _fault("swap-returns", after=_soon)),
     Act("lost log", 2, _fault("lost-log", after=_soon)),
+    Act("pressure", 2, _fault("pressure", meets=lambda r: r.choice(MEETS))),
     Act("clock jump", 1, _fault("clock-jump", by=lambda r: r.choice((-86400.0, 3600.0)))),
     Act(
         "other writer",

@@ -304,6 +304,7 @@ def _raise(way: _Way, rung: Rung, put: Put) -> None:
     wanted = way.desired.wants(put.knob)
     reason = "the desired state says so"
     stale = put.knob == "demote_scale_factor" and _watermark_stale(way)
+    forgotten = put.knob == "numa_balancing" and _mode_forgotten(way)
     if wanted is None and (stale or way.came_down(put.knob)):
         wanted = live(way.origin, put.knob)
         reason = "as it was before coming down"
@@ -311,7 +312,16 @@ def _raise(way: _Way, rung: Rung, put: Put) -> None:
         return  # also what another knob changes with itself, as one of several words for a thing
     if stale:
         reason = "the kernel recomputes its watermarks only when this is written"
-    _write(way, rung, "up", put.knob, wanted, reason, anyway=stale)
+    if forgotten:
+        reason = "TPP takes mode 3 for memory tiering only when it is written without CPUs below"
+    _write(way, rung, "up", put.knob, wanted, reason, anyway=stale or forgotten)
+
+
+def _mode_forgotten(way: _Way) -> bool:
+    """Tell whether TPP was given mode 3 while the slow node had CPUs: it keeps no mark then."""
+    seed = way.facts.kernel.family == "seed" and "demote_scale_factor" in way.facts.knobs
+    mode = way.desired.wants("numa_balancing") == live(way.facts, "numa_balancing") == 3
+    return seed and mode and watermark(way.facts, way.desired.tiers) == 0
 
 
 def _watermark_stale(way: _Way) -> bool:
