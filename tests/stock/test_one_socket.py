@@ -153,7 +153,7 @@ def test_what_is_hot_comes_up_and_what_is_idle_goes_down(vm: Guest, kind: tuple[
     verdict(vm, "working", "Moved")
 
     def told() -> bool:  # at the next look: the verdict may be there since the last test
-        return bool(status(vm)["tiering"]["moved"]["promoted"] > 0)
+        return bool(status(vm)["moved"]["promoted"] > 0)
 
     wait_until("the pages that were promoted are told", told)
     hot.end()
