@@ -26,9 +26,6 @@ REPOSITORY = HERE.parent
 BUSYBOX = Path("/bin/busybox")
 SERIES = "linux-image-6.12.*+deb*-amd64-unsigned"
 """Debian's own prebuilt kernel: the newest package of this name that apt knows."""
-SUITE = "trixie-backports"
-NEWER = "linux-binary-unsigned-7.*+deb13-amd64"
-"""Debian's newest kernel, in that suite: its image. Modules and lists are packages beside it."""
 
 
 class Missing(Exception):
@@ -67,13 +64,9 @@ def once(name: str, inputs: bytes, build: Callable[[Path], None]) -> Path:
     return found
 
 
-def output(
-    *words: str | Path, cwd: Path | None = None, environment: dict[str, str] | None = None
-) -> str:
+def output(*words: str | Path, cwd: Path | None = None) -> str:
     """Return what a program prints. Its errors go where ours go."""
-    ran = subprocess.run(
-        words, stdout=subprocess.PIPE, text=True, check=True, cwd=cwd, env=environment
-    )
+    ran = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, cwd=cwd)
     return ran.stdout
 
 
@@ -122,84 +115,20 @@ def debian_kernel() -> Kernel:
 
     Raises Missing.
     """
-    return _unpacked(newest(SERIES))
-
-
-@functools.cache
-def newer_kernel() -> Kernel:
-    """Return the newest kernel 7.x of Debian, without installing it.
-
-    Raises Missing.
-    """
-    apt = suite(SUITE)
-    image = newest(NEWER, apt)
-    others = (image.replace("binary-unsigned", what) for what in ("base", "modules"))
-    return _unpacked(image, *others, apt=apt)
-
-
-def _unpacked(*packages: str, apt: Path | None = None) -> Kernel:
-    """Return the kernel of some packages. Older ones have it in /boot, newer with its modules."""
+    package = newest(SERIES)
 
     def build(folder: Path) -> None:
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            download(Path(place), *packages, apt=apt)
+            download(Path(place), package)
             for archive in Path(place).glob("*.deb"):
                 output("dpkg-deb", "-x", archive, folder)
-        modules = _modules(folder)
-        output("depmod", "-b", modules.parents[2], modules.name)
-        image = _image(folder)
-        started(Kernel(image), image.parent)
+        (release,) = (path.name for path in (folder / "lib/modules").iterdir())
+        output("depmod", "-b", folder, release)
+        started(Kernel(folder / f"boot/vmlinuz-{release}"), folder / "boot")
 
-    folder = once("kernel", "\n".join([*packages, "2"]).encode(), build)
-    return Kernel(_image(folder), _modules(folder))
-
-
-def _modules(folder: Path) -> Path:
-    (found,) = (*folder.glob("lib/modules/*"), *folder.glob("usr/lib/modules/*"))
-    return found
-
-
-def _image(folder: Path) -> Path:
-    (found,) = (*folder.glob("boot/vmlinuz-*-amd64"), *_modules(folder).glob("vmlinuz.unsigned"))
-    return found
-
-
-def suite(name: str) -> Path:
-    """Return a configuration of apt that knows a suite of Debian's archive, and nothing else.
-
-    The archive is that of this machine's own apt, which stays as it is. Raises Missing.
-    """
-    words = ("indextargets", "--format", "$(LABEL)|$(REPO_URI)", "Created-By: Packages")
-    lines = output("apt-get", *words).splitlines()
-    archives = sorted(line.partition("|")[2] for line in lines if line.startswith("Debian|"))
-    if not archives:
-        raise Missing("apt knows no archive of Debian: apt-get update")
-    state = cache() / f"apt-{name}"
-    for folder in ("lists/partial", "archives/partial"):
-        (state / folder).mkdir(parents=True, exist_ok=True)
-    (state / "suite.sources").write_text(
-        f"Types: deb\nURIs: {archives[0]}\nSuites: {name}\nComponents: main\n"
-        "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
-    )
-    (state / "apt.conf").write_text(
-        f'Dir::State::lists "{state}/lists";\nDir::Cache "{state}";\n'
-        f'Dir::Etc::sourcelist "{state}/suite.sources";\nDir::Etc::sourceparts "/dev/null";\n'
-        'Acquire::Languages "none";\nAPT::Sandbox::User "root";\n'
-    )
-    with (state / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        subprocess.run(
-            ["apt-get", "update", "-qq"],
-            env=_apt(state / "apt.conf"),
-            check=True,
-            stdout=sys.stderr,
-        )
-    return state / "apt.conf"
-
-
-def _apt(configuration: Path | None) -> dict[str, str] | None:
-    """Return the environment that has apt read a configuration, None for its own."""
-    return None if configuration is None else {**os.environ, "APT_CONFIG": str(configuration)}
+    folder = once("kernel", package.encode() + b"\n2", build)
+    (modules,) = (folder / "lib/modules").iterdir()
+    return Kernel(folder / f"boot/vmlinuz-{modules.name}", modules)
 
 
 @functools.cache
@@ -234,15 +163,12 @@ def dmatest(kernel: Kernel) -> Path:
     return once("dmatest", inputs, build) / "dmatest.ko"
 
 
-def newest(pattern: str, apt: Path | None = None) -> str:
-    """Return ``NAME=VERSION`` of the newest package whose name fits. Raises Missing.
-
-    ``apt`` is its configuration, where it is not this machine's own.
-    """
-    words = ("apt-cache", "show", "--no-all-versions", *_names(pattern, apt))
+def newest(pattern: str) -> str:
+    """Return ``NAME=VERSION`` of the newest package whose name fits. Raises Missing."""
+    words = ("apt-cache", "show", "--no-all-versions", *_names(pattern))
     found: list[tuple[str, str]] = []
     name = ""
-    for line in output(*words, environment=_apt(apt)).splitlines() if len(words) > 3 else ():
+    for line in output(*words).splitlines() if len(words) > 3 else ():
         key, _, value = line.partition(": ")
         name = value if key == "Package" else name
         if key == "Version":
@@ -257,20 +183,18 @@ def newest(pattern: str, apt: Path | None = None) -> str:
     return f"{best[1]}={best[0]}"
 
 
-def _names(pattern: str, apt: Path | None) -> list[str]:
-    words = ("apt-cache", "pkgnames", pattern.partition("*")[0])
-    names = output(*words, environment=_apt(apt)).split()
+def _names(pattern: str) -> list[str]:
+    names = output("apt-cache", "pkgnames", pattern.partition("*")[0]).split()
     return sorted(name for name in names if fnmatchcase(name, pattern))
 
 
-def download(folder: Path, *packages: str, apt: Path | None = None) -> None:
-    """Fetch packages into a folder by apt, from this machine's own sources or those of ``apt``."""
+def download(folder: Path, *packages: str) -> None:
+    """Fetch packages into a folder by apt, from this machine's own sources."""
     subprocess.run(
         ["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", *packages],
         cwd=folder,
         check=True,
         stdout=sys.stderr,
-        env=_apt(apt),
     )
 
 
