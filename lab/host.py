@@ -87,20 +87,9 @@ def install(vm: Guest) -> None:
 
 
 @contextmanager
-def installed(
-    package: Path,
-    machine: Machine | None = None,
-    *,
-    kernel: Kernel | None = None,
-    load: Sequence[str] = (),
-    carry: Sequence[str] = (),
-    files: Mapping[str, Path | bytes] | None = None,
-    root: Path | None = None,
-) -> Iterator[Guest]:
-    """Yield a host where the package was just installed, and no profile is."""
-    with host(
-        package, machine, kernel=kernel, load=load, carry=carry, files=files, root=root
-    ) as vm:
+def installed(given: Guest) -> Iterator[Guest]:
+    """Yield a ``host`` where the package was just installed, and no profile is."""
+    with given as vm:
         install(vm)
         yield vm
 

@@ -20,6 +20,7 @@ import pytest
 from lab.host import (
     PATIENCE,
     VM,
+    host,
     in_order,
     installed,
     reload,
@@ -58,7 +59,7 @@ UP = {
 @pytest.fixture(scope="module")
 def vm(package: Path) -> Iterator[Guest]:
     """A host with swap on, and dsatier without a profile."""
-    with installed(package, files={"/usr/local/bin/moves": program("moves")}) as found:
+    with installed(host(package, files={"/usr/local/bin/moves": program("moves")})) as found:
         found.sh(
             """dd if=/dev/zero of="$1" bs=1M count=256 2>&1; chmod 600 "$1"; mkswap "$1" """, SWAP
         )

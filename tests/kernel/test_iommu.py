@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dsatier.plan.requirements_dsa import DROP_IN
-from lab.host import PATIENCE, installed, status, two_tiers, until
+from lab.host import PATIENCE, host, installed, status, two_tiers, until
 from tests.kernel.engine import error
 from tests.kernel.groups import file, kind, retype
 from tests.kernel.ours import program
@@ -78,11 +78,13 @@ engine: {kind: dsa, limit_chans: 2, work_queues: {devices: 2, iommu: identity}}
 def test_the_daemon_does_it_when_its_unit_may(package: Path) -> None:
     """It refuses as shipped and says what to do; that done, devices copy past the IOMMU."""
     with installed(
-        package,
-        two_tiers((Dsa(), Dsa()), ("watchdog_thresh=60",), iommu="translated"),
-        load=["idxd"],
-        carry=["idxd_migrate"],
-        files={"/usr/local/bin/moves": program("moves")},
+        host(
+            package,
+            two_tiers((Dsa(), Dsa()), ("watchdog_thresh=60",), iommu="translated"),
+            load=["idxd"],
+            carry=["idxd_migrate"],
+            files={"/usr/local/bin/moves": program("moves")},
+        )
     ) as vm:
         before = types(vm)
         assert before <= {"DMA", "DMA-FQ"}

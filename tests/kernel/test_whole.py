@@ -18,6 +18,7 @@ from lab.host import (
     DEVICES,
     PATIENCE,
     VM,
+    host,
     in_order,
     installed,
     journalled,
@@ -48,12 +49,14 @@ TIERING = "tiering: {demotion_enabled: true, numa_balancing: 2, demote_scale_fac
 def vm(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
     """A host whose devices nobody has configured, and dsatier without a profile."""
     with installed(
-        package,
-        two_tiers(DEVICES, ("watchdog_thresh=60",)),
-        load=["idxd"],
-        carry=["idxd_migrate"],
-        files={"/usr/local/bin/pages": program("pages")},
-        root=journalled(tmp_path_factory.mktemp("root")),
+        host(
+            package,
+            two_tiers(DEVICES, ("watchdog_thresh=60",)),
+            load=["idxd"],
+            carry=["idxd_migrate"],
+            files={"/usr/local/bin/pages": program("pages")},
+            root=journalled(tmp_path_factory.mktemp("root")),
+        )
     ) as found:
         yield found
 

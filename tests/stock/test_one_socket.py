@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dsatier.base.paths import METRICS
-from lab.host import PATIENCE, in_order, installed, reload, shown, status, steps
+from lab.host import PATIENCE, host, in_order, installed, reload, shown, status, steps
 from tests.stock.hold import STEP, Hold
 from tests.stock.stock import (
     CLOCK,
@@ -60,7 +60,7 @@ LEFT = 64
 @pytest.fixture(scope="module", params=list(KERNELS))
 def vm(request: pytest.FixtureRequest, package: Path) -> Iterator[Guest]:
     """A host with dsatier and without a profile."""
-    with installed(package, MACHINE, kernel=KERNELS[request.param]()) as found:
+    with installed(host(package, MACHINE, kernel=KERNELS[request.param]())) as found:
         yield found
 
 
