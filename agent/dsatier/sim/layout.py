@@ -172,8 +172,8 @@ class Layout:
             self._file(f"{folder}/bind", File(None, partial(_bind, driver)))
             self._file(f"{folder}/unbind", File(None, partial(_unbind, driver)))
         if self.devices:
-            self._file(f"{IDXD}/bind", File(None, _bind_pci))
-            self._file(f"{IDXD}/unbind", File(None, _unbind_pci))
+            self._file(f"{IDXD}/bind", File(None, iommu.bind))
+            self._file(f"{IDXD}/unbind", File(None, iommu.unbind))
         self._dir(CLASS)
         for i, spec in enumerate(self.devices):
             folder = _pci_folder(self.pci[i])
@@ -231,8 +231,8 @@ class Layout:
         writable = iommu.release(self.spec) >= iommu.WRITABLE
         for group, members in enumerate(iommu.groups(self.spec)):
             folder = f"/sys/kernel/iommu_groups/{group}"
-            store = partial(_store_type, group) if writable else None
-            self._file(f"{folder}/type", File(partial(_show_type, group), store))
+            store = partial(iommu.store, group) if writable else None
+            self._file(f"{folder}/type", File(partial(iommu.show, group), store))
             for address in (addresses[member] for member in members):
                 self._link(f"{folder}/devices/{address}", "../../../.." + _pci_folder(address)[4:])
                 self._link(
@@ -433,22 +433,6 @@ def _bind(driver: str, k: Kernel, text: str) -> None:
 
 def _unbind(driver: str, k: Kernel, text: str) -> None:
     idxd.unbind(k, driver, text)
-
-
-def _bind_pci(k: Kernel, text: str) -> None:
-    iommu.bind(k, text)
-
-
-def _unbind_pci(k: Kernel, text: str) -> None:
-    iommu.unbind(k, text)
-
-
-def _show_type(group: int, k: Kernel) -> str:
-    return iommu.show(group, k)
-
-
-def _store_type(group: int, k: Kernel, text: str) -> None:
-    iommu.store(group, k, text)
 
 
 def _show_attribute(row: attributes.Attribute, i: int, n: int, k: Kernel) -> str:
