@@ -11,14 +11,12 @@ from dataclasses import replace
 
 from dsatier.apply.chronicle import Chronicle
 from dsatier.apply.journal import CorruptState, Journal
+from dsatier.apply.lifecycle import IN_FORCE
 from dsatier.facts.effect import Standing, judged
 from dsatier.facts.model import Facts
 from dsatier.facts.observe.flow import counts
 from dsatier.facts.readings import tiering_on
 from dsatier.host.port import Host, Rejected
-
-ARMED = frozenset({"converged", "drifted"})
-"""States of a host on which tiering can be armed by dsatier."""
 
 
 class EffectWatch:
@@ -28,32 +26,30 @@ class EffectWatch:
         self._host = host
         self._journal = journal
         self._chronicle = chronicle
-        self._standing: Standing | None = None
+        self.standing: Standing | None = None
+        """What is known of the tiering, None where none is armed or nobody has looked."""
         self._asked = False
 
     def look(self, facts: Facts) -> Standing | None:
-        """Return what is known of the tiering now, None where none is armed. Raises HostError."""
+        """Return what is known of the tiering now. Raises HostError; what is known stays then."""
         record = self._journal.record()
-        before = self._before()
-        self._standing = None
-        if record.state in ARMED and tiering_on(facts):
-            now = counts(self._host, facts)
-            self._standing = judged(before, now, facts, record.tiers, record.generation)
+        before, now = self._before(), None
+        if record.state in IN_FORCE and tiering_on(facts):
+            found = counts(self._host, facts)
+            now = judged(before, found, facts, record.tiers, record.generation)
         with suppress(Rejected):  # it is known here, and a later daemon begins anew
-            if self._standing is not None:
-                if before is None or self._standing != replace(
-                    before, newest=self._standing.newest
-                ):
-                    self._journal.keep_standing(self._standing)  # not at each look: it wakes a disk
-            elif before is not None:
+            if now is None and before is not None:
                 self._journal.forget_standing()
-        self._chronicle.keep_effect(self._standing)
-        return self._standing
+            elif now is not None and (before is None or now != replace(before, newest=now.newest)):
+                self._journal.keep_standing(now)  # not at each look: it wakes a disk
+        self.standing = now
+        self._chronicle.keep_effect(now)
+        return now
 
     def _before(self) -> Standing | None:
         """Return what was known at the look before, by this daemon or by the one before it."""
         if not self._asked:
             self._asked = True
             with suppress(CorruptState):  # nothing depends on it
-                self._standing = self._journal.standing()
-        return self._standing
+                self.standing = self._journal.standing()
+        return self.standing

@@ -64,6 +64,9 @@ IN_MOTION: frozenset[State] = frozenset(
     {"converging", "reverting", "falling-back", "guarding", "withdrawing"}
 )
 
+IN_FORCE: frozenset[State] = frozenset({"converged", "drifted"})
+"""States of a host at rest that has come to its profile."""
+
 AT_AN_END: frozenset[State] = frozenset({"reboot-required", "rollback-failed"})
 """States from which only what they name leads on: a fault does not change them."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from dsatier.apply.lifecycle import IN_MOTION, State
+from dsatier.apply.lifecycle import IN_FORCE, IN_MOTION, State
 from dsatier.base.fields import STRICT
 from dsatier.facts.effect import Effect
 from dsatier.facts.tiers import USUAL, Tiers
@@ -151,7 +151,7 @@ def told(record: Record) -> Told:
     if record.look_failed and record.state in CLAIMS:
         since = record.look_failed_since
         return Told(UNKNOWN, "LookFailed", record.look_failed, since, "Unknown")
-    if record.profile_status == "NoProfile" and record.state in ("converged", "drifted"):
+    if record.profile_status == "NoProfile" and record.state in IN_FORCE:
         # nothing says any more how the host is to be; it is left as the last profile put it
         last = {condition.type: condition for condition in record.conditions}
         accepted = last.get("ProfileAccepted")

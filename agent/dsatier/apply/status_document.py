@@ -7,7 +7,7 @@ import shlex
 from dataclasses import asdict
 from typing import Any
 
-from dsatier.apply.lifecycle import AT_AN_END, IN_MOTION, MEANING
+from dsatier.apply.lifecycle import AT_AN_END, IN_FORCE, IN_MOTION, MEANING
 from dsatier.apply.records import UNKNOWN, Record, is_released, told
 from dsatier.facts.effect import REASONS
 from dsatier.plan.model import Finding
@@ -60,7 +60,7 @@ def status(record: Record, hostname: str, now: float) -> dict[str, Any]:
 def _tiering(record: Record) -> dict[str, Any] | None:
     """Return what tiering does, None where none is armed or nobody has watched it."""
     effect = record.effect
-    if effect is None or record.state not in ("converged", "drifted"):
+    if effect is None or record.state not in IN_FORCE:
         return None
     return asdict(effect) | {"message": REASONS[effect.reason]}
 

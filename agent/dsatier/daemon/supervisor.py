@@ -52,8 +52,6 @@ class Supervisor:
             host, holder="dsatier daemon", progress=progress, about=about, journal=journal
         )
         self._effects = EffectWatch(host, journal, self._driver.chronicle)
-        self.standing: Standing | None = None
-        """What is known of the tiering, None where none is armed."""
         self._newest: Loaded | None = None
         """What the files asked for when they were last read and valid."""
         self.begun: children.Begun[Loaded] | None = None
@@ -111,10 +109,15 @@ class Supervisor:
             found.add(path)
         return tuple(sorted(found))
 
+    @property
+    def standing(self) -> Standing | None:
+        """What is known of the tiering, None if none is armed."""
+        return self._effects.standing
+
     def watch_effect(self, facts: Facts) -> None:
         """Look at what tiering does, and log changes. May raise HostError."""
         before = self.standing
-        now = self.standing = self._effects.look(facts)
+        now = self._effects.look(facts)
         if now is None or (before is not None and before.reason == now.reason):
             return
         say = self._log.warning if now.verdict == "not working" else self._log.notice
