@@ -12,7 +12,7 @@ from dsatier.facts.readings import effective_threads_broken
 from dsatier.facts.tiers import Tiers
 from dsatier.plan.model import Desired, Finding, of_tiers
 from dsatier.plan.originals import Originals
-from dsatier.plan.ownership import barred, cut_short, owned, retypable, staying
+from dsatier.plan.ownership import barred, cut_short, owned, returning, retypable, staying
 from dsatier.plan.short_form import expand
 from dsatier.plan.tiers import tiers_of
 from dsatier.profile.model import (
@@ -135,9 +135,7 @@ def _iommu(
     wanted: dict[str, str] = {}
     if isinstance(engine, DsaEngine) and engine.work_queues and engine.work_queues.iommu:
         wanted = dict.fromkeys((config.id for config in queues), engine.work_queues.iommu)
-    back = retypable(ours, facts) if ours else {}
-    stay = staying(ours, facts) if ours else {}
-    return {name: kind for name, kind in back.items() if name not in stay} | wanted
+    return (returning(ours, facts) if ours else {}) | wanted
 
 
 def iommu_left(before: Originals | None, facts: Facts, desired: Desired) -> Iterator[Finding]:

@@ -200,6 +200,12 @@ def staying(ours: Originals, facts: Facts) -> dict[str, str]:
     return {name: why for name, why in found if why}
 
 
+def returning(ours: Originals, facts: Facts) -> dict[str, str]:
+    """Return the types that IOMMU groups get back now, by device."""
+    stay = staying(ours, facts)
+    return {name: kind for name, kind in retypable(ours, facts).items() if name not in stay}
+
+
 def _why_stays(facts: Facts, device: DsaDevice) -> str | None:
     if why := closed_iommu(facts, device.group):
         return why

@@ -20,7 +20,15 @@ from dsatier.facts.tiers import Tiers
 from dsatier.plan.model import Desired, of_tiers
 from dsatier.plan.originals import Originals
 from dsatier.plan.outlook import frees_dsa
-from dsatier.plan.ownership import barred, cut_short, owned, retypable, staying, taken_over
+from dsatier.plan.ownership import (
+    barred,
+    cut_short,
+    owned,
+    returning,
+    retypable,
+    staying,
+    taken_over,
+)
 from dsatier.plan.planner import descent
 from dsatier.plan.projection import switched
 from dsatier.plan.requirements import findings, kernel_configured
@@ -88,30 +96,28 @@ def _restored(ours: Originals, facts: Facts, tiers: Tiers) -> tuple[Desired, tup
     if _tiers_for_others(ours, facts) and _unfit_to_tier(facts, tiers) is None:
         ours, waiting = _without_tiers(ours, facts)
         lost = (*lost, *waiting)
-    iommu, fixed = _iommu(ours, facts)
     desired = Desired(
         tiers=tiers,
         cpus_online=of_tiers(tiers, ours.online_cpus, ours.fast_cpus),
         queues=ours.devices,
         stopped=ours.idle_devices,
         swap_on=ours.swaps,
-        iommu=iommu,
+        iommu=returning(ours, facts),
         bound=cut_short(ours, facts),
     )
     knobs, left = _knobs(ours, desired, facts)
-    return replace(desired, knobs=knobs), (*lost, *fixed, *left)
+    return replace(desired, knobs=knobs), (*lost, *_fixed(ours, facts), *left)
 
 
-def _iommu(ours: Originals, facts: Facts) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return the types that IOMMU groups are to have again, and in words which cannot."""
+def _fixed(ours: Originals, facts: Facts) -> tuple[str, ...]:
+    """Return in words which IOMMU groups cannot have the type again that they had."""
     back, stay = retypable(ours, facts), staying(ours, facts)
-    words = tuple(
+    return tuple(
         f"the IOMMU group of {one.id} is left at {one.group.type} (was {back[one.id]}): "
         f"{stay[one.id]}"
         for one in facts.devices
         if one.group and one.id in stay
     )
-    return {name: kind for name, kind in back.items() if name not in stay}, words
 
 
 def _tiers_for_others(ours: Originals, facts: Facts) -> bool:
