@@ -80,7 +80,7 @@ class Knob:
         """
         if self.flags:
             return f"[{', '.join(name for name, bit in self.flags.items() if value & bit)}]"
-        return self.words[value] if 0 <= value < len(self.words) else value
+        return self.spelt(value) if self.words else value
 
 
 def _vm(
