@@ -72,6 +72,15 @@ def two_groups(tree: Path, patches: Path) -> None:
     series.take_out("second", tree, patches, None)
 
 
+def another(tree: Path, folder: Path, text: str) -> Path:
+    """Return the tree of another base, where main.c is ``text``."""
+    later = folder / "later"
+    later.mkdir()
+    (later / "main.c").write_text(text)
+    shutil.copytree(tree / "scripts", later / "scripts")
+    return later
+
+
 @needs_git
 def test_commits_become_files_and_files_commits(tree: Path, patches: Path) -> None:
     """What is exported is in form, and imported again it is the same tree and the same files."""
@@ -156,11 +165,8 @@ def test_a_base_has_patches_of_its_own_only_where_those_of_all_do_not_apply(
 ) -> None:
     """What applies elsewhere as it is, at other lines too, is taken from the folder of all."""
     two_groups(tree, patches)
-    later = tmp_path / "later"
-    later.mkdir()
     lines = "".join(f"line {n}\n" for n in range(20))
-    (later / "main.c").write_text(f"more\nmore\n{lines}")
-    shutil.copytree(tree / "scripts", later / "scripts")
+    later = another(tree, tmp_path, f"more\nmore\n{lines}")
     own = tmp_path / "own"
     own.mkdir()
     (own / "series").write_text("# why\n")
@@ -190,10 +196,7 @@ def test_a_base_that_only_writes_otherwise_shares_the_patch(
 ) -> None:
     """What sed makes of a patch of all is what applies, what is looked at and what export finds."""
     two_groups(tree, patches)
-    later = tmp_path / "later"
-    later.mkdir()
-    (later / "main.c").write_text("".join(f"Line {n}\n" for n in range(20)))
-    shutil.copytree(tree / "scripts", later / "scripts")
+    later = another(tree, tmp_path, "".join(f"Line {n}\n" for n in range(20)))
     own = tmp_path / "base/patches"
     own.mkdir(parents=True)
     name = "first/0001-main-nine.patch"
