@@ -32,6 +32,8 @@ DSA = "engine: {kind: dsa, limit_chans: 2, work_queues: {devices: 2}}"
 THREADS = "engine: {kind: multithread, limit_mt_num: 4}"
 TIERING = "tiering: {numa_balancing: 2, demotion_enabled: true}"
 SLOW_CPUS = [{"cpus": "0-7", "memory": 16, "used": 2}, {"cpus": "8-9", "memory": 16, "used": 1}]
+CXL = {"memory": 16, "device": "cxl", "driver": "kmem", "blocks": "offline", "used": 0}
+ONLINE = "tiers: {online: {nodes: [1]}}"
 USER = {"configured": [{"id": 0, "type": "user", "mode": "dedicated", "name": "theirs"}]}
 
 IDLE = {"configured": [{"id": 0, "type": "kernel", "mode": "dedicated", "name": "idle"}]}
@@ -165,6 +167,12 @@ OUTSIDE: dict[str, Callable[[Stage], None]] = {
     "unload the other DMA device's driver": booted(other_dma=[]),
     "free memory first": booted(swap=[{"path": "/dev/sda2", "size": 64}]),
     "expose the CXL memory as a node": booted(nodes=[SLOW_CPUS[0], {"memory": 16}]),
+    "wait: dsatier goes on when the device comes": lambda stage: stage.change(
+        lambda host: host.sleep(3600.0)
+    ),
+    "stop the programs that use it": booted(nodes=[SLOW_CPUS[0], CXL]),
+    "load kmem": booted(nodes=[SLOW_CPUS[0], CXL]),
+    "boot with `memhp_default_state=offline`": booted(nodes=[SLOW_CPUS[0], CXL]),
     "put memory into the empty channels": booted(nodes=[SLOW_CPUS[0], {"memory": 16}]),
     "name tiers.fast_node, or look at the BIOS": profile("tiers: {fast_node: 0}"),
     "bring one of its CPUs online, or boot with the slow node's CPUs off": booted(
@@ -266,6 +274,26 @@ SCENES = {
     ),
     "a slow node without memory": Scene(
         "tiers-exist", TIERING, {"nodes": [SLOW_CPUS[0], {"memory": 0, "used": 0}]}
+    ),
+    "slow memory that nobody brought online": Scene(
+        "tiers-exist", f"tiers: {{nodes: auto}}\n{TIERING}", {"nodes": [SLOW_CPUS[0], CXL]}
+    ),
+    "memory that comes late": Scene(
+        "memory-there",
+        ONLINE,
+        {
+            "nodes": [SLOW_CPUS[0], CXL],
+            "faults": [{"kind": "late-memory", "node": 1, "after": 3600.0}],
+        },
+    ),
+    "memory that programs map": Scene(
+        "memory-there", ONLINE, {"nodes": [SLOW_CPUS[0], CXL | {"driver": "device_dax"}]}
+    ),
+    "memory that no driver has": Scene(
+        "memory-there", ONLINE, {"nodes": [SLOW_CPUS[0], CXL | {"driver": ""}]}
+    ),
+    "memory in another zone": Scene(
+        "memory-zone", ONLINE, {"nodes": [SLOW_CPUS[0], CXL | {"blocks": "normal"}]}
     ),
     "a slow node with CPUs": Scene("tiering-conditions", TIERING, {"nodes": SLOW_CPUS}),
     "swap": Scene("tiering-conditions", TIERING, {"swap": [{"path": "/dev/sda2"}]}, kind="tpp"),

@@ -11,7 +11,7 @@ from dsatier.facts.model import Facts, IommuGroup, Unbound
 from dsatier.facts.tiers import USUAL
 from dsatier.plan.evidence import CleanLog, Held
 from dsatier.plan.ladder import DESCENTS, LADDER, Rung
-from dsatier.plan.model import Desired, Plan, of_tiers
+from dsatier.plan.model import Desired, NodeMemory, Plan, of_tiers
 from dsatier.plan.planner import descent, plan
 from dsatier.plan.projection import project
 from dsatier.plan.requests import BindDevice, Request, SetKnob, StopDevice, device_of
@@ -135,7 +135,7 @@ CHANGES: tuple[Change, ...] = (
 
 
 ORDER = (
-    *("cpuless", "parameters", "queues", "initialised", "evidence", "engine", "memory"),
+    *("online", "cpuless", "parameters", "queues", "initialised", "evidence", "engine", "memory"),
     "tiering",
 )
 """The contract's order on the way up; the way down is the other way round."""
@@ -158,6 +158,7 @@ PARAMETERS: dict[KnobName, int] = {
     "migrate_batch_usecs": 0,
 }
 EVERYTHING = Desired(
+    memory=(NodeMemory(2),),
     cpuless=True,
     knobs={
         **ENGINES["dsa"],
@@ -188,7 +189,8 @@ def mistakes(ladder: tuple[Rung, ...] = LADDER, descents: Descents = DESCENTS) -
     back = plan(LIVE["seed"], wants(**ENGINES["cpu"]), ladder=ladder, descents=descents)
     if not settles(back):
         wrong.append("seed: descriptors are freed without a wait")
-    up = rungs(plan(OURS, EVERYTHING, ladder=ladder, descents=descents))
+    brings = build.bringing(OURS)
+    up = rungs(plan(brings, EVERYTHING, ladder=ladder, descents=descents))
     if up != ORDER:
         wrong.append(f"the way up goes over {up}")
     way = plan(OURS, EVERYTHING, ladder=ladder, descents=descents)

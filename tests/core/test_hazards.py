@@ -479,7 +479,7 @@ def test_devices_and_their_queues_come_up_as_one(family: str) -> None:
     made = {cls.__name__ for cls in vars(requests).values() if hasattr(cls, "kind")}
     assert {
         "SetKnob", "SetCpu", "StirCpu", "SetTimer", "LoadDevice", "StopDevice", "SetIommu",
-        "BindDevice", "SwapOff", "SwapOn",
+        "BindDevice", "OnlineMemory", "SwapOff", "SwapOn",
     } == made  # fmt: skip
     host = build.facts(family)
     (config, *_) = usual(host).queues

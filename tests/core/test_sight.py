@@ -18,6 +18,7 @@ from dsatier.plan.interlock import GUARDS, Circumstances, refusals
 from dsatier.plan.requests import (
     BindDevice,
     LoadDevice,
+    OnlineMemory,
     Request,
     SetCpu,
     SetIommu,
@@ -79,6 +80,7 @@ def requests(facts: Facts) -> list[Request]:
         *(StopDevice(name) for name in ("dsa0", "dsa1", "dsa9")),
         *(SetIommu(d.id, d.pci, "0", "identity") for d in facts.devices),
         *(BindDevice(d.pci) for d in facts.devices),
+        OnlineMemory("dax1.0", 1, (64,), "movable"),
         *(SwapOn(area) for area in facts.swaps),
     ]
 

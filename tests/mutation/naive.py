@@ -20,6 +20,7 @@ from dsatier.plan.interlock import GUARDS, Guard
 from dsatier.plan.requests import (
     BindDevice,
     LoadDevice,
+    OnlineMemory,
     Request,
     SetCpu,
     SetIommu,
@@ -110,6 +111,14 @@ TIERED = (_cpuless, _no_swap, puts((BALANCING, 2), ("demote_scale_factor", 300))
 LIMIT = KNOBS["promote_rate_limit_MBps"].path
 STOCK: dict[str, Any] = {"kernel": {"release": "6.12.117+deb13-amd64", "kind": "stock"}}
 BEHIND: dict[str, Any] = {"iommu": "translated"}
+MAPPED: dict[str, Any] = {
+    "nodes": [
+        {"cpus": "0-3", "memory": 16},
+        {"cpus": "4-5", "memory": 16},
+        {"memory": 16, "device": "cxl", "driver": "device_dax"},
+    ]
+}
+"""The memory of node 2 is a program's."""
 FULL = {
     "nodes": [
         {"cpus": "0-3", "memory": 4, "used": 4},
@@ -240,6 +249,13 @@ TRIES: tuple[Try, ...] = (
     Try("iommu-of-one-alone", "ours", (), _identity, spec=BEHIND | {"iommu_group_of_all": True}),
     Try("iommu-when-off", "ours", (READY,), _identity, spec=STOCK | BEHIND),
     Try("bind-what-is-loose", "ours", (), lambda host: BindDevice(host.kernel.layout.pci[0])),
+    Try(
+        "memory-of-kmem",
+        "ours",
+        (),
+        lambda host: OnlineMemory("dax2.0", 2, (24,), "movable"),
+        spec=MAPPED,
+    ),
     Try(
         "device-without-event-log",
         "ours",

@@ -466,6 +466,13 @@ def unmet(desired: Desired, facts: Facts) -> str:
         if live(facts, name) != value
     ]
     slow = cpus(desired.tiers.slow_of(facts))
+    wrong += [
+        f"blocks {device.blocks.offline} of {device.id} offline"
+        for device in facts.memory_devices
+        if device.target_node in {one.node for one in desired.memory}
+        and device.blocks
+        and device.blocks.offline
+    ]
     if desired.cpuless and slow:
         wrong.append(f"cpus {slow} online")
     wrong += [f"cpu {cpu} offline" for cpu in desired.returning if cpu in facts.offline_cpus]
@@ -553,6 +560,8 @@ def strayed(desired: Desired, before: Facts, after: Facts) -> str:
             wrong.append(f"{old.id} changed")
         if old.id not in (desired.iommu or {}) and _type(old) != _type(new):
             wrong.append(f"the IOMMU group of {old.id} went from {_type(old)} to {_type(new)}")
+    if not desired.memory and before.memory_devices != after.memory_devices:
+        wrong.append("memory came or went")
     if not desired.swap_off and not desired.swap_on and before.swaps != after.swaps:
         wrong.append("swap changed")
     return "; ".join(wrong)

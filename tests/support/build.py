@@ -8,11 +8,13 @@ from typing import Any
 
 from dsatier.facts.knobs import KNOBS
 from dsatier.facts.model import (
+    Blocks,
     Channel,
     DsaDevice,
     Facts,
     IommuGroup,
     Kernel,
+    MemoryDevice,
     Neighbour,
     NumaNode,
     WorkQueue,
@@ -146,6 +148,15 @@ def channel(name: str, queue_id: str | None, in_use: int = 0) -> Channel:
 def aimless(host: Facts) -> Facts:
     """The host as a TPP kernel shows it that booted with CPUs on both nodes."""
     return replace(host, nodes=tuple(replace(n, demotion_target=-1) for n in host.nodes))
+
+
+def bringing(host: Facts, driver: str = "kmem", kind: str = "cxl", **blocks: Any) -> Facts:
+    """The host with a device that becomes node 2: two memory blocks, which are offline."""
+    there = Blocks(2 * GIB, **(blocks or {"offline": (64, 65)})) if driver == "kmem" else None
+    device = MemoryDevice("dax2.0", kind, driver, 2, 0, there)  # type: ignore[arg-type]
+    size = 2 * GIB * len(there.all - set(there.offline)) if there else 0
+    nodes = (*host.nodes, NumaNode(2, (), (21, 21, 10), size, size)) if there else host.nodes
+    return replace(host, nodes=nodes, memory_devices=(device,))
 
 
 def marked(host: Facts, pages: int | None, number: int = 0) -> Facts:

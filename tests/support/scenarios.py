@@ -13,6 +13,7 @@ from dsatier.plan.projection import project
 from dsatier.plan.requests import (
     BindDevice,
     LoadDevice,
+    OnlineMemory,
     Request,
     SetCpu,
     SetIommu,
@@ -138,6 +139,8 @@ USE, START, STOP = (
     SetKnob("dsa_state", 0),
 )
 FREE = build.grouped(OURS)
+BRINGS = build.bringing(OURS)
+ONLINE = OnlineMemory("dax2.0", 2, (64, 65), "movable")
 BRIDGE = Neighbour("0000:6a:00.0", "pcieport")
 ALONE = build.grouped(OURS, "DMA", Neighbour("0000:6a:00.0", ""))
 IDENTITY = SetIommu("dsa0", "0000:6a:01.0", "0", "identity")
@@ -421,6 +424,10 @@ def _scenarios() -> tuple[Scenario, ...]:
             _loose(IommuGroup("0", "identity")),
         ),
         row("bind-what-is-loose", OURS, BindDevice(LOOSE), _loose(None)),
+        row("memory-of-kmem", OURS, ONLINE, BRINGS),
+        row("memory-of-kmem", build.bringing(OURS, "device_dax"), ONLINE, BRINGS),
+        row("memory-of-kmem", BRINGS, replace(ONLINE, node=1), ONLINE),
+        row("memory-of-kmem", BRINGS, replace(ONLINE, blocks=(64, 66)), ONLINE),
     ]
     for family, plain in (("ours", OURS), ("seed", SEED)):
         ready, running, begun = QUEUED[family], LIVE[family], initialised(family)

@@ -24,6 +24,7 @@ TOLD = {
     "tiers.nodes.slow": "auto",
     "tiers.nodes.near": "by distance",
     "tiers.nodes.hbm": "as the host tells",
+    "tiers.online.nodes": "auto",
 }
 """What stands for a field that is not named, where the schema has no default."""
 
@@ -31,6 +32,8 @@ ELSEWHERE = {
     "engine.work_queues.file": "/sys/bus/dsa/devices, by accel-config",
     "engine.work_queues.devices": "/sys/bus/dsa/devices, by accel-config",
     "engine.work_queues.iommu": "/sys/kernel/iommu_groups/N/type",
+    "tiers.online.nodes": "/sys/devices/system/memory/memoryN/state",
+    "tiers.online.zone": "/sys/devices/system/memory/memoryN/state",
     "tiers.cpuless": "/sys/devices/system/cpu/cpuN/online",
     "tiering.swap": "/proc/swaps, by swapon and swapoff",
 }

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from errno import EACCES, EBUSY, EINVAL, EPERM, EROFS
+from errno import EACCES, EBUSY, EINVAL, ENOMEM, EPERM, EROFS
 from typing import TypeVar
 
 from dsatier.base.paths import QUEUE_FILE
 from dsatier.facts.knobs import KNOBS, TIMER
 from dsatier.facts.model import Facts
 from dsatier.facts.observe.iommu import GROUPS
+from dsatier.facts.observe.memory import BLOCKS
 from dsatier.facts.observe.observer import Observer
 from dsatier.facts.partial import NotSeen
 from dsatier.facts.readings import may_balance_untold, migration_quiet
@@ -20,6 +21,7 @@ from dsatier.plan.interlock import GUARDS, Circumstances, Guard, Refusal, refusa
 from dsatier.plan.requests import (
     BindDevice,
     LoadDevice,
+    OnlineMemory,
     Request,
     SetCpu,
     SetIommu,
@@ -46,6 +48,16 @@ _UNTYPED = {
     EROFS: _UNIT,
 }
 """What a refusal by the kernel of another type of an IOMMU group means."""
+EHWPOISON = 133
+"""Of the kernel, where Python has no name for it."""
+_STAYS_OFFLINE = {
+    EHWPOISON: "a page of the block is broken: replace the module, or take `online` out of the "
+    "profile's tiers; what has come online stays",
+    EINVAL: "the kernel does not take the block into that zone: look at valid_zones beside the file",
+    EBUSY: "a driver keeps the block offline: see the kernel log",
+    ENOMEM: "there is no room for what the kernel keeps of the block's pages: free memory first",
+}
+"""What a refusal by the kernel to bring a memory block online means."""
 _UNBOUND = (
     "no driver has {0} now: see the kernel log, reset the device and write its address to this "
     "file, or reboot"
@@ -152,6 +164,8 @@ class Gate:
                 self._set_iommu(request, deadline)
             case BindDevice():
                 self._bind(request, deadline)
+            case OnlineMemory():
+                self._bring_online(request, deadline)
             case SwapOff(area):
                 return self._run(("swapoff", area.path), deadline)
             case SwapOn(area):
@@ -184,6 +198,26 @@ class Gate:
         if refusals:
             words = "; ".join([refusals[0].message, *map(str, refusals[1:])])
             raise Rejected(refusals[0].path, refusals[0].errno, words)
+
+    def _bring_online(self, request: OnlineMemory, deadline: float) -> None:
+        """Bring blocks online, all that the kernel takes; then tell of the first that it did not.
+
+        One that somebody else has brought meanwhile is left as it is.
+        """
+        refusals = []
+        until = self._host.monotonic() + deadline
+        for block in request.blocks:
+            path = f"{BLOCKS}/memory{block}/state"
+            left = max(until - self._host.monotonic(), 1.0)
+            try:
+                self._host.write(path, f"online_{request.zone}\n", left)
+            except Rejected as refused:
+                if self._host.read(path).strip() != "online":
+                    refusals.append(_explained(refused, _STAYS_OFFLINE.get(refused.errno)))
+        if refusals:
+            more = f"; {len(refusals) - 1} more blocks were refused" if refusals[1:] else ""
+            first = refusals[0]
+            raise Rejected(first.path, first.errno, f"{first.message}{more}")
 
     def _run(self, argv: tuple[str, ...], deadline: float) -> str | None:
         ran = self._host.run(argv, deadline)

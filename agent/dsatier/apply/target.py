@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dsatier.base.problem import Invalid, Problem
 from dsatier.facts.model import Facts
 from dsatier.host.port import HostError
-from dsatier.plan.desired import from_profile, iommu_left, untouched
+from dsatier.plan.desired import from_profile, iommu_left, memory_untold, untouched
 from dsatier.plan.model import Desired, Finding
 from dsatier.plan.originals import Originals
 from dsatier.profile.model import DriftPolicy, DsaEngine, Profile, QueueFile
@@ -42,7 +42,11 @@ def target(read: Read, loaded: Loaded, facts: Facts, before: Originals | None) -
     return Target(
         desired=desired,
         digest=loaded.digest,
-        extra=(*extra, *iommu_left(before, facts, desired)),
+        extra=(
+            *extra,
+            *iommu_left(before, facts, desired),
+            *memory_untold(profile, facts, desired),
+        ),
         untouched=untouched(profile),
         drift=profile.drift or DriftPolicy(),
         stop_tiering_on_fault=isinstance(engine, DsaEngine)

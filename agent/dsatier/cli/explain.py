@@ -12,7 +12,7 @@ from typing import Any
 from dsatier.base.text import ranges
 from dsatier.facts.classification import pairs, sorts
 from dsatier.facts.knobs import KNOBS, knob_named
-from dsatier.facts.model import Facts
+from dsatier.facts.model import Facts, MemoryDevice
 from dsatier.facts.readings import live
 from dsatier.facts.tiers import Tiers, cpus
 from dsatier.plan.ladder import DESCENTS
@@ -146,9 +146,20 @@ def _live(field: str, name: str, facts: Facts, tiers: Tiers) -> int | str | None
     if field == "engine.work_queues.iommu":
         groups = {device.id: device.group for device in facts.devices}
         return ", ".join(f"{name} {group.type}" for name, group in groups.items() if group) or None
+    if field in ("tiers.online", "tiers.online.nodes"):
+        return "; ".join(map(_online, facts.memory_devices)) or "no device brings memory"
     if field == "tiering.swap":
         return "on" if facts.swaps else "off"
     return None
+
+
+def _online(device: MemoryDevice) -> str:
+    """Return how much of a device's memory is online."""
+    here = f"node {device.target_node}, {device.id}"
+    if device.blocks is None:
+        return f"{here}: {device.driver or 'no driver'} has it"
+    whole = len(device.blocks.all)
+    return f"{here}: {whole - len(device.blocks.offline)} of {whole} memory blocks online"
 
 
 def _spelt(name: str, value: int | None) -> int | str | None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dsatier.apply.execute import Progress
 from dsatier.apply.outcome import Outcome
 from dsatier.base.text import ranges
-from dsatier.facts.model import DsaDevice, Facts
+from dsatier.facts.model import DsaDevice, Facts, MemoryDevice
 from dsatier.facts.readings import held, usable
 from dsatier.plan.model import Finding, Plan, Step
 
@@ -79,6 +79,22 @@ def _group(device: DsaDevice) -> str:
     return f", iommu group {device.group.id} {device.group.type}{beside}"
 
 
+def _memory(device: MemoryDevice) -> str:
+    """Return a DAX device: what it hangs on, who has it, and how its memory is."""
+    line = (
+        f"{device.id:<9} {device.kind}, {device.driver or 'no driver'}, node {device.target_node}"
+    )
+    if device.blocks is None:
+        return line
+    parts = {
+        "movable": device.blocks.movable,
+        "in other zones": device.blocks.others,
+        "offline": device.blocks.offline,
+    }
+    told = ", ".join(f"{len(numbers)} {how}" for how, numbers in parts.items() if numbers)
+    return f"{line}; memory blocks of {device.blocks.size >> 20} MiB: {told}"
+
+
 def facts(one: Facts) -> str:
     """Return facts as a person reads them."""
     lines = [
@@ -109,6 +125,7 @@ def facts(one: Facts) -> str:
             f"{', event log' if device.event_log else ''}{_group(device)}; "
             f"{queues or 'no queue enabled'}"
         )
+    lines += map(_memory, one.memory_devices)
     lines += [f"unbound   {loose.pci}: a DSA that no driver has" for loose in one.unbound]
     if not one.kernel_log:
         lines.append("log       the kernel log cannot be read")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import socket
 
-SUBSYSTEMS = frozenset({"dsa", "cpu", "node", "dma", "memory"})
+SUBSYSTEMS = frozenset({"dsa", "cpu", "node", "dma", "memory", "dax"})
 """What a change of may concern a host's tiers or its engine."""
 _KOBJECT_UEVENT = 15
 _KERNEL = 1

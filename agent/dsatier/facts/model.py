@@ -229,6 +229,26 @@ class OtherWriter:
 
 
 @dataclass(frozen=True, slots=True)
+class Blocks:
+    """The memory blocks of a DAX device that kmem has, by number and by how they are."""
+
+    __pydantic_config__ = STRICT
+
+    size: int
+    """Bytes of each."""
+    offline: tuple[int, ...] = ()
+    movable: tuple[int, ...] = ()
+    """Online in the zone Movable: they can go again."""
+    others: tuple[int, ...] = ()
+    """Online in another zone: the kernel keeps there what it cannot move."""
+
+    @property
+    def all(self) -> frozenset[int]:
+        """All of them."""
+        return frozenset((*self.offline, *self.movable, *self.others))
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryDevice:
     """Memory that a driver can bring in as a node: a DAX device."""
 
@@ -244,6 +264,8 @@ class MemoryDevice:
     """The node that it becomes."""
     numa_node: int
     """The nearest node with CPUs, -1 where that is not known."""
+    blocks: Blocks | None = None
+    """None where kmem does not have it, or this process may not read where its memory is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from dsatier.plan.model import Desired, Finding, of_tiers
 from dsatier.plan.originals import Originals
 from dsatier.plan.ownership import barred, cut_short, owned, returning, retypable, staying
 from dsatier.plan.short_form import expand
-from dsatier.plan.tiers import tiers_of
+from dsatier.plan.tiers import memory_of, tiers_of, untold
 from dsatier.profile.model import (
     CpuEngine,
     DsaEngine,
@@ -83,6 +83,7 @@ def from_profile(
     queues = queues or _short_form(profile.engine, facts)
     return Desired(
         tiers=tiers,
+        memory=memory_of(profile, facts),
         cpuless=section is not None and section.cpuless is True,
         cpus_online=of_tiers(
             tiers,
@@ -151,6 +152,24 @@ def iommu_left(before: Originals | None, facts: Facts, desired: Desired) -> Iter
                 f"{back[device.id]}, as it was",
                 f"{device.group.type}, and {stay[device.id]}",
                 "mend that, then `systemctl reload dsatier`; a reboot takes it back, too",
+            )
+
+
+def memory_untold(profile: Profile, facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """Yield the devices whose memory ``auto`` leaves offline: it may be no slow memory."""
+    online = profile.tiers.online if profile.tiers else None
+    if online is None or online.nodes not in (None, "auto"):
+        return
+    named = {one.node for one in desired.memory}
+    for device in facts.memory_devices:
+        if device.blocks and untold(device, facts) and device.target_node not in named:
+            yield Finding(
+                "warning",
+                "memory-untold",
+                device.id,
+                "memory that is known to be slow before it is online",
+                f"{device.kind}, of which the kernel tells no more until then",
+                f"name node {device.target_node} in `tiers.online.nodes` if it is to come online",
             )
 
 

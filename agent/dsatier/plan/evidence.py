@@ -16,7 +16,8 @@ from dsatier.base.text import ranges
 from dsatier.facts.kernel_complaints import complaints
 from dsatier.facts.knobs import KnobName, spelt
 from dsatier.facts.model import Facts
-from dsatier.facts.readings import device, failed_copies, held, live, loose, migration_quiet
+from dsatier.facts.onlining import Zone, astray, memory_device
+from dsatier.facts.readings import device, failed_copies, held, live, loose, migration_quiet, node
 from dsatier.facts.tiers import Tiers, target, watermark, words
 from dsatier.host.port import LogTail
 from dsatier.queues.config import DeviceConfig, differences
@@ -167,6 +168,43 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryIs:
+    """Blocks of a device are online in a zone, and its node has memory and is in a tier."""
+
+    __pydantic_config__ = STRICT
+
+    device: str
+    node: int
+    blocks: tuple[int, ...]
+    zone: Zone
+    kind: Literal["memory"] = "memory"
+
+    def __str__(self) -> str:
+        return (
+            f"memory blocks {ranges(self.blocks)} of {self.device} online, {self.zone}; "
+            f"node {self.node} has memory, and a memory tier where the kernel shows those"
+        )
+
+    def missing(self, facts: Facts, log: LogTail) -> str | None:
+        """Return what is there instead."""
+        found, here = memory_device(facts, self.device), node(facts, self.node)
+        if found is None or found.blocks is None:
+            return f"{self.device} is not there, or kmem does not have it"
+        if left := set(self.blocks).intersection(found.blocks.offline):
+            return f"memory blocks {ranges(left)} of {self.device} are offline"
+        if other := set(self.blocks).intersection(astray(found.blocks, self.zone)):
+            return (
+                f"memory blocks {ranges(other)} of {self.device} are online in another zone: "
+                "somebody else has brought them"
+            )
+        if here is None or here.mem_total == 0:
+            return f"node {self.node} has no memory"
+        if here.tier is None and any(one.tier is not None for one in facts.nodes):
+            return f"node {self.node} is in no memory tier"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class CpusAre:
     """These CPUs are offline, or online."""
 
@@ -289,6 +327,7 @@ Evidence = Annotated[
     | Stopped
     | IommuIs
     | Bound
+    | MemoryIs
     | CpusAre
     | SwapIs
     | Watermark

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dsatier.base.text import ranges
 from dsatier.facts.knobs import KNOBS, SEED_BATCH_CHANS, SEED_SETTLE, TIERING_MODES, KnobName
 from dsatier.facts.model import DsaDevice, Facts, Unbound
+from dsatier.facts.onlining import memory_device
 from dsatier.facts.readings import (
     closed_iommu,
     concurrent,
@@ -40,6 +42,7 @@ from dsatier.plan.projection import project
 from dsatier.plan.requests import (
     BindDevice,
     LoadDevice,
+    OnlineMemory,
     Request,
     SetCpu,
     SetIommu,
@@ -429,6 +432,21 @@ def _bind_what_is_loose(request: Request, at: Circumstances) -> str | None:
     return None
 
 
+def _memory_of_kmem(request: Request, at: Circumstances) -> str | None:
+    if not isinstance(request, OnlineMemory):
+        return None
+    found = memory_device(at.facts, request.device)
+    if found is None:
+        return "there is no such device"
+    if found.driver != "kmem" or found.blocks is None:
+        return "kmem does not have it: its memory may be a program's"
+    if found.target_node != request.node:
+        return f"its memory is that of node {found.target_node}"
+    if strange := set(request.blocks) - found.blocks.all:
+        return f"memory blocks {ranges(strange)} are none of its own"
+    return None
+
+
 # fmt: off
 GUARDS: tuple[Guard, ...] = (
     Guard("known-kernel",             _known_kernel),
@@ -463,5 +481,6 @@ GUARDS: tuple[Guard, ...] = (
     Guard("iommu-when-off",           _iommu_when_off),
     Guard("iommu-of-one-alone",       _iommu_of_one_alone),
     Guard("bind-what-is-loose",       _bind_what_is_loose),
+    Guard("memory-of-kmem",           _memory_of_kmem),
 )
 # fmt: on

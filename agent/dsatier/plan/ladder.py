@@ -30,6 +30,7 @@ class Put:
 Act = (
     Put
     | Literal[
+        "memory online",
         "cpus offline",
         "cpus online",
         "stir",
@@ -57,6 +58,9 @@ class Rung:
 
 # fmt: off
 LADDER: tuple[Rung, ...] = (
+    Rung("online", "the memory that devices bring is online",
+         up=("memory online",),
+         down=()),
     Rung("cpuless", "the slow node has no CPU online",
          up=("cpus offline", "cpus online", "stir"),
          down=()),

@@ -9,6 +9,7 @@ from typing import Literal
 from dsatier.base.fields import STRICT, FirstVersion
 from dsatier.facts.knobs import KnobName
 from dsatier.facts.model import Swap
+from dsatier.facts.onlining import Zone
 from dsatier.facts.tiers import USUAL, Tiers
 from dsatier.plan.evidence import Evidence
 from dsatier.plan.requests import Request
@@ -23,6 +24,16 @@ class NodeCpus:
 
     node: int
     cpus: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeMemory:
+    """The memory that devices bring to a node: all of it is to be online."""
+
+    __pydantic_config__ = STRICT
+
+    node: int
+    zone: Zone = "movable"
 
 
 def of_tiers(
@@ -40,6 +51,8 @@ class Desired:
     __pydantic_config__ = STRICT
 
     tiers: Tiers = USUAL
+    memory: tuple[NodeMemory, ...] = ()
+    """Nodes whose memory is to be there."""
     cpuless: bool = False
     """The slow node's CPUs are to be offline."""
     cpus_online: tuple[NodeCpus, ...] = ()

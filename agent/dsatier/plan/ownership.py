@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from dsatier.facts.knobs import spelt
 from dsatier.facts.model import DsaDevice, Facts
+from dsatier.facts.onlining import memory_device
 from dsatier.facts.readings import (
     closed_iommu,
     device,
@@ -27,6 +28,7 @@ from dsatier.plan.originals import Originals, originals
 from dsatier.plan.requests import (
     BindDevice,
     LoadDevice,
+    OnlineMemory,
     Request,
     SetCpu,
     SetIommu,
@@ -59,6 +61,8 @@ def thing(request: Request) -> Thing:
             return "swap", area.path
         case BindDevice(pci):
             return "bind", pci
+        case OnlineMemory(name):
+            return "memory", name
         case SetTimer():
             return "timer", ""
 
@@ -85,6 +89,10 @@ def stands(request: Request, facts: Facts) -> bool:
             found = device(facts, name)
             half_way = loose(facts, pci) is not None
             return half_way or bool(found and found.group and found.group.type == kind)
+        case OnlineMemory(name, _, blocks):
+            now = memory_device(facts, name)
+            there = now.blocks if now else None
+            return there is not None and set(blocks).isdisjoint(there.offline)
         case BindDevice() | SetTimer():
             return False
 
@@ -138,6 +146,21 @@ def taken_over(before: Originals, facts: Facts) -> tuple[str, ...]:
         and now.type != kind
     )
     return (*knobs, *devices, *groups)
+
+
+def memory_kept(before: Originals, facts: Facts) -> tuple[str, ...]:
+    """Return in words which memory dsatier has brought online: it takes none away."""
+    if before.boot_id != facts.kernel.boot_id:
+        return ()
+    kept = {
+        d.id: d.blocks.all.difference(d.blocks.offline) for d in facts.memory_devices if d.blocks
+    }
+    names = dict.fromkeys(
+        r.device
+        for r in before.written or ()
+        if isinstance(r, OnlineMemory) and kept.get(r.device, frozenset()).intersection(r.blocks)
+    )
+    return tuple(f"the memory of {name} is left online" for name in names)
 
 
 def remaining(before: Originals, facts: Facts) -> Originals | None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dsatier.base.text import ranges
 from dsatier.facts.knobs import KNOBS, SEED_SETTLE, TIERING_MODES, KnobName
 from dsatier.facts.model import DsaDevice, Facts
+from dsatier.facts.onlining import bringing
 from dsatier.facts.readings import (
     held,
     initialised,
@@ -33,6 +34,7 @@ from dsatier.plan.evidence import (
     Evidence,
     Held,
     IommuIs,
+    MemoryIs,
     NoFailures,
     Quiet,
     Reads,
@@ -48,6 +50,7 @@ from dsatier.plan.projection import project
 from dsatier.plan.requests import (
     BindDevice,
     LoadDevice,
+    OnlineMemory,
     Request,
     SetCpu,
     SetIommu,
@@ -62,8 +65,11 @@ from dsatier.queues.config import DeviceConfig, captured, differences
 KNOB_DEADLINE = 10.0
 CPU_DEADLINE = 30.0
 DEVICE_DEADLINE = 60.0
+MEMORY_DEADLINE = 60.0
 SWAP_DEADLINE = 600.0
 """Seconds that a request of each kind may take before it counts as hung."""
+PORTION = 64
+"""Memory blocks in one step."""
 _TIERING_OFF = SetKnob("numa_balancing", 0)
 
 
@@ -371,6 +377,25 @@ def _write(
     )
 
 
+def _memory_online(way: _Way, rung: Rung, direction: str) -> None:
+    """Plan the blocks that are offline, some at a time: each block takes the kernel a moment."""
+    for wish in way.desired.memory:
+        for device in bringing(way.facts, wish.node):
+            offline = device.blocks.offline if device.blocks else ()
+            for first in range(0, len(offline), PORTION):
+                blocks = offline[first : first + PORTION]
+                way.step(
+                    rung,
+                    direction,
+                    f"memory blocks {ranges(blocks)} of {device.id} online",
+                    ("offline", f"node {wish.node}, {wish.zone}"),
+                    "the profile wants the memory of that node",
+                    requests=(OnlineMemory(device.id, wish.node, blocks, wish.zone),),
+                    evidence=(MemoryIs(device.id, wish.node, blocks, wish.zone),),
+                    deadline=MEMORY_DEADLINE,
+                )
+
+
 def _cpus_offline(way: _Way, rung: Rung, direction: str) -> None:
     cpus = _cpus_to_take(way.facts, way.desired)
     if cpus:
@@ -578,6 +603,7 @@ def _swap_on(way: _Way, rung: Rung, direction: str) -> None:
 
 
 _ACTS: dict[str, Callable[[_Way, Rung, str], None]] = {
+    "memory online": _memory_online,
     "cpus offline": _cpus_offline,
     "cpus online": _cpus_online,
     "stir": _stir,

@@ -8,12 +8,14 @@ from dataclasses import replace
 
 from dsatier.facts.knobs import BATCHED, KnobName
 from dsatier.facts.model import Channel, DsaDevice, Facts, NumaNode, WorkQueue
+from dsatier.facts.onlining import brought
 from dsatier.facts.readings import free, held, live, tiered, worst
 from dsatier.facts.tiers import Tiers
 from dsatier.plan.model import NodeCpus
 from dsatier.plan.requests import (
     BindDevice,
     LoadDevice,
+    OnlineMemory,
     Request,
     SetCpu,
     SetIommu,
@@ -62,6 +64,8 @@ def project(facts: Facts, request: Request, tiers: Tiers) -> Facts:
             return _translated(facts, device, kind)
         case BindDevice(pci):
             return replace(facts, unbound=tuple(one for one in facts.unbound if one.pci != pci))
+        case OnlineMemory(name, _, blocks, zone):
+            return _with_memory(brought(facts, name, blocks, zone), tiers)
         case SwapOff(area):
             return replace(facts, swaps=tuple(s for s in facts.swaps if s.path != area.path))
         case SwapOn(area):
@@ -85,6 +89,12 @@ def switched(
             if cpu in facts.offline_cpus:
                 facts = _cpu(facts, cpu, True, one.node)
     return facts
+
+
+def _with_memory(facts: Facts, tiers: Tiers) -> Facts:
+    """Return the facts when memory has come: the kernel works out watermarks and targets anew."""
+    nodes = tuple(_remarked(one, facts, tiers) for one in facts.nodes)
+    return _retargeted(replace(facts, nodes=nodes), tiers, none=False)
 
 
 def _knob(facts: Facts, request: SetKnob, tiers: Tiers) -> Facts:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from dsatier.base.fields import STRICT, Tagged
+from dsatier.base.text import ranges
 from dsatier.facts.knobs import KnobName, spelt
 from dsatier.facts.model import Swap
+from dsatier.facts.onlining import Zone
 from dsatier.queues.config import DeviceConfig
 
 
@@ -145,6 +147,25 @@ class BindDevice:
 
 
 @dataclass(frozen=True, slots=True)
+class OnlineMemory:
+    """Bring blocks of a DAX device's memory online. It is never taken offline again."""
+
+    __pydantic_config__ = STRICT
+
+    device: str
+    """As in ``dax0.0``."""
+    node: int
+    """The node that it becomes."""
+    blocks: tuple[int, ...]
+    zone: Zone
+    """movable: for what can be moved away again. kernel: for anything."""
+    kind: Literal["memory"] = "memory"
+
+    def __str__(self) -> str:
+        return f"memory blocks {ranges(self.blocks)} of {self.device} online, {self.zone}"
+
+
+@dataclass(frozen=True, slots=True)
 class SwapOff:
     """Turn one swap area off."""
 
@@ -179,6 +200,7 @@ Request = Annotated[
     | StopDevice
     | SetIommu
     | BindDevice
+    | OnlineMemory
     | SwapOff
     | SwapOn,
     Tagged("kind"),

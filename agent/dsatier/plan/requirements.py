@@ -38,6 +38,7 @@ from dsatier.plan.requirements_dsa import (
 from dsatier.plan.requirements_tiers import (
     _turns_tiering_on,
     cpus_can_go,
+    memory_there,
     nodes_known,
     promotion_can_go,
     quiet_can_be_had,
@@ -180,6 +181,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     knobs_present,
     values_in_range,
     threads_whole,
+    memory_there,
     tiers_exist,
     nodes_known,
     tiers_apart,

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from dsatier.facts.classification import of_kind, sorts
 from dsatier.facts.knobs import KNOBS, MOST_MBPS, TIERING_MODES, KnobName
-from dsatier.facts.model import Facts, NumaNode, Swap
+from dsatier.facts.model import Facts, MemoryDevice, NumaNode, Swap
+from dsatier.facts.onlining import astray, bringing
 from dsatier.facts.readings import demotes_to_disk, live, node, tiered, value_refusal
 from dsatier.facts.tiers import USUAL, cpus, stirrable, untargeted, words
 from dsatier.plan.model import Desired, Finding
@@ -21,17 +22,22 @@ def tiers_exist(facts: Facts, desired: Desired) -> Iterator[Finding]:
         return
     for number in desired.tiers.fast:
         yield from _fast_exists(number, node(facts, number))
+    awaited = {one.node for one in desired.memory}
     for number in desired.tiers.slow:
         slow = node(facts, number)
-        if slow is None or slow.mem_total == 0:
+        if number not in awaited and (slow is None or slow.mem_total == 0):
             yield Finding(
                 "blocker",
                 "tiers-exist",
                 f"node {number}",
                 "a node with memory",
                 "no such node" if slow is None else "no memory",
-                "expose the CXL memory as a node (BIOS: CXL, or daxctl reconfigure-device "
-                "--mode=system-ram), or name tiers.slow_node",
+                _bring(
+                    facts,
+                    number,
+                    otherwise="expose the CXL memory as a node (BIOS: CXL, or daxctl "
+                    "reconfigure-device --mode=system-ram), or name tiers.slow_node",
+                ),
             )
     if not desired.tiers.slow:
         yield Finding(
@@ -40,8 +46,11 @@ def tiers_exist(facts: Facts, desired: Desired) -> Iterator[Finding]:
             "tiers.nodes",
             "a slow node",
             "; ".join(f"node {sort.node}: {sort.kind} ({sort.why})" for sort in sorts(facts)),
-            "bring the slow memory online as a node (daxctl reconfigure-device "
-            "--mode=system-ram), or name its node in `tiers.nodes.slow`",
+            _bring(
+                facts,
+                otherwise="bring the slow memory online as a node (daxctl reconfigure-device "
+                "--mode=system-ram), or name its node in `tiers.nodes.slow`",
+            ),
         )
     named = (desired.tiers.fast, desired.tiers.slow)
     if facts.kernel.family == "seed" and named != (USUAL.fast, USUAL.slow):
@@ -53,6 +62,15 @@ def tiers_exist(facts: Facts, desired: Desired) -> Iterator[Finding]:
             f"fast {words(desired.tiers.fast)} and slow {words(desired.tiers.slow)}",
             "boot dsatier's kernel",
         )
+
+
+def _bring(facts: Facts, *numbers: int, otherwise: str) -> str:
+    """Return what to do for slow memory: there may be some that waits to be brought online."""
+    offline = {d.target_node for d in facts.memory_devices if d.blocks and d.blocks.offline}
+    nodes = sorted(offline.intersection(numbers) if numbers else offline)
+    if not nodes:
+        return otherwise
+    return f"write `tiers: {{online: {{nodes: {nodes}}}}}` in the profile: that memory is offline"
 
 
 def _fast_exists(number: int, fast: NumaNode | None) -> Iterator[Finding]:
@@ -74,6 +92,61 @@ def _fast_exists(number: int, fast: NumaNode | None) -> Iterator[Finding]:
             "no memory",
             "name tiers.fast_node, or put memory into the empty channels of that node",
         )
+
+
+def memory_there(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """The memory that is to come online must be the kernel's to bring: kmem must have it."""
+    for wish in desired.memory:
+        devices, here = bringing(facts, wish.node), node(facts, wish.node)
+        there = here is not None and here.mem_total > 0
+        if not there and not any(device.blocks for device in devices):
+            yield from map(_not_kmems, devices)
+        if not there and not devices:
+            yield Finding(
+                "blocker",
+                "memory-there",
+                f"node {wish.node}",
+                "memory that a device brings",
+                "not there yet: no device of that node, and no memory",
+                "wait: dsatier goes on when the device comes. If none is to come, create its "
+                "region (`cxl create-region`), or take the node out of the profile",
+            )
+        for device in devices:
+            if device.blocks and (other := astray(device.blocks, wish.zone)):
+                yield Finding(
+                    "warning",
+                    "memory-zone",
+                    device.id,
+                    f"its memory blocks online for zone {wish.zone}",
+                    f"{len(other)} of {len(device.blocks.all)} online in another zone",
+                    "boot with `memhp_default_state=offline`, so that nobody else brings them, or "
+                    f"set `zone: {'kernel' if wish.zone == 'movable' else 'movable'}` in the "
+                    "profile's tiers.online",
+                )
+
+
+def _not_kmems(device: MemoryDevice) -> Finding:
+    """Return what stands against memory that kmem does not have, or has without blocks."""
+    give = f"`daxctl reconfigure-device --mode=system-ram {device.id}`"
+    match device.driver:
+        case "kmem":
+            found = "kmem has it, and no memory block of it can be seen"
+            remedy = f"run this as root; where it was unplugged, plug it in again: {give}"
+        case "":
+            found = "no driver has it"
+            remedy = "load kmem: `modprobe kmem`, and name it in modules-load.d for later boots"
+        case other:
+            found = f"{other} has it, for programs that map it"
+            remedy = "stop the programs that use it, save what it holds, and give it to kmem: "
+            remedy += give
+    return Finding(
+        "blocker",
+        "memory-there",
+        f"node {device.target_node}",
+        f"{device.id}, as memory of the kernel's",
+        f"not there yet: {found}",
+        remedy,
+    )
 
 
 def nodes_known(facts: Facts, desired: Desired) -> Iterator[Finding]:

@@ -23,6 +23,7 @@ from dsatier.plan.outlook import frees_dsa
 from dsatier.plan.ownership import (
     barred,
     cut_short,
+    memory_kept,
     owned,
     returning,
     retypable,
@@ -80,7 +81,7 @@ def from_originals(before: Originals, facts: Facts, tiers: Tiers, whose: Whose =
 def not_restored(before: Originals, facts: Facts, tiers: Tiers) -> tuple[str, ...]:
     """Return what ``from_originals`` does not bring back from here, each with its reason."""
     left = _restored(owned(before, facts), facts, tiers)[1]
-    return (*left, *taken_over(before, facts))
+    return (*left, *taken_over(before, facts), *memory_kept(before, facts))
 
 
 def _restored(ours: Originals, facts: Facts, tiers: Tiers) -> tuple[Desired, tuple[str, ...]]:

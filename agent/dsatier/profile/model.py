@@ -82,6 +82,18 @@ class NodeTiers:
 
 
 @dataclass(frozen=True, slots=True)
+class Online:
+    """Memory that is to be there: what DAX devices (CXL, PMEM) bring through the kmem driver."""
+
+    __pydantic_config__ = STRICT
+
+    nodes: Literal["auto"] | Nodes | None = None
+    """Nodes whose memory comes online and is waited for. auto: the slow nodes."""
+    zone: Annotated[Literal["movable", "kernel"], OrDefault()] = "movable"
+    """movable: for what can be moved, so the memory can go again. kernel: for anything."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tiers:
     """The tiers of memory: ``nodes``, or one pair in short."""
 
@@ -89,6 +101,8 @@ class Tiers:
 
     nodes: Literal["auto"] | NodeTiers | None = None
     """The nodes of each tier."""
+    online: Online | None = None
+    """Memory that is to be there. It is brought online, and never taken away again."""
 
     fast_node: Node | None = None
     """Node with CPUs and DRAM; 0 unless named."""

@@ -103,6 +103,10 @@ def _tiers(data: dict[str, Any], *, whole: bool) -> Iterator[Broken]:
         yield ("tiers", named[0]), "nothing where nodes is named", str(tiers[named[0]]), hint
     lists = lists if isinstance(lists, dict) else {}
     yield from _lists(lists)
+    online = _part(tiers, "online").get("nodes")
+    for index, number in enumerate(online if isinstance(online, (list, tuple)) else ()):
+        if number in online[:index]:
+            yield ("tiers", "online", "nodes", index), "each node once", f"{number} again", ""
     slow = tiers.get("slow_node") is not None or isinstance(lists.get("slow"), (list, tuple))
     if whole and tiers.get("cpuless") and not slow:
         hint = "name slow_node too: CPUs go offline only of a node that is named"

@@ -7,13 +7,14 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from dsatier.host.port import Missing, Rejected
-from dsatier.sim import copying, hazards, idxd, memory, pressure, timer
+from dsatier.sim import blocks, copying, hazards, idxd, memory, pressure, timer
 from dsatier.sim.faults import (
     ClockJump,
     CopyFailures,
     Halt,
     LateCompletion,
     LateDevice,
+    LateMemory,
     LostLog,
     OtherWriter,
     Pressure,
@@ -32,6 +33,8 @@ def arm(k: Kernel, armed: Armed) -> None:
     fault = armed.fault
     if isinstance(fault, LateDevice) and armed.due > k.state.now:
         idxd.set_present(k, idxd.index_of(fault.device), present=False)
+    if isinstance(fault, LateMemory) and armed.due > k.state.now:
+        blocks.arrive(k, fault.node, there=False)
 
 
 def lose_log(k: Kernel) -> None:
@@ -64,7 +67,9 @@ def _wait(k: Kernel, armed: Armed) -> float:
             return inf if fault.times and armed.uses >= fault.times else left
         case LostLog():
             return inf if armed.uses or fault.with_write is not None else left
-        case Halt() | VanishedQueue() | LateDevice() | SwapReturns() | ClockJump() | Pressure():
+        case Halt() | VanishedQueue() | LateDevice() | LateMemory() | SwapReturns():
+            return inf if armed.uses else left
+        case ClockJump() | Pressure():
             return inf if armed.uses else left
         case _:
             return inf
@@ -97,6 +102,8 @@ def _happen(k: Kernel, armed: Armed) -> Armed:
                 _write(k, unbind, fault.queue)
         case LateDevice():
             idxd.set_present(k, idxd.index_of(fault.device), present=True)
+        case LateMemory():
+            blocks.arrive(k, fault.node, there=True)
         case OtherWriter():
             _write(k, fault.path, fault.text)
             armed = armed._replace(due=k.state.now + fault.every)

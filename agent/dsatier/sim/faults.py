@@ -141,6 +141,27 @@ class LateDevice:
 
 
 @dataclass(frozen=True, slots=True)
+class LateMemory:
+    """The DAX device that brings a node's memory appears only ``after`` seconds."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["late-memory"]
+    node: Annotated[int, Ge(0)]
+    after: After = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoisonedBlock:
+    """A memory block of a node's device has a broken page: it does not come online."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["poisoned-block"]
+    node: Annotated[int, Ge(0)]
+    place: Annotated[int, Ge(0)] = 0
+    """Counted from the device's first block."""
+
+
+@dataclass(frozen=True, slots=True)
 class StuckCpu:
     """A CPU does not go offline: ``cpu``, or whichever is the ``nth`` to be tried."""
 
@@ -244,6 +265,8 @@ AnyFault = (
     | HungCommand
     | RejectedWrite
     | LateDevice
+    | LateMemory
+    | PoisonedBlock
     | StuckCpu
     | OtherWriter
     | SwapReturns

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from dsatier.base.problem import Invalid, Problem
 from dsatier.host import given, step_log
 from dsatier.host.port import Host, Hung, Locked, LogTail, Missing, Ran, Rejected
-from dsatier.sim import accel, events, idxd, iommu, machine, memory, pressure, spec
+from dsatier.sim import accel, blocks, events, idxd, iommu, machine, memory, pressure, spec
 from dsatier.sim.faults import (
     AnyFault,
     Crash,
@@ -23,6 +23,7 @@ from dsatier.sim.faults import (
     HungCommand,
     HungWrite,
     LateDevice,
+    LateMemory,
     LostLog,
     RejectedWrite,
     SimCrash,
@@ -113,6 +114,8 @@ class SimHost:
         booted = cls.of(description)
         if state.shape() != booted.kernel.state.shape():
             raise ValueError("host state: it is not of the host that it describes")
+        if not blocks.fit(description, state):
+            raise ValueError("host state: it has other memory blocks than its host")
         _check_clock_and_providers(booted.kernel.layout, state)
         return cls(Kernel(description, booted.kernel.layout, state))
 
@@ -151,6 +154,9 @@ class SimHost:
             if isinstance(armed.fault, LateDevice) and kind == "late-device":
                 number = idxd.index_of(armed.fault.device)
                 idxd.set_present(self.kernel, number, present=True)
+            late = isinstance(armed.fault, LateMemory) and armed.fault.node in state.late
+            if late and kind == "late-memory":
+                blocks.arrive(self.kernel, armed.fault.node, there=True)
         state.faults = tuple(a for a in state.faults if a.fault.kind != kind)
         if kind == "pressure":
             pressure.end(self.kernel)

@@ -9,8 +9,8 @@ from errno import EACCES, EISDIR
 from typing import TYPE_CHECKING
 
 from dsatier.host.port import HostDown, Missing, Rejected
-from dsatier.sim import copying, events, hazards, iommu, memory
-from dsatier.sim.faults import LateCompletion, LateDevice
+from dsatier.sim import blocks, copying, events, hazards, iommu, memory
+from dsatier.sim.faults import LateCompletion, LateDevice, LateMemory
 from dsatier.sim.parse import Refused
 from dsatier.sim.state import (
     Armed,
@@ -118,6 +118,10 @@ class Kernel:
         offline = self.state.offline
         return sum(cpu not in offline for cpu in self.layout.cpus[node])
 
+    def there(self, node: int) -> bool:
+        """Tell whether the kernel has a node: of a device's memory once there is a block."""
+        return not self.spec.nodes[node].device or bool(self.state.blocks[node])
+
     def arm(self, fault: AnyFault) -> None:
         """Let a fault wait from now on."""
         after = getattr(fault, "after", 0.0)
@@ -198,7 +202,8 @@ class Kernel:
         for name, value in spec.kernel.boot.items():
             if name in state.knobs:
                 state.knobs[name] = value
-        state.free = tuple((n.memory - n.used) << 20 for n in spec.nodes)
+        state.blocks = tuple(blocks.arrived(spec, node) for node in range(len(spec.nodes)))
+        memory.free_all(self)
         state.swaps = tuple(
             SwapArea(s.path, s.kind, s.size << 20, s.used << 10, s.priority) for s in spec.swap
         )
@@ -238,7 +243,7 @@ class Kernel:
 def _left_after_boot(armed: Armed) -> int:
     """Return how often a fault has happened after a boot."""
     match armed.fault:
-        case LateDevice():
+        case LateDevice() | LateMemory():
             return 0
         case LateCompletion():
             return 2 if armed.uses else 0  # what was under way ended with the machine

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from dsatier.sim import (
     attributes,
+    blocks,
     copying,
     cpus,
     idxd,
@@ -96,15 +97,12 @@ class Layout:
         self.files: dict[str, File] = {}
         self.links: dict[str, tuple[str, int]] = {}
         self._children: dict[str, dict[str, int]] = {"/": {}}
+        self._comes = dict(tiers.there(spec))
         self._add_knobs()
         for path, show in machine.files(spec).items():
             self._file(path, File(show))
         self._add_cpus()
-        for path, text in tiers.files(spec):
-            self._file(path, File(partial(_constant, text)))
-        for path, target in tiers.links(spec):
-            self._link(path, target)
-            self._dir(tiers.DRIVER)
+        self._add_memory()
         self._add_dsa()
         self._add_iommu()
         for path, text in (unit.files(spec) | spec.files).items():
@@ -161,6 +159,18 @@ class Layout:
             for cpu in numbers:
                 # the kernel has the link only while the CPU is online
                 self._link(f"{folder}/cpu{cpu}", f"../../cpu/cpu{cpu}")
+
+    def _add_memory(self) -> None:
+        for path, text in tiers.files(self.spec):
+            self._file(path, File(partial(_constant, text)))
+        for path, show in tiers.lists(self.spec):
+            self._file(path, File(show))
+        for path, target in tiers.links(self.spec):
+            self._link(path, target)
+            self._dir(f"{tiers.DRIVERS}/kmem")
+            self._dir(f"{tiers.DRIVERS}/device_dax")
+        for path, show, store in blocks.files(self.spec):
+            self._file(path, File(show, store))
 
     def _add_dsa(self) -> None:
         if not self.devices and self.spec.kernel.config.get("CONFIG_INTEL_IDXD") is None:
@@ -251,7 +261,16 @@ class Layout:
             file = self.files.get(path) or self._channel_file(k, path)
         if file is None or (file.device >= 0 and not k.state.devices[file.device].present):
             return None
-        return file
+        return None if self._comes and self._absent(k, path) else file
+
+    def _absent(self, k: Kernel, path: str) -> bool:
+        """Tell whether a path is of something that is not there now."""
+        while path != "/":
+            there = self._comes.get(path)
+            if there is not None and not there(k):
+                return True
+            path = dirname(path)
+        return False
 
     def _file_of_device(self, path: str) -> File | None:
         """Return the file under a device's link on the bus: the short way, for most reads."""
@@ -271,6 +290,8 @@ class Layout:
         if known is not None:
             target, device = known
             if device >= 0 and not k.state.devices[device].present:
+                return None
+            if self._comes and self._absent(k, path):
                 return None
             if path.startswith("/sys/devices/system/node/"):
                 cpu = int(path.rpartition("cpu")[2])
@@ -308,6 +329,8 @@ class Layout:
 
     def is_dir(self, k: Kernel, path: str) -> bool:
         """Tell whether a path is a folder."""
+        if self._comes and self._absent(k, path):
+            return False
         return bool(self.entries(k, path)) or self.resolve(k, path) in self._children
 
     def entries(self, k: Kernel, path: str) -> tuple[str, ...]:
@@ -318,6 +341,8 @@ class Layout:
             for name, device in self._children.get(path, {}).items()
             if device < 0 or k.state.devices[device].present
         }
+        if self._comes:
+            names = {name for name in names if not self._absent(k, join(path, name))}
         if path.startswith("/sys/devices/system/node/node"):
             names = {n for n in names if n[:3] != "cpu" or not n[3:].isdigit() or self._on(k, n)}
         if path.startswith("/sys/devices/pci"):

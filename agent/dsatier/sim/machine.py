@@ -37,8 +37,8 @@ def files(spec: HostSpec) -> dict[str, Show]:
         "/proc/swaps": memory.swaps,
         f"/boot/config-{spec.kernel.release}": config,
         "/sys/devices/system/node/online": nodes,
-        "/sys/devices/system/node/possible": nodes,
-        "/sys/devices/system/node/has_memory": nodes,
+        "/sys/devices/system/node/possible": lambda k: to_list(list(range(len(k.spec.nodes)))),
+        "/sys/devices/system/node/has_memory": nodes_with_memory,
         "/sys/devices/system/node/has_cpu": nodes_with_cpus,
         "/sys/devices/system/cpu/possible": lambda k: to_list(_cpus(k)),
         "/sys/devices/system/cpu/present": lambda k: to_list(_cpus(k)),
@@ -106,7 +106,12 @@ def config(k: Kernel) -> str:
 
 def nodes(k: Kernel) -> str:
     """Return the list of nodes."""
-    return to_list(tuple(range(len(k.spec.nodes))))
+    return to_list([n for n in range(len(k.spec.nodes)) if k.there(n)])
+
+
+def nodes_with_memory(k: Kernel) -> str:
+    """Return the list of nodes that have memory online."""
+    return to_list([n for n in range(len(k.spec.nodes)) if memory.total(k, n)])
 
 
 def nodes_with_cpus(k: Kernel) -> str:
@@ -123,7 +128,7 @@ def _distance(node: int, k: Kernel) -> str:
         row = k.spec.distances[node]
     else:
         row = tuple(10 if other == node else 21 for other in range(len(k.spec.nodes)))
-    return " ".join(map(str, row)) + "\n"
+    return " ".join(str(far) for other, far in enumerate(row) if k.there(other)) + "\n"
 
 
 def _meminfo(node: int, k: Kernel) -> str:

@@ -15,13 +15,32 @@ if TYPE_CHECKING:
 
 HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage/enabled"
 DEFRAG = ("always", "defer", "defer+madvise", "madvise", "never")
+BLOCK = 2 << 20
+"""KiB of a memory block."""
+OFFLINE = "-"
+"""The letter of one that is offline."""
 DMA_PAGES = 3840
 DMA32_PAGES = 480000
 
 
+def total(k: Kernel, node: int) -> int:
+    """Return the KiB of a node: of memory that a device brings, the blocks that are online."""
+    if not k.spec.nodes[node].device:
+        return k.spec.nodes[node].memory << 20
+    blocks = k.state.blocks[node]
+    return (len(blocks) - blocks.count(OFFLINE)) * BLOCK
+
+
+def free_all(k: Kernel) -> None:
+    """Let as much be free on each node as the description says."""
+    k.state.free = tuple(
+        max(0, total(k, node) - (one.used << 20)) for node, one in enumerate(k.spec.nodes)
+    )
+
+
 def _managed(k: Kernel, node: int) -> int:
     """Return the pages of a node's Normal zone."""
-    pages = k.spec.nodes[node].memory << 18
+    pages = total(k, node) >> 2
     return max(0, pages - DMA_PAGES - DMA32_PAGES) if node == 0 else pages
 
 
@@ -71,7 +90,7 @@ def set_targets(k: Kernel, *, leaving: int | None = None) -> None:
     """
     count = len(k.spec.nodes)
     top = {n for n in range(count) if k.online(n) or leaving in k.layout.cpus[n]}
-    below = [n for n in range(count) if n not in top]
+    below = [n for n in range(count) if n not in top and total(k, n)]
     k.state.targets = tuple(below[0] if n in top and below else -1 for n in range(count))
 
 
@@ -135,6 +154,8 @@ def zoneinfo(k: Kernel) -> str:
     shows = "demote_scale_factor" in k.state.knobs
     out = []
     for node, mark in enumerate(k.state.watermarks):
+        if not k.there(node):
+            continue
         zero = 0 if shows else None
         if node == 0:
             left = k.state.free[0] // 4
@@ -142,26 +163,26 @@ def zoneinfo(k: Kernel) -> str:
             out.append(_zone(k, 0, "DMA", dma, DMA_PAGES, zero))
             out.append(_zone(k, 0, "DMA32", min(left - dma, DMA32_PAGES), DMA32_PAGES, zero))
         managed = _managed(k, node)
-        free = max(0, k.state.free[node] // 4 - (k.spec.nodes[node].memory * 262144 - managed))
+        free = max(0, k.state.free[node] // 4 - ((total(k, node) >> 2) - managed))
         out.append(_zone(k, node, "Normal", free, managed, mark if shows else None))
     return "".join(out)
 
 
 def node_meminfo(k: Kernel, node: int) -> str:
     """Return /sys/devices/system/node/nodeN/meminfo."""
-    total, free = k.spec.nodes[node].memory << 20, k.state.free[node]
-    rows = (("MemTotal", total), ("MemFree", free), ("MemUsed", total - free))
+    whole, free = total(k, node), k.state.free[node]
+    rows = (("MemTotal", whole), ("MemFree", free), ("MemUsed", whole - free))
     return "".join(f"Node {node} {name + ':':<15} {size:>8} kB\n" for name, size in rows)
 
 
 def meminfo(k: Kernel) -> str:
     """Return /proc/meminfo."""
-    total = sum(n.memory << 20 for n in k.spec.nodes)
+    whole = sum(total(k, node) for node in range(len(k.spec.nodes)))
     free = sum(k.state.free)
     swap = sum(s.size for s in k.state.swaps)
     swap_free = swap - sum(s.used for s in k.state.swaps)
     rows = (
-        ("MemTotal", total),
+        ("MemTotal", whole),
         ("MemFree", free),
         ("MemAvailable", free),
         ("SwapTotal", swap),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dsatier.sim import tiers
+from dsatier.sim import memory, tiers
 from dsatier.sim.faults import Pressure
 from dsatier.sim.state import Flow
 
@@ -65,9 +65,9 @@ def count(k: Kernel, seconds: float) -> None:
 def settle(k: Kernel, found: Pressure, *, moves: bool) -> None:
     """Let the free memory be as it is while pages move, or do not."""
     free = list(k.state.free)
-    for node, one in enumerate(k.spec.nodes):
+    for node in range(len(k.spec.nodes)):
         if k.online(node):
-            free[node] = min(free[node], (one.memory << 20) // 100) if moves else SHORT
+            free[node] = min(free[node], memory.total(k, node) // 100) if moves else SHORT
         elif found.meets == "full":
             free[node] = min(free[node], SHORT)
     k.state.free = tuple(free)
@@ -75,7 +75,7 @@ def settle(k: Kernel, found: Pressure, *, moves: bool) -> None:
 
 def end(k: Kernel) -> None:
     """Give back the memory that was wanted."""
-    k.state.free = tuple((one.memory - one.used) << 20 for one in k.spec.nodes)
+    memory.free_all(k)
 
 
 def vmstat(k: Kernel) -> str:

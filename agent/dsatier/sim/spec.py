@@ -75,7 +75,11 @@ class NodeSpec:
     bandwidth: Count = 0
     """MB/s for the nearest CPUs, as firmware says; 0: it says nothing."""
     device: Literal["cxl", "pmem", "hmem"] | None = None
-    """What the kmem driver has brought it in from."""
+    """The DAX device that its memory is from."""
+    driver: Literal["kmem", "device_dax", ""] = "kmem"
+    """Who has that device: kmem makes memory of it; empty: nobody."""
+    blocks: Literal["movable", "normal", "offline"] = "movable"
+    """How kmem's memory blocks come: online in a zone, or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +266,10 @@ def check(spec: HostSpec) -> None:
             raise ValueError("nodes: expected a tier for every node, or for none")
         if node.used > node.memory:
             raise ValueError(f"nodes: expected used <= memory, found {node.used} > {node.memory}")
+        if (node.driver, node.blocks) != ("kmem", "movable") and not node.device:
+            raise ValueError("nodes: expected driver and blocks only for a node with a device")
+        if node.device and (node.cpus or node.memory < 2):
+            raise ValueError("nodes: expected a device to bring 2 GiB or more, and no CPUs")
     if spec.distances and (
         len(spec.distances) != len(spec.nodes)
         or any(len(row) != len(spec.nodes) for row in spec.distances)
@@ -276,6 +284,11 @@ def check(spec: HostSpec) -> None:
             raise ValueError(f"files: expected an absolute path outside /proc and /sys: {path}")
     names = {f"dsa{i}" for i in range(len(spec.each_device()))}
     for fault in spec.faults:
+        number = getattr(fault, "node", None)
+        if number is not None and not any(
+            number == n and one.device for n, one in enumerate(spec.nodes)
+        ):
+            raise ValueError(f"faults: expected a node with a device, found {number}")
         device = getattr(fault, "device", None)
         if device is not None and device not in names:
             raise ValueError(f"faults: expected a device of this host, found {device}")

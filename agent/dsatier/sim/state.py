@@ -176,6 +176,8 @@ _FIELDS: dict[str, Any] = {
     "offline": frozenset,
     "smt_off": bool,
     "swaps": tuple,
+    "blocks": tuple,
+    "late": frozenset,
     "free": tuple,
     "watermarks": tuple,
     "tiered": bool,
@@ -216,6 +218,10 @@ class State:
     offline: frozenset[int]
     smt_off: bool
     swaps: tuple[SwapArea, ...]
+    blocks: tuple[str, ...]
+    """The memory blocks of each node that a device brings, a letter for each."""
+    late: frozenset[int]
+    """Nodes whose device has yet to come."""
     free: tuple[int, ...]
     watermarks: tuple[int, ...]
     tiered: bool
@@ -278,6 +284,8 @@ class State:
             self.offline,
             self.smt_off,
             self.swaps,
+            self.blocks,
+            self.late,
             self.free,
             self.watermarks,
             self.tiered,
@@ -319,6 +327,7 @@ class State:
         return (
             sorted(self.knobs),
             [(len(d.engines), len(d.groups), len(d.queues)) for d in self.devices],
+            len(self.blocks),
             len(self.free),
             len(self.watermarks),
             len(self.targets),

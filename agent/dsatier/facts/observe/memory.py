@@ -3,34 +3,114 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from dsatier.base.text import natural
-from dsatier.facts.model import MemoryDevice, Speed
+from dsatier.facts.model import Blocks, MemoryDevice, NumaNode, Speed
 from dsatier.facts.observe import parse
-from dsatier.facts.observe.read import optional
+from dsatier.facts.observe.read import optional, readable
 from dsatier.facts.observe.topology import NODES
 from dsatier.host.port import Host
 
 DEVICES = "/sys/bus/dax/devices"
+BLOCKS = "/sys/devices/system/memory"
+
+Ranges = tuple[tuple[int, int], ...]
+"""Physical addresses, of each range the first byte and the last."""
 
 
-def devices(host: Host) -> tuple[MemoryDevice, ...]:
-    """Return the DAX devices."""
-    names = sorted(host.entries(DEVICES), key=natural)
-    return tuple(_device(host, name) for name in names if name.startswith("dax"))
+class MemoryEyes:
+    """Looks at the DAX devices of one host again and again.
+
+    A device may have thousands of blocks. How they are is read anew only where its node has
+    another amount of memory than before: each block that comes or goes changes that.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._known: dict[str, tuple[tuple[Ranges, int | None], Blocks | None]] = {}
+
+    def devices(self, nodes: Iterable[NumaNode]) -> tuple[MemoryDevice, ...]:
+        """Return the DAX devices. ``nodes`` are those of the same look, read before."""
+        totals = {node.id: node.mem_total for node in nodes}
+        names = sorted(self._host.entries(DEVICES), key=natural)
+        return tuple(self._device(name, totals) for name in names if name.startswith("dax"))
+
+    def _device(self, name: str, totals: dict[int, int]) -> MemoryDevice:
+        folder = f"{DEVICES}/{name}"
+        driver = (self._host.link(f"{folder}/driver") or "").rpartition("/")[2]
+        target = _number(self._host, f"{folder}/target_node")
+        return MemoryDevice(
+            id=name,
+            kind=kind(self._host.link(folder) or ""),
+            driver=driver,
+            target_node=target,
+            numa_node=_number(self._host, f"{folder}/numa_node"),
+            blocks=self._blocks(name, totals.get(target)) if driver == "kmem" else None,
+        )
+
+    def _blocks(self, name: str, total: int | None) -> Blocks | None:
+        """Return a device's blocks; ``total`` is what its node has of memory."""
+        key = _ranges(self._host, f"{DEVICES}/{name}"), total
+        known = self._known.get(name)
+        if known is None or known[0] != key:
+            self._known[name] = known = key, _blocks(self._host, key[0])
+        return known[1]
 
 
-def _device(host: Host, name: str) -> MemoryDevice:
-    folder = f"{DEVICES}/{name}"
-    driver = host.link(f"{folder}/driver") or ""
-    return MemoryDevice(
-        id=name,
-        kind=kind(host.link(folder) or ""),
-        driver=driver.rpartition("/")[2],
-        target_node=_number(host, f"{folder}/target_node"),
-        numa_node=_number(host, f"{folder}/numa_node"),
-    )
+def _ranges(host: Host, folder: str) -> Ranges:
+    """Return where a device's memory is, () where this process may not read that."""
+    found = []
+    for name in host.entries(folder):
+        if name.removeprefix("mapping").isdecimal():
+            path = f"{folder}/{name}"
+            first, last = (readable(host, f"{path}/{end}") for end in ("start", "end"))
+            if first is not None and last is not None:
+                found.append((_address(first, path), _address(last, path)))
+    return tuple(found)
+
+
+def _address(text: str, path: str) -> int:
+    return parse.whole(text.strip(), path, base=0)
+
+
+def _blocks(host: Host, ranges: Ranges) -> Blocks | None:
+    """Return the blocks that lie whole within ``ranges``, None where there are none."""
+    path = f"{BLOCKS}/block_size_bytes"
+    text = optional(host, path)
+    if text is None:
+        return None
+    size = parse.whole(text.strip(), path, base=16)
+    sorted_in: dict[str, list[int]] = {"offline": [], "movable": [], "others": []}
+    for number in _within(ranges, size):
+        how = _state(host, number)
+        if how:
+            sorted_in[how].append(number)
+    found = Blocks(size, **{how: tuple(numbers) for how, numbers in sorted_in.items()})
+    return found if found.all else None
+
+
+def _within(ranges: Ranges, size: int) -> Iterator[int]:
+    """Yield the numbers of the blocks that lie whole within ``ranges``.
+
+    >>> list(_within(((0x1800, 0x3fff),), 0x1000))
+    [2, 3]
+    """
+    for first, last in ranges:
+        yield from range(-(-first // size), (last + 1) // size)
+
+
+def _state(host: Host, number: int) -> str:
+    """Return how a block is, empty where it is not there."""
+    folder = f"{BLOCKS}/memory{number}"
+    state = optional(host, f"{folder}/state")
+    if state is None:
+        return ""
+    if state.strip() != "online":  # one that is going is still to be brought back
+        return "offline"
+    zone = optional(host, f"{folder}/valid_zones") or ""
+    return "movable" if zone.split()[:1] == ["Movable"] else "others"
 
 
 def kind(place: str) -> Literal["cxl", "pmem", "hmem", "other"]:

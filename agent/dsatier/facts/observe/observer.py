@@ -85,6 +85,7 @@ class Observer:
         """Return the facts with those of DSA devices, which are most of a look."""
         host = self._host
         swaps = optional(host, _SWAPS)
+        nodes = topology.nodes(host, boot.demotion(), boot.speed)
         timer = optional(host, TIMER)
         return Facts(
             schema_version=1,
@@ -92,7 +93,7 @@ class Observer:
             cpu_model=boot.cpu_model,
             kernel=boot.kernel,
             scalable_mode=boot.scalable_mode,
-            nodes=topology.nodes(host, boot.demotion(), boot.speed),
+            nodes=nodes,
             offline_cpus=topology.offline(host),
             pinned_cpus=boot.pinned,
             smt=topology.smt(host),
@@ -103,7 +104,7 @@ class Observer:
             dsa_released=boot.released(),
             boot_taint=_number(host, _TAINTED),
             kernel_log=boot.logs,
-            memory_devices=memory.devices(host),
+            memory_devices=boot.memory_eyes.devices(nodes),
             unit_lacks=boot.unit_lacks,
             **more,
         )
@@ -123,6 +124,7 @@ class _Boot:
         self._had_devices = False
         self._seen: set[str] = set()
         self.eyes = DsaEyes(host)
+        self.memory_eyes = memory.MemoryEyes(host)
         self._speeds: dict[int, Speed | None] = {}
         self._shows_demotion = True
         self._released: bool | None = False

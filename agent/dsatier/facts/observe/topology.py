@@ -29,7 +29,12 @@ def nodes(
     found = [
         node(host, number, level.get(number), demotion.get(number, _UNTOLD)) for number in numbers
     ]
-    return tuple(replace(one, speed=speed(one.id)) for one in found if one is not None)
+    # firmware's numbers come with the first memory of a node
+    return tuple(
+        replace(one, speed=speed(one.id) if one.mem_total else None)
+        for one in found
+        if one is not None
+    )
 
 
 def node(host: Host, number: int, tier: int | None, demotion: parse.Demotion) -> NumaNode | None:
