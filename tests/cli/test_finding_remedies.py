@@ -173,6 +173,7 @@ OUTSIDE: dict[str, Callable[[Stage], None]] = {
     "stop the programs that use it": booted(nodes=[SLOW_CPUS[0], CXL]),
     "load kmem": booted(nodes=[SLOW_CPUS[0], CXL]),
     "boot with `memhp_default_state=offline`": booted(nodes=[SLOW_CPUS[0], CXL]),
+    "set `zone: kernel`": profile("tiers: {online: {zone: kernel}}"),
     "put memory into the empty channels": booted(nodes=[SLOW_CPUS[0], {"memory": 16}]),
     "name tiers.fast_node, or look at the BIOS": profile("tiers: {fast_node: 0}"),
     "bring one of its CPUs online, or boot with the slow node's CPUs off": booted(
@@ -294,6 +295,9 @@ SCENES = {
     ),
     "memory in another zone": Scene(
         "memory-zone", ONLINE, {"nodes": [SLOW_CPUS[0], CXL | {"blocks": "normal"}]}
+    ),
+    "much more memory than DRAM": Scene(
+        "memory-mixed", ONLINE, {"nodes": [SLOW_CPUS[0], CXL | {"memory": 80}]}
     ),
     "a slow node with CPUs": Scene("tiering-conditions", TIERING, {"nodes": SLOW_CPUS}),
     "swap": Scene("tiering-conditions", TIERING, {"swap": [{"path": "/dev/sda2"}]}, kind="tpp"),

@@ -386,6 +386,22 @@ def test_a_device_that_appears_late_is_adopted() -> None:
         assert ("converged", 1) == (running.state(), len(running.log("reload")))
 
 
+def test_memory_that_appears_late_is_waited_for_and_brought_online() -> None:
+    wanted = "version: 1\ntiers: {online: {nodes: [1]}}\n"
+    with daemon("sim:stock-offline") as running:
+        running.inject("late-memory", node=1, after=HOURS)
+        running.profile(wanted)
+        assert 1 == running.reload().code
+        assert ("Refused", True) == (
+            running.status()["profile"]["status"],
+            "not there yet" in running.status()["profile"]["message"],
+        )
+        running.run("simulate", "heal", "late-memory")
+        running.until(lambda: "Accepted" == running.status()["profile"]["status"], "the memory")
+        assert ("converged", 1) == (running.state(), len(running.log("reload")))
+        assert ["memory blocks 40-71 of dax1.0 online"] == steps(running)
+
+
 def test_a_profile_whose_match_is_met_late_is_adopted() -> None:
     wanted = ONE + "match: {numa: {nodes: 2}}\n"
     with daemon(None, started=False) as running:

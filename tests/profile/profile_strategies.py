@@ -63,7 +63,13 @@ TIERS = st.one_of(
                     "hbm": st.sampled_from([[], [4]]),
                 },
             )
-        }
+        },
+        optional={
+            "online": _some(
+                nodes=st.sampled_from(["auto", [2], [2, 3]]),
+                zone=st.sampled_from(["movable", "kernel"]),
+            )
+        },
     ),
 )
 SECTIONS = {

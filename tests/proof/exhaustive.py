@@ -31,7 +31,8 @@ class Job:
     name: str
     kind: str
     starts: str
-    """clean, drifted, unfit, harmed, behind an IOMMU, or eight: clean with eight devices."""
+    """clean, drifted, unfit, harmed, behind an IOMMU, with memory offline, or eight: clean with
+    eight devices."""
     generated: int
     """How many generated profiles; the shipped ones where it is 0."""
     seed: int
@@ -49,6 +50,7 @@ def jobs(*, large: bool) -> tuple[Job, ...]:
         *(Job("generated, unfit", kind, "unfit", count // 4, 2, 1) for kind in hosts.KINDS),
         *(Job("shipped profiles, eight devices", kind, "eight", 0, 0, 0) for kind in hosts.KINDS),
         *(Job("past the IOMMU", kind, "behind", 0, 0, depth) for kind in ("ours", "tpp")),
+        Job("memory that comes online", "ours", "offline", 0, 0, NEVER),
         *(Job("shipped profiles, harmed", kind, "harmed", 0, 0, depth) for kind in hosts.KINDS),
     ]
     if large:
@@ -77,6 +79,10 @@ def run(job: Job) -> tuple[Job, Coverage, float]:
     elif job.starts == "behind":
         wanted = profiles.past_iommu(job.kind)
         total = Explorer(wanted, depth=job.depth).explore(list(hosts.behind(job.kind)))
+    elif job.starts == "offline":
+        total = Explorer(profiles.bringing(), depth=job.depth).explore(
+            list(hosts.offline(job.kind))
+        )
     elif job.starts == "eight":
         total = Explorer(profiles.paired(), depth=job.depth).explore([hosts.eight(job.kind)])
     elif job.starts == "clean":

@@ -173,6 +173,7 @@ def test_the_shipped_hosts_are_these() -> None:
         "stock-6-12",
         "stock-7-2",
         "stock-debian",
+        "stock-offline",
         "swap-on",
     )
     assert expected == spec.shipped()

@@ -300,6 +300,20 @@ def behind(kind: str) -> Iterator[Start]:
         yield Start(f"behind an IOMMU, {name}", host, clean=name == "booted")
 
 
+def offline(kind: str) -> Iterator[Start]:
+    """Yield starts with a device whose memory has two blocks that are offline, or one of them."""
+    nodes = [
+        {"cpus": "0-3", "memory": 16, "used": 2},
+        {"cpus": "4-5", "memory": 16, "used": 1},
+        {"memory": 4, "used": 0, "device": "cxl", "blocks": "offline"},
+    ]
+    for name in ("booted", "a block online"):
+        host = small(kind, nodes=nodes)
+        if name != "booted":
+            host.poke("/sys/devices/system/memory/memory24/state", "online_movable\n")
+        yield Start(f"memory offline, {name}", host, clean=name == "booted")
+
+
 def unfit_starts(kind: str) -> Iterator[Start]:
     """Yield starts that tier beside swap or beside CPUs. What that has harmed is forgotten."""
     for name, kinds, change in UNFIT:

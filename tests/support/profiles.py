@@ -15,6 +15,8 @@ from dsatier.profile.model import (
     DsaEngine,
     Engine,
     MultithreadEngine,
+    NodeTiers,
+    Online,
     Profile,
     QueueShape,
     Tiering,
@@ -112,6 +114,17 @@ def past_iommu(kind: str) -> dict[str, Profile]:
     past = replace(profile, engine=replace(profile.engine, work_queues=shape))
     cpu = Profile(version=1, engine=CpuEngine("cpu"))
     return {"past the IOMMU": past, "behind it": profile, "cpu": cpu}
+
+
+def bringing() -> dict[str, Profile]:
+    """Return profiles that bring memory online, tier with it, and name it no longer."""
+    there = Tiers(nodes=NodeTiers(fast=(0, 1), slow=(2,)), online=Online((2,)))
+    tiering = Tiering(demotion_enabled=True, numa_balancing=2, swap="off")
+    return {
+        "memory": Profile(version=1, tiers=Tiers(online=Online((2,)))),
+        "memory and tiering": Profile(version=1, tiers=there, tiering=tiering),
+        "cpu": Profile(version=1, engine=CpuEngine("cpu")),
+    }
 
 
 def generated(count: int, seed: int = 1) -> dict[str, Profile]:

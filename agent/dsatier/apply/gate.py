@@ -53,7 +53,7 @@ EHWPOISON = 133
 _STAYS_OFFLINE = {
     EHWPOISON: "a page of the block is broken: replace the module, or take `online` out of the "
     "profile's tiers; what has come online stays",
-    EINVAL: "the kernel does not take the block into that zone: look at valid_zones beside the file",
+    EINVAL: "the kernel does not take the block into that zone: see valid_zones next to the file",
     EBUSY: "a driver keeps the block offline: see the kernel log",
     ENOMEM: "there is no room for what the kernel keeps of the block's pages: free memory first",
 }

@@ -46,7 +46,7 @@ HOST = (
         ("--host",),
         "a simulated host instead of this one: sim:NAME for a shipped one (dsa8, dsa8-seed, "
         "dsa2, no-dsa, single-node, swap-on, stock-debian, stock-6-1, stock-6-12, stock-7-2, "
-        "memtis-seed), sim:FILE.yaml for your own",
+        "stock-offline, memtis-seed), sim:FILE.yaml for your own",
         "sim:FILE",
     ),
     Option(("--sim-state",), "keep the simulated host's state in FILE between commands", "FILE"),

@@ -38,6 +38,7 @@ from dsatier.plan.requirements_dsa import (
 from dsatier.plan.requirements_tiers import (
     _turns_tiering_on,
     cpus_can_go,
+    memory_mixed,
     memory_there,
     nodes_known,
     promotion_can_go,
@@ -182,6 +183,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     values_in_range,
     threads_whole,
     memory_there,
+    memory_mixed,
     tiers_exist,
     nodes_known,
     tiers_apart,

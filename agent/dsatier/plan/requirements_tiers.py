@@ -15,6 +15,9 @@ from dsatier.plan.model import Desired, Finding
 from dsatier.plan.outlook import GIB, frees_dsa, with_cpus, with_swaps
 from dsatier.plan.planner import descent
 
+MOST_MOVABLE = 4
+"""How many times as much memory as elsewhere zone Movable may have before page tables run short."""
+
 
 def tiers_exist(facts: Facts, desired: Desired) -> Iterator[Finding]:
     """Both tiers must be there, the fast one with CPUs and memory, the slow one with memory."""
@@ -125,13 +128,38 @@ def memory_there(facts: Facts, desired: Desired) -> Iterator[Finding]:
                 )
 
 
+def memory_mixed(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """Memory in zone Movable needs other memory for what the kernel keeps of it."""
+    nodes = {one.node for one in desired.memory if one.zone == "movable"}
+    movable, coming = 0, 0
+    for device in facts.memory_devices:
+        if device.blocks:
+            movable += len(device.blocks.movable) * device.blocks.size
+            if device.target_node in nodes:
+                coming += len(device.blocks.offline) * device.blocks.size
+    others = sum(one.mem_total for one in facts.nodes) - movable
+    if coming and movable + coming > MOST_MOVABLE * others:
+        yield Finding(
+            "warning",
+            "memory-mixed",
+            "tiers.online.zone",
+            f"at most {MOST_MOVABLE} times as much memory in zone Movable as in others",
+            f"{(movable + coming) / GIB:.0f} GiB and {others / GIB:.0f} GiB: the kernel may run "
+            "out of memory for itself",
+            "set `zone: kernel` in the profile's tiers.online",
+        )
+
+
 def _not_kmems(device: MemoryDevice) -> Finding:
     """Return what stands against memory that kmem does not have, or has without blocks."""
     give = f"`daxctl reconfigure-device --mode=system-ram {device.id}`"
     match device.driver:
         case "kmem":
             found = "kmem has it, and no memory block of it can be seen"
-            remedy = f"run this as root; where it was unplugged, plug it in again: {give}"
+            remedy = (
+                "run this as root; where its file `state` reads unplugged, write online_movable "
+                f"to it: /sys/bus/dax/devices/{device.id}/state"
+            )
         case "":
             found = "no driver has it"
             remedy = "load kmem: `modprobe kmem`, and name it in modules-load.d for later boots"

@@ -18,26 +18,29 @@ BLOCKS = "/sys/devices/system/memory"
 
 Ranges = tuple[tuple[int, int], ...]
 """Physical addresses, of each range the first byte and the last."""
+_Key = tuple[tuple[int, ...], int | None]
+"""What a device's blocks are read anew by: their numbers, and the bytes of its node."""
 
 
 class MemoryEyes:
     """Looks at the DAX devices of one host again and again.
 
-    A device may have thousands of blocks. How they are is read anew only where its node has
-    another amount of memory than before: each block that comes or goes changes that.
+    A device may have thousands of blocks. How they are is read anew only where there are others
+    than before, or its node has another amount of memory: what comes online or goes changes that.
     """
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._known: dict[str, tuple[tuple[Ranges, int | None], Blocks | None]] = {}
+        self._known: dict[str, tuple[_Key, Blocks | None]] = {}
 
     def devices(self, nodes: Iterable[NumaNode]) -> tuple[MemoryDevice, ...]:
         """Return the DAX devices. ``nodes`` are those of the same look, read before."""
         totals = {node.id: node.mem_total for node in nodes}
-        names = sorted(self._host.entries(DEVICES), key=natural)
-        return tuple(self._device(name, totals) for name in names if name.startswith("dax"))
+        names = [name for name in self._host.entries(DEVICES) if name.startswith("dax")]
+        there = _there(self._host) if names else frozenset()
+        return tuple(self._device(name, totals, there) for name in sorted(names, key=natural))
 
-    def _device(self, name: str, totals: dict[int, int]) -> MemoryDevice:
+    def _device(self, name: str, totals: dict[int, int], there: frozenset[int]) -> MemoryDevice:
         folder = f"{DEVICES}/{name}"
         driver = (self._host.link(f"{folder}/driver") or "").rpartition("/")[2]
         target = _number(self._host, f"{folder}/target_node")
@@ -47,16 +50,28 @@ class MemoryEyes:
             driver=driver,
             target_node=target,
             numa_node=_number(self._host, f"{folder}/numa_node"),
-            blocks=self._blocks(name, totals.get(target)) if driver == "kmem" else None,
+            blocks=self._blocks(name, totals.get(target), there) if driver == "kmem" else None,
         )
 
-    def _blocks(self, name: str, total: int | None) -> Blocks | None:
+    def _blocks(self, name: str, total: int | None, there: frozenset[int]) -> Blocks | None:
         """Return a device's blocks; ``total`` is what its node has of memory."""
-        key = _ranges(self._host, f"{DEVICES}/{name}"), total
+        path = f"{BLOCKS}/block_size_bytes"
+        text = optional(self._host, path)
+        if text is None:
+            return None
+        size = parse.whole(text.strip(), path, base=16)
+        ranges = _ranges(self._host, f"{DEVICES}/{name}")
+        own = tuple(number for number in _within(ranges, size) if number in there)
         known = self._known.get(name)
-        if known is None or known[0] != key:
-            self._known[name] = known = key, _blocks(self._host, key[0])
+        if known is None or known[0] != (own, total):
+            self._known[name] = known = (own, total), _blocks(self._host, size, own)
         return known[1]
+
+
+def _there(host: Host) -> frozenset[int]:
+    """Return the numbers of all memory blocks of the host."""
+    names = (name.removeprefix("memory") for name in host.entries(BLOCKS))
+    return frozenset(int(name) for name in names if name.isdecimal())
 
 
 def _ranges(host: Host, folder: str) -> Ranges:
@@ -75,20 +90,14 @@ def _address(text: str, path: str) -> int:
     return parse.whole(text.strip(), path, base=0)
 
 
-def _blocks(host: Host, ranges: Ranges) -> Blocks | None:
-    """Return the blocks that lie whole within ``ranges``, None where there are none."""
-    path = f"{BLOCKS}/block_size_bytes"
-    text = optional(host, path)
-    if text is None:
-        return None
-    size = parse.whole(text.strip(), path, base=16)
-    sorted_in: dict[str, list[int]] = {"offline": [], "movable": [], "others": []}
-    for number in _within(ranges, size):
-        how = _state(host, number)
-        if how:
-            sorted_in[how].append(number)
-    found = Blocks(size, **{how: tuple(numbers) for how, numbers in sorted_in.items()})
-    return found if found.all else None
+def _blocks(host: Host, size: int, numbers: tuple[int, ...]) -> Blocks | None:
+    """Return how some blocks are, None where there are none."""
+    found: dict[str, list[int]] = {"offline": [], "movable": [], "others": []}
+    for number in numbers:
+        if how := _state(host, number):
+            found[how].append(number)
+    blocks = Blocks(size, **{how: tuple(numbers) for how, numbers in found.items()})
+    return blocks if blocks.all else None
 
 
 def _within(ranges: Ranges, size: int) -> Iterator[int]:
