@@ -244,6 +244,8 @@ def test_every_fault_of_the_simulation_is_among_the_acts() -> None:
         "disk",  # the disk is filled instead
         "hung-command",  # a write of the real program hangs instead
         "late-device",  # part of a boot
+        "late-memory",  # no memory of a soak's host comes from devices
+        "poisoned-block",  # the same
         "late-completion",  # it spoils memory whatever the agent does
     }
     assert KINDS.keys() - meant == set(acts.FAULTS)
