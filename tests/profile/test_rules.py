@@ -43,6 +43,7 @@ FACTOR = {"demote_scale_factor": 9}
         ({"tiers": {"nodes": "auto", "slow_node": 2}}, "tiers.slow_node"),
         ({"tiers": {"nodes": {"fast": [0, 1], "slow": [1]}}}, "tiers.nodes.slow[0]"),
         ({"tiers": {"nodes": {"slow": [2], "hbm": [3, 2]}}}, "tiers.nodes.hbm[1]"),
+        ({"tiers": {"online": {"nodes": [2, 3, 2]}}}, "tiers.online.nodes[2]"),
         ({"tiers": {"nodes": {"near": [0]}}}, "tiers.nodes.near"),
         ({"tiers": {"nodes": {"slow": [2, 3], "near": [0]}}}, "tiers.nodes.near"),
         (

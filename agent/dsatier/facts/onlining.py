@@ -14,7 +14,7 @@ Zone = Literal["movable", "kernel"]
 
 
 def bringing(facts: Facts, number: int) -> tuple[MemoryDevice, ...]:
-    """Return the devices that become a node, whoever has them."""
+    """Return the devices that become a node, with any driver or none."""
     return tuple(device for device in facts.memory_devices if device.target_node == number)
 
 

@@ -104,8 +104,9 @@ def _tiers(data: dict[str, Any], *, whole: bool) -> Iterator[Broken]:
     lists = lists if isinstance(lists, dict) else {}
     yield from _lists(lists)
     online = _part(tiers, "online").get("nodes")
-    for index, number in enumerate(online if isinstance(online, (list, tuple)) else ()):
-        if number in online[:index]:
+    listed = online if isinstance(online, (list, tuple)) else ()
+    for index, number in enumerate(listed):
+        if number in listed[:index]:
             yield ("tiers", "online", "nodes", index), "each node once", f"{number} again", ""
     slow = tiers.get("slow_node") is not None or isinstance(lists.get("slow"), (list, tuple))
     if whole and tiers.get("cpuless") and not slow:

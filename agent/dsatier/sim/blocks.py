@@ -54,6 +54,8 @@ def arrived(spec: HostSpec, node: int) -> str:
 
 def arrive(k: Kernel, node: int, *, there: bool) -> None:
     """Let a device and its memory come, or be away still."""
+    if there == (node not in k.state.late):
+        return
     k.state.late = k.state.late - {node} if there else k.state.late | {node}
     _put(k, node, arrived(k.spec, node) if there else "")
 

@@ -154,8 +154,7 @@ class SimHost:
             if isinstance(armed.fault, LateDevice) and kind == "late-device":
                 number = idxd.index_of(armed.fault.device)
                 idxd.set_present(self.kernel, number, present=True)
-            late = isinstance(armed.fault, LateMemory) and armed.fault.node in state.late
-            if late and kind == "late-memory":
+            if isinstance(armed.fault, LateMemory) and kind == "late-memory":
                 blocks.arrive(self.kernel, armed.fault.node, there=True)
         state.faults = tuple(a for a in state.faults if a.fault.kind != kind)
         if kind == "pressure":

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Literal
 
 from dsatier.base.text import natural
@@ -61,7 +61,7 @@ class MemoryEyes:
             return None
         size = parse.whole(text.strip(), path, base=16)
         ranges = _ranges(self._host, f"{DEVICES}/{name}")
-        own = tuple(number for number in _within(ranges, size) if number in there)
+        own = tuple(sorted(number for number in there if _within(number, size, ranges)))
         known = self._known.get(name)
         if known is None or known[0] != (own, total):
             self._known[name] = known = (own, total), _blocks(self._host, size, own)
@@ -100,14 +100,14 @@ def _blocks(host: Host, size: int, numbers: tuple[int, ...]) -> Blocks | None:
     return blocks if blocks.all else None
 
 
-def _within(ranges: Ranges, size: int) -> Iterator[int]:
-    """Yield the numbers of the blocks that lie whole within ``ranges``.
+def _within(number: int, size: int, ranges: Ranges) -> bool:
+    """Tell whether a block lies whole within one of ``ranges``.
 
-    >>> list(_within(((0x1800, 0x3fff),), 0x1000))
+    >>> [n for n in range(6) if _within(n, 0x1000, ((0x1800, 0x3FFF),))]
     [2, 3]
     """
-    for first, last in ranges:
-        yield from range(-(-first // size), (last + 1) // size)
+    first, end = number * size, (number + 1) * size
+    return any(begin <= first and end <= last + 1 for begin, last in ranges)
 
 
 def _state(host: Host, number: int) -> str:
