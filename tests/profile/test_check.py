@@ -100,8 +100,8 @@ tiering: {}
         ("{}", "f:1:1: version: expected 1, found nothing; add 'version: 1'"),
         ("version:", "f:1:1: version: expected 1, found nothing"),
         ("version: '1'", "f:1:10: version: expected 1, found '1'; leave the quotes out"),
-        ("version: 1\ntiers: 5", "f:2:8: tiers: expected a mapping of nodes, fast_node, slow_node "
-         "or cpuless, found the number 5"),
+        ("version: 1\ntiers: 5", "f:2:8: tiers: expected a mapping of nodes, online, fast_node, "
+         "slow_node or cpuless, found the number 5"),
         ("version: 1\nengine: {limit_chans: 3}", "f:2:1: engine.kind: expected cpu, multithread "
          "or dsa, found nothing; add 'kind: ...'"),
         ("version: 1\nengine: {kind: }", "f:2:10: engine.kind: expected cpu, multithread "

@@ -60,14 +60,15 @@ def test_null_is_not_named_also_where_there_is_a_default() -> None:
     queues = {"devices": 1, "engines": None, "queues": None}
     data: dict[str, Any] = {
         "version": 1,
-        "tiers": None,
+        "memory": None,
+        "tiers": {"cpuless": None, "online": {"zone": None}},
         "engine": {"kind": "dsa", "on_fault": None, "work_queues": queues},
         "drift": {"interval": None, "window": None, "policy": None, "fights": 5},
     }
     assert schema.checked(Profile, data)[1] == []
     value = schema.validate(Profile, data)
     named = {"kind": "dsa", "work_queues": {"devices": 1}}
-    data = {"version": 1, "engine": named, "drift": {"fights": 5}}
+    data = {"version": 1, "tiers": {"online": {}}, "engine": named, "drift": {"fights": 5}}
     assert value == schema.validate(Profile, data)
     assert value.drift == DriftPolicy(fights=5)
 
@@ -79,7 +80,7 @@ def test_every_default_may_be_null() -> None:
         for field, node in part["properties"].items()
         if node.get("default") is not None
     ]
-    assert len(found) == 7, "the test above names each"
+    assert len(found) == 8, "the test above names each"
 
 
 def test_values_are_frozen_and_complete(facts_data: dict[str, Any]) -> None:
