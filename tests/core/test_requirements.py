@@ -11,7 +11,7 @@ import pytest
 from dsatier.facts.knobs import ENGINES, KnobName
 from dsatier.facts.model import Elsewhere, Facts, OtherWriter, Swap
 from dsatier.facts.tiers import USUAL, Tiers, pair
-from dsatier.plan.model import Desired, of_tiers
+from dsatier.plan.model import Desired, NodeMemory, of_tiers
 from dsatier.plan.requirements import REQUIREMENTS, Requirement, findings
 from dsatier.plan.short_form import expand
 from dsatier.profile.model import QueueShape
@@ -128,6 +128,10 @@ def _rows() -> tuple[Row, ...]:
 
     tier = wish({"numa_balancing": 2, "demotion_enabled": 1})
     demote = wish({"demotion_enabled": 1})
+    bring = wish(memory=(NodeMemory(2),))
+    brought = build.bringing(OURS, movable=(64, 65))
+    mapped = build.bringing(OURS, "device_dax")
+    unseen = replace(mapped, memory_devices=(replace(mapped.memory_devices[0], driver="kmem"),))
     one = replace(SEED.nodes[0], cpus=(0,))
     alone = replace(cpuless(SEED), nodes=(one, cpuless(SEED).nodes[1]))
     release = wish({"use_dsa_copy_pages": 0, "dsa_state": 0})
@@ -216,6 +220,27 @@ def _rows() -> tuple[Row, ...]:
         row("tiers-exist", SEED, replace(demote, tiers=pair(1, 0)), demote, "fast node 1"),
         row("tiers-exist", node(OURS, 0, mem_total=0), wish(cpuless=True), OURS, "no memory"),
         row("tiers-exist", OURS, replace(tier, tiers=Tiers(slow=())), tier, "node 0: fast (CPUs)"),
+        row("memory-there", OURS, bring, build.bringing(OURS), "no device of that node"),
+        row("memory-there", mapped, bring, brought, "device_dax has"),
+        row("memory-there", build.bringing(OURS, ""), bring, brought, "no driver has it"),
+        row("memory-there", unseen, bring, brought, "kmem has it, and no memory block"),
+        row("memory-zone", build.bringing(OURS, others=(64,)), bring, brought, "1 of 1", "warning"),
+        row(
+            "memory-zone",
+            brought,
+            wish(memory=(NodeMemory(2, "kernel"),)),
+            bring,
+            "2 of 2",
+            "warning",
+        ),
+        row(
+            "memory-mixed",
+            build.bringing(OURS, offline=tuple(range(64, 64 + 4 * 64 + 1))),
+            bring,
+            build.bringing(OURS, offline=tuple(range(64, 64 + 4 * 64))),
+            "514 GiB and 128 GiB",
+            "warning",
+        ),
         row(
             "nodes-known",
             replace(sockets(OURS), nodes=(*OURS.nodes, replace(OURS.nodes[1], id=2, cpus=()))),

@@ -114,7 +114,12 @@ def memory_there(facts: Facts, desired: Desired) -> Iterator[Finding]:
                 "wait: dsatier goes on when the device comes. If none is to come, create its "
                 "region (`cxl create-region`), or take the node out of the profile",
             )
-        for device in devices:
+
+
+def memory_zone(facts: Facts, desired: Desired) -> Iterator[Finding]:
+    """Memory that is online should be in the zone that is named: it stays where it is."""
+    for wish in desired.memory:
+        for device in bringing(facts, wish.node):
             if device.blocks and (other := astray(device.blocks, wish.zone)):
                 yield Finding(
                     "warning",
