@@ -18,6 +18,7 @@ from dsatier.apply.journal import Journal
 from dsatier.apply.lifecycle import IN_MOTION, STATES
 from dsatier.apply.records import WITHDRAWN, Record, Repair
 from dsatier.base.paths import HISTORY, RECORD
+from dsatier.facts.tiers import USUAL, Tiers
 from dsatier.sim.faults import FullDisk, Halt
 from dsatier.sim.host import SimHost
 from tests.support.scene import (
@@ -60,6 +61,7 @@ RECORDS = st.builds(
     faults=st.integers(0, 2),
     look_failed=st.sampled_from(["", "no"]),
     repairs=st.sampled_from([(), (Repair("knob", 1.0),)]),
+    tiers=st.sampled_from([USUAL, Tiers((0,), (1, 2))]),
 )
 
 

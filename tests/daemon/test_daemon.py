@@ -402,6 +402,26 @@ def test_memory_that_appears_late_is_waited_for_and_brought_online() -> None:
         assert ["memory blocks 40-71 of dax1.0 online"] == steps(running)
 
 
+def test_a_slow_node_that_comes_late_is_taken_into_the_tiers(tmp_path: Path) -> None:
+    """Every knob is as it is to be before and after, so that nothing else tells of it."""
+    slow = "memory: 16, used: 1, tier: 30, device: cxl"
+    nodes = f"[{{cpus: 0-3, memory: 16, used: 2, tier: 4}}, {{{slow}}}, {{{slow}}}]"
+    with daemon(describe(tmp_path, nodes=nodes, devices="0")) as running:
+        running.inject("late-memory", node=2, after=HOURS)
+        shutil.copy(PROFILES / "tiering.yaml", running.root / "etc/dsatier.d")
+        assert 0 == running.reload().code
+        taken = steps(running)
+        running.run("simulate", "heal", "late-memory")
+        running.until(lambda: running.log("tiers"), "the node")
+        (line,) = running.log("tiers")
+        before, now = "fast node 0, slow node 1", "fast node 0, slow nodes 1-2"
+        assert (before, now) == (line["before"], line["what"])
+        assert ("converged", taken) == (running.state(), steps(running))
+        entries = json.loads(running.run("history", "--json").out)["entries"]
+        (told,) = (entry for entry in entries if "tiers" == entry["event"])
+        assert f"{now}; before: {before}" == told["message"]
+
+
 def test_a_profile_whose_match_is_met_late_is_adopted() -> None:
     wanted = ONE + "match: {numa: {nodes: 2}}\n"
     with daemon(None, started=False) as running:

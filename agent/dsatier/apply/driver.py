@@ -497,13 +497,16 @@ class Driver:
         return Outcome("drifted", words, plan, drifted)
 
     def _rest(self, record: Record, facts: Facts, plan: Plan, *, act: bool) -> Outcome:
-        """Nothing to do. Drift that went by itself is over."""
+        """Nothing to do. Drift that went by itself is over, and nodes may have come or gone."""
         if act and record.state == "drifted":
             return self._end(record, "proven", *_reached(record), plan)
         if act and record.state in ("unmanaged", "reverted"):
             return self._end(
                 replace(record, boot_id=facts.kernel.boot_id), "proven", *_reached(record), plan
             )
+        if act and record.tiers != plan.desired.tiers:
+            record = replace(record, tiers=plan.desired.tiers)
+            self.chronicle.keep_somewhere(record)
         return Outcome(_result(record.state, changed=False), record.message, plan, record)
 
     def _stuck(self, record: Record, plan: Plan, facts: Facts) -> Outcome:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dsatier.apply.lifecycle import IN_FORCE
 from dsatier.apply.records import WITHDRAWN, Record
 from dsatier.facts.effect import REASONS
 
@@ -31,6 +32,7 @@ EVENTS = {
     "repair": "drift was repaired",
     "rollback": "the host went back to what it was before dsatier, or that failed",
     "state": "the state changed by something else",
+    "tiers": "nodes came or went, or are of another kind, and the tiers are others by that",
     "tiering": "pages began to move between the tiers, or did not though they should",
 }
 """What each word for an event means; docs/operations.md has them from here."""
@@ -96,11 +98,14 @@ def happened(before: Record, after: Record, moved: str, now: float) -> tuple[Ent
         tell("profile", f"{after.profile_status}: {said}")
     if bool(after.look_failed) != bool(before.look_failed):
         tell("look", after.look_failed or "the host can be looked at again")
+    same = before.profile_digest == after.profile_digest != ""
+    if same and before.tiers != after.tiers and after.state in IN_FORCE:
+        tell("tiers", f"{after.tiers}; before: {before.tiers}")
     effect = after.effect
     # what is armed is told with the change that armed it
     if effect is not None and effect != before.effect and effect.verdict != "armed":
         tell("tiering", f"{effect.verdict}: {effect.reason}: {REASONS[effect.reason]}")
-    beside = {"profile", "look", "tiering"}
+    beside = {"profile", "look", "tiers", "tiering"}
     if after.state != before.state and not {e.event for e in found} - beside:
         tell("state", f"{after.reason}: {after.message}" if after.message else after.reason)
     return tuple(found)

@@ -217,6 +217,7 @@ class Supervisor:
         if self._force is None:
             return self._driver.watch(facts)
         self.doing = "looking after the host"
+        before = self._journal.record().tiers
         try:
             wanted = self._target(self._force, facts)
         except Invalid as invalid:  # a queue file that is wrong since a single run took it
@@ -224,6 +225,9 @@ class Supervisor:
             outcome = Outcome("refused", str(invalid), None, self._journal.record())
         else:
             outcome = self._driver.reconcile(wanted, facts=facts)
+        now = self._journal.record().tiers
+        if now != before:
+            self._log.notice("tiers", what=str(now), before=str(before))
         if _same(self._newest, self._force):
             self._count(outcome)
         return outcome

@@ -33,6 +33,15 @@ class Tiers:
     unknown: Numbers = ()
     """Nodes that a profile leaves to dsatier to tell, and nothing tells."""
 
+    def __str__(self) -> str:
+        """Return the nodes of each tier.
+
+        >>> str(Tiers((0, 1), (2,))), str(Tiers((0,), (1,), hbm=(2, 3)))
+        ('fast nodes 0-1, slow node 2', 'fast node 0, slow node 1, hbm nodes 2-3')
+        """
+        tiers = {"fast": self.fast, "slow": self.slow, "hbm": self.hbm}
+        return ", ".join(f"{name} {words(numbers)}" for name, numbers in tiers.items() if numbers)
+
     def fast_of(self, facts: Facts) -> tuple[NumaNode, ...]:
         """Return the fast nodes as they are now; one that the host lacks is not among them."""
         return _found(facts, self.fast)
