@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -26,6 +26,10 @@ REPOSITORY = HERE.parent
 BUSYBOX = Path("/bin/busybox")
 SERIES = "linux-image-6.12.*+deb*-amd64-unsigned"
 """Debian's own prebuilt kernel: the newest package of this name that apt knows."""
+BASE = "7.3"
+"""The base of our kernel whose suite has Debian's newest kernel."""
+NEWER = "linux-binary-unsigned-7.*+deb13-amd64"
+"""That kernel: its image. Its modules and their lists are packages beside it."""
 
 
 class Missing(Exception):
@@ -64,9 +68,12 @@ def once(name: str, inputs: bytes, build: Callable[[Path], None]) -> Path:
     return found
 
 
-def output(*words: str | Path, cwd: Path | None = None) -> str:
+def output(
+    *words: str | Path, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+) -> str:
     """Return what a program prints. Its errors go where ours go."""
-    ran = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, cwd=cwd)
+    more = {**os.environ, **(environment or {})}
+    ran = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, cwd=cwd, env=more)
     return ran.stdout
 
 
@@ -115,20 +122,46 @@ def debian_kernel() -> Kernel:
 
     Raises Missing.
     """
-    package = newest(SERIES)
+    return _unpacked(newest(SERIES))
+
+
+@functools.cache
+def newer_kernel() -> Kernel:
+    """Return the newest kernel 7.x of Debian for its stable release, without installing it.
+
+    Raises Missing.
+    """
+    apt = Path(output(REPOSITORY / "kernel-src/scripts/source", "--base", BASE, "--apt").strip())
+    image = newest(NEWER, apt)
+    others = (image.replace("binary-unsigned", what) for what in ("base", "modules"))
+    return _unpacked(image, *others, apt=apt)
+
+
+def _unpacked(*packages: str, apt: Path | None = None) -> Kernel:
+    """Return the kernel of some packages. Older ones have it in /boot, newer with its modules."""
 
     def build(folder: Path) -> None:
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            download(Path(place), package)
+            download(Path(place), *packages, apt=apt)
             for archive in Path(place).glob("*.deb"):
                 output("dpkg-deb", "-x", archive, folder)
-        (release,) = (path.name for path in (folder / "lib/modules").iterdir())
-        output("depmod", "-b", folder, release)
-        started(Kernel(folder / f"boot/vmlinuz-{release}"), folder / "boot")
+        modules = _modules(folder)
+        output("depmod", "-b", modules.parents[2], modules.name)
+        image = _image(folder)
+        started(Kernel(image), image.parent)
 
-    folder = once("kernel", package.encode() + b"\n2", build)
-    (modules,) = (folder / "lib/modules").iterdir()
-    return Kernel(folder / f"boot/vmlinuz-{modules.name}", modules)
+    folder = once("kernel", "\n".join([*packages, "2"]).encode(), build)
+    return Kernel(_image(folder), _modules(folder))
+
+
+def _modules(folder: Path) -> Path:
+    (found,) = (*folder.glob("lib/modules/*"), *folder.glob("usr/lib/modules/*"))
+    return found
+
+
+def _image(folder: Path) -> Path:
+    (found,) = (*folder.glob("boot/vmlinuz-*-amd64"), *_modules(folder).glob("vmlinuz.unsigned"))
+    return found
 
 
 @functools.cache
@@ -163,12 +196,15 @@ def dmatest(kernel: Kernel) -> Path:
     return once("dmatest", inputs, build) / "dmatest.ko"
 
 
-def newest(pattern: str) -> str:
-    """Return ``NAME=VERSION`` of the newest package whose name fits. Raises Missing."""
-    words = ("apt-cache", "show", "--no-all-versions", *_names(pattern))
+def newest(pattern: str, apt: Path | None = None) -> str:
+    """Return ``NAME=VERSION`` of the newest package whose name fits. Raises Missing.
+
+    ``apt`` is its configuration, where it is not this machine's own.
+    """
+    words = ("apt-cache", "show", "--no-all-versions", *_names(pattern, apt))
     found: list[tuple[str, str]] = []
     name = ""
-    for line in output(*words).splitlines() if len(words) > 3 else ():
+    for line in output(*words, environment=_apt(apt)).splitlines() if len(words) > 3 else ():
         key, _, value = line.partition(": ")
         name = value if key == "Package" else name
         if key == "Version":
@@ -183,19 +219,21 @@ def newest(pattern: str) -> str:
     return f"{best[1]}={best[0]}"
 
 
-def _names(pattern: str) -> list[str]:
-    names = output("apt-cache", "pkgnames", pattern.partition("*")[0]).split()
+def _names(pattern: str, apt: Path | None) -> list[str]:
+    words = ("apt-cache", "pkgnames", pattern.partition("*")[0])
+    names = output(*words, environment=_apt(apt)).split()
     return sorted(name for name in names if fnmatchcase(name, pattern))
 
 
-def download(folder: Path, *packages: str) -> None:
-    """Fetch packages into a folder by apt, from this machine's own sources."""
-    subprocess.run(
-        ["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", *packages],
-        cwd=folder,
-        check=True,
-        stdout=sys.stderr,
-    )
+def download(folder: Path, *packages: str, apt: Path | None = None) -> None:
+    """Fetch packages into a folder by apt, from this machine's own sources or those of ``apt``."""
+    words = ("apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", *packages)
+    output(*words, cwd=folder, environment=_apt(apt))
+
+
+def _apt(configuration: Path | None) -> dict[str, str]:
+    """Return the variables that have apt read a configuration, none for its own."""
+    return {} if configuration is None else {"APT_CONFIG": str(configuration)}
 
 
 @functools.cache
