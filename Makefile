@@ -47,7 +47,7 @@ test-long: $(STAMP) ## (root) hours of faults, drift and hostile guests, on kern
 	for iommu in off translated; do $(BIN)/python -m tests.kernel.faults --minutes 30 --seed $$RANDOM \
 	  --layer debug --layer kasan --iommu $$iommu || exit 1; done
 	DSATIER_LONG=1 $(BIN)/python -m pytest -m system --override-ini=addopts= \
-	  tests/kernel/test_dsa.py tests/kernel/test_dsa_kinds.py tests/kernel/test_whole.py
+	  tests/kernel/test_dsa.py tests/kernel/test_dsa_kinds.py tests/kernel/test_whole.py tests/stock
 	kernel-src/scripts/series import build/linux
 	kernel-src/scripts/series build build/linux $(abspath $(BIN))/python -m tests.kernel.boots
 	$(BIN)/python -m tests.kernel.cost

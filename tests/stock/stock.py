@@ -3,18 +3,30 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from lab.host import PATIENCE, until
 from tests.system.conftest import PROFILES
+from vm import images
 from vm.guest import Guest
+from vm.kernel import Kernel
 from vm.ours import counters
 
 CLOCK = "shift=2,sleep=off"
 """Time goes by instructions, so that no deadline of the daemon and no heat of a page depends
 on how fast this machine is. Where nothing runs, time is passed over."""
+KERNELS: dict[str, Callable[[], Kernel]] = {
+    "6.12": images.debian_kernel,
+    "7.3": images.newer_kernel,
+}
+LONG = "DSATIER_LONG" in os.environ
+EACH = ["6.12", pytest.param("7.3", marks=pytest.mark.skipif(not LONG, reason="DSATIER_LONG"))]
+"""The kernels that a test is for; the newer one takes as long again."""
 MINE = "/etc/dsatier.d/50-mine.yaml"
 SLEEP = 0.5
 MIB = 256

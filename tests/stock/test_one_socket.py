@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,8 @@ from tests.stock.hold import STEP, Hold
 from tests.stock.stock import (
     CLOCK,
     DEMOTED,
+    EACH,
+    KERNELS,
     MIB,
     MINE,
     PROMOTED,
@@ -30,16 +32,11 @@ from tests.stock.stock import (
     verdict,
     wait_until,
 )
-from vm import images
 from vm.guest import Guest
-from vm.kernel import Kernel
 from vm.machine import Machine, Node
 
 pytestmark = pytest.mark.system
 
-KERNELS: dict[str, Callable[[], Kernel]] = {
-    "6.12": images.debian_kernel,
-}
 MACHINE = Machine(nodes=(Node(cpus=2, memory=1024), Node(memory=768)), icount=CLOCK)
 FAST, SLOW = 0, 1
 UP = {
@@ -57,7 +54,7 @@ LEFT = 64
 """MiB that the slow node keeps free at least, where it is not to be full."""
 
 
-@pytest.fixture(scope="module", params=list(KERNELS))
+@pytest.fixture(scope="module", params=EACH)
 def vm(request: pytest.FixtureRequest, package: Path) -> Iterator[Guest]:
     """A host with dsatier and without a profile."""
     with installed(host(package, MACHINE, kernel=KERNELS[request.param]())) as found:

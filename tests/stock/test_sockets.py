@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two sockets, each with a slow node near it, as firmware's HMAT and distances tell.
+
+The second slow node comes when the host is tiered already. The tests are one story, in this order.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.host import PATIENCE, host, installed, reload, shown, status, steps
+from tests.stock.hold import Hold
+from tests.stock.stock import CLOCK, DEMOTED, MIB, free, give, moved, verdict, wait_until
+from vm import images
+from vm.guest import Guest
+from vm.machine import Machine, Node
+
+pytestmark = pytest.mark.system
+
+SLOW = 512
+"""MiB of each slow node."""
+MACHINE = Machine(
+    nodes=(
+        Node(cpus=1, memory=1024),
+        Node(cpus=1, memory=1024),
+        Node(memory=SLOW, near=0),
+        Node(memory=SLOW, near=1),
+    ),
+    icount=CLOCK,
+    append=(
+        # RAM that is for somebody's own use: E820's own type for what EFI marks so
+        f"memmap={SLOW}M%{(4 << 30) + (SLOW << 20):#x}-1+0xefffffff",
+        "memhp_default_state=online_movable",
+        "modprobe.blacklist=dax_hmem",  # else it comes at boot
+    ),
+    # the slow nodes begin at 4 GiB
+    extra=("-machine", "max-ram-below-4g=2G"),
+)
+NEAR = {0: 2, 1: 3}
+"""The slow node that is near to each fast one."""
+MANY = 32 * MIB
+LEFT = 64
+
+
+@pytest.fixture(scope="module")
+def vm(package: Path) -> Iterator[Guest]:
+    """A host that is tiered as shipped for two sockets, while one of them has slow memory."""
+    modules = ["dax_hmem", "kmem", "device_dax"]
+    with installed(host(package, MACHINE, kernel=images.debian_kernel(), carry=modules)) as found:
+        give(found, "tiering-sockets.yaml")
+        reload(found)
+        yield found
+
+
+def live(vm: Guest, field: str) -> str:
+    """Return what dsatier has found for a field that is left to it."""
+    words = ("explain", field, "-p", "/usr/share/dsatier/profiles/tiering-sockets.yaml", "--json")
+    return str(json.loads(vm.ok("dsatier", *words))["live"])
+
+
+def history(vm: Guest, event: str) -> list[dict[str, Any]]:
+    """Return the entries of the history for an event, the newest first."""
+    entries = json.loads(vm.ok("dsatier", "history", "--json"))["entries"]
+    return [entry for entry in entries if event == entry["event"]]
+
+
+def test_up(vm: Guest) -> None:
+    found = status(vm)
+    shown(vm, "after systemctl reload")
+    assert ("converged", "Accepted") == (found["state"], found["profile"]["status"])
+    assert "armed" == found["tiering"]["verdict"]
+    assert "3" == vm.read("/proc/sys/kernel/numa_balancing")
+    assert ("0-1", "2") == (live(vm, "tiers.nodes.fast"), live(vm, "tiers.nodes.slow"))
+
+
+def test_a_slow_node_that_comes_late_is_taken_into_the_tiers(vm: Guest) -> None:
+    """Nobody asks the daemon: it hears of the node, or looks. No knob has to change."""
+    assert [] == history(vm, "tiers")
+    assert steps(vm)
+    vm.sh("modprobe dax_hmem; modprobe kmem", timeout=PATIENCE)
+    wait_until("the node is told of", lambda: bool(history(vm, "tiers")))
+    (told, *_) = history(vm, "tiers")
+    wanted = "fast nodes 0-1, slow nodes 2-3; before: fast nodes 0-1, slow node 2"
+    assert (wanted, "converged") == (told["message"], told["state"])
+    assert ([], "converged") == (steps(vm), status(vm)["state"])
+    said = vm.ok("journalctl", "-b", "-u", "dsatier", "-o", "cat")
+    assert '"event": "tiers"' in said
+
+
+def test_nodes_are_told_apart_and_paired(vm: Guest) -> None:
+    nodes = json.loads(vm.ok("dsatier", "facts", "--json"))["nodes"]
+    assert [[0], [1], [], []] == [node["cpus"] for node in nodes]
+    assert nodes[0]["tier"] == nodes[1]["tier"] < nodes[2]["tier"] == nodes[3]["tier"]
+    assert ("0-1", "2-3", "none") == tuple(
+        live(vm, f"tiers.nodes.{kind}") for kind in ("fast", "slow", "hbm")
+    )
+    assert "2 near 0: distance 14, 3 near 1: distance 14" == live(vm, "tiers.nodes.near")
+
+
+def test_the_kernel_demotes_to_the_same_pairs(vm: Guest) -> None:
+    said = vm.ok("dmesg")
+    found = re.findall(r"Demotion targets for Node (\d+): preferred: ([\d,-]+), fallback", said)
+    assert {str(fast): str(slow) for fast, slow in NEAR.items()} == dict(found)
+
+
+@pytest.mark.parametrize("fast", NEAR)
+def test_each_socket_demotes_to_the_slow_node_near_it(vm: Guest, fast: int) -> None:
+    """Every byte is read back."""
+    near, other = NEAR[fast], NEAR[1 - fast]
+    at = moved(vm, DEMOTED, fast), moved(vm, DEMOTED, 1 - fast)
+    hold = Hold(vm, f"node={fast}", cpu=fast)
+    hold.take(64)
+    while hold.pages()[near] < MANY:
+        assert free(vm, near) > LEFT, "the near node is full, and too few pages were demoted"
+        hold.take()
+    placed = hold.pages()
+    print(f"node {fast}: {moved(vm, DEMOTED, fast) - at[0]} pages were demoted; {placed}")
+    assert moved(vm, DEMOTED, fast) - at[0] >= MANY
+    assert 0 == placed[other] == moved(vm, DEMOTED, 1 - fast) - at[1]
+    verdict(vm, "working", "Moved")
+    hold.end()
