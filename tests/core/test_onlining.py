@@ -175,6 +175,14 @@ def test_after_a_boot_it_is_waited_for_again() -> None:
     assert "changed" == Driver(sim).reconcile(wanted(sim, online(1))).result
 
 
+def test_who_waits_for_slow_memory_is_told_only_what_is_waited_for() -> None:
+    """Which nodes are slow is known when it is there, and not before."""
+    sim = host(faults=(LateMemory("late-memory", 1, 60.0),))
+    outcome = applied(sim, AUTO.replace("online: {nodes: auto}", "online: {nodes: [1]}"))
+    assert outcome.plan is not None
+    assert ["memory-there"] == [finding.name for finding in outcome.plan.findings]
+
+
 @pytest.mark.parametrize(
     ("driver", "found"),
     [("device_dax", "device_dax has it, for programs that map it"), ("", "no driver has it")],

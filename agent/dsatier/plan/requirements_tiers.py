@@ -42,7 +42,7 @@ def tiers_exist(facts: Facts, desired: Desired) -> Iterator[Finding]:
                     "reconfigure-device --mode=system-ram), or name tiers.slow_node",
                 ),
             )
-    if not desired.tiers.slow:
+    if not desired.tiers.slow and not any(_away(facts, number) for number in awaited):
         yield Finding(
             "blocker",
             "tiers-exist",
@@ -100,11 +100,11 @@ def _fast_exists(number: int, fast: NumaNode | None) -> Iterator[Finding]:
 def memory_there(facts: Facts, desired: Desired) -> Iterator[Finding]:
     """The memory that is to come online must be the kernel's to bring: kmem must have it."""
     for wish in desired.memory:
-        devices, here = bringing(facts, wish.node), node(facts, wish.node)
-        there = here is not None and here.mem_total > 0
-        if not there and not any(device.blocks for device in devices):
-            yield from map(_not_kmems, devices)
-        if not there and not devices:
+        if not _away(facts, wish.node):
+            continue
+        devices = bringing(facts, wish.node)
+        yield from map(_not_kmems, devices)
+        if not devices:
             yield Finding(
                 "blocker",
                 "memory-there",
@@ -114,6 +114,13 @@ def memory_there(facts: Facts, desired: Desired) -> Iterator[Finding]:
                 "wait: dsatier goes on when the device comes. If none is to come, create its "
                 "region (`cxl create-region`), or take the node out of the profile",
             )
+
+
+def _away(facts: Facts, number: int) -> bool:
+    """Tell whether a node has no memory, and kmem has none of which it would get some."""
+    here = node(facts, number)
+    there = here is not None and here.mem_total > 0
+    return not there and not any(device.blocks for device in bringing(facts, number))
 
 
 def memory_zone(facts: Facts, desired: Desired) -> Iterator[Finding]:
