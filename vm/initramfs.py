@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vm import cpio
-from vm.kernel import Kernel, chosen, libraries, loadable
+from vm.kernel import Kernel, chosen, is_module, libraries, loadable
 from vm.wire import PORT
 
 AGENT = "/sbin/vm-agent"
 UNIT = "vm-agent.service"
-ROOT_MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4")
-"""What it takes to reach a root on a disk; ext4 does not say that it needs a checksum."""
+ROOT_MODULES = ("virtio_pci", "virtio_blk", "ext4")
+"""What it takes to reach a root on a disk."""
+CHECKSUM = "crc32c_generic"
+"""What ext4 needs besides, and does not say. Newer kernels have it built in, under no name."""
 CHANNEL_MODULES = ("virtio_pci", "virtio_console")
 
 _INIT = """#!/bin/sh
@@ -93,7 +95,8 @@ def build(
     they begin as a program does.
     Where a root on a disk follows (``rooted``), ``files`` go there.
     """
-    early = [*CHANNEL_MODULES, *(ROOT_MODULES if rooted else ())]
+    checksum = (CHECKSUM,) if is_module(kernel, CHECKSUM) else ()
+    early = [*CHANNEL_MODULES, *((*checksum, *ROOT_MODULES) if rooted else ())]
     early = loadable(kernel, [*early, *load])
     entries: dict[str, cpio.Entry] = {
         "/bin/busybox": cpio.program(busybox.read_bytes()),

@@ -77,6 +77,12 @@ def loadable(kernel: Kernel, wanted: Iterable[str]) -> list[str]:
     return [module for module in wanted if module.replace("-", "_") not in builtin]
 
 
+def is_module(kernel: Kernel, module: str) -> bool:
+    """Tell whether a kernel has something as a module."""
+    lines = _lines(kernel.modules / "modules.dep") if kernel.modules else []
+    return any(name(path) == module for path in parsed("\n".join(lines)))
+
+
 def chosen(kernel: Kernel, wanted: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     """Yield path and content of modules, and the lists that modprobe reads.
 

@@ -154,6 +154,12 @@ def test_loadable_is_what_is_not_built_in(tmp_path: Path) -> None:
     assert [] == kernel.loadable(kernel.Kernel(tmp_path), ["idxd"])
 
 
+def test_a_module_is_one_where_it_is_listed(tmp_path: Path) -> None:
+    found = [kernel.is_module(modules(tmp_path), name) for name in ("idxd", "virtio_pci")]
+    assert [True, False] == found
+    assert not kernel.is_module(kernel.Kernel(tmp_path), "idxd")
+
+
 @pytest.mark.parametrize("pack", [lzma.compress, gzip.compress, bytes])
 def test_packed_data_are_told_by_how_they_begin(pack: type[bytes]) -> None:
     assert b"some data" == kernel.unpacked(pack(b"some data"))
