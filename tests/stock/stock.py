@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +26,8 @@ KERNELS: dict[str, Callable[[], Kernel]] = {
     "7.3": images.newer_kernel,
 }
 LONG = "DSATIER_LONG" in os.environ
-EACH = ["6.12", pytest.param("7.3", marks=pytest.mark.skipif(not LONG, reason="DSATIER_LONG"))]
+LONG_ONLY = pytest.mark.skipif(not LONG, reason="DSATIER_LONG is not set")
+EACH = ["6.12", pytest.param("7.3", marks=LONG_ONLY)]
 """The kernels that a test is for; the newer one takes as long again."""
 MINE = "/etc/dsatier.d/50-mine.yaml"
 SLEEP = 0.5
@@ -92,6 +94,17 @@ def free(vm: Guest, node: int) -> int:
     """Return the free memory of a node in MiB."""
     text = vm.sh('grep MemFree "/sys/devices/system/node/node$1/meminfo"', str(node))
     return int(text.split()[3]) >> 10
+
+
+def above(vm: Guest, node: int, mark: str) -> int:
+    """Return the pages that a node has for programs above a watermark: min, low or high."""
+    room = 0
+    for zone in re.findall(rf"(?m)^Node {node}, zone .*(?:\n .*)+", vm.read("/proc/zoneinfo")):
+        rows = dict(re.findall(r"(?m)^ +(?:pages )?(free|min|low|high|managed) +(\d+)$", zone))
+        kept = re.findall(r"\d+", re.findall(r"protection: \((.*)\)", zone)[0])
+        if int(rows["managed"]):
+            room += max(0, int(rows["free"]) - max(map(int, kept)) - int(rows[mark]))
+    return room
 
 
 def wait_until(what: str, so: Callable[[], bool], timeout: float = PATIENCE) -> None:
