@@ -47,6 +47,13 @@ def debian(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
+def debian13(request: pytest.FixtureRequest) -> Path:
+    """The next release of Debian; not to be changed."""
+    words = (str(REPOSITORY / "vm/debianroot"), "--release", "trixie")
+    return Path(built(request, *words).strip())
+
+
+@pytest.fixture(scope="session")
 def package(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Debian package of the working tree, built in a folder that has nothing else.
 

@@ -162,6 +162,17 @@ def test_a_package_is_the_same_wherever_it_is_built(
     assert (here.name, here.read_bytes()) == (there.name, there.read_bytes())
 
 
+def test_a_library_that_lacks_a_python_is_refused(tree: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    made(tree / "packaging" / "source", source)
+    only(source / "vendor", "pyyaml-*-cp313-*").unlink()
+    done = ran(source / "packaging" / "private", tmp_path / "private", cwd=source)
+    assert 1 == done.returncode
+    version = pins("runtime.txt")["pyyaml"]
+    wanted, found = "cp311, cp312, cp313, cp314", "cp311, cp312, cp314"
+    assert f"expected an archive of pyyaml=={version} for {wanted}, found {found}\n" in done.stderr
+
+
 def test_an_archive_that_the_lock_does_not_name_is_refused(tree: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     made(tree / "packaging" / "source", source)
@@ -293,6 +304,28 @@ def test_the_private_folder_has_what_the_lock_pins_and_no_other(
     modules = {"yaml" if name == "pyyaml" else name for name in names} | {"_yaml", "dsatier"}
     folders = {top.removesuffix(".py") for top in tops if not top.endswith(".dist-info")}
     assert modules == folders
+
+
+def test_compiled_modules_are_there_for_every_python_that_the_deb_admits(
+    deb: Path, members: dict[str, tarfile.TarInfo]
+) -> None:
+    needs = made("dpkg-deb", "--field", deb, "Depends")
+    bounds = re.findall(r"python3 \((>=|<<) 3\.(\d+)\)", needs)
+    lowest, beyond = (int(minor) for _, minor in sorted(bounds, reverse=True))
+    tags = [f"cpython-3{minor}-x86_64-linux-gnu" for minor in range(lowest, beyond)]
+    assert (">=", "<<", 4) == (*sorted((sign for sign, _ in bounds), reverse=True), len(tags))
+    compiled: dict[str, list[str]] = {}
+    for path in sorted(path for path in members if path.endswith(".so")):
+        stem, tag, _ = path.removeprefix(f"{PRIVATE}/").split(".")
+        compiled.setdefault(stem, []).append(tag)
+    assert {"pydantic_core/_pydantic_core": tags, "yaml/_yaml": tags} == compiled
+
+
+def test_the_deb_needs_nothing_that_the_oldest_release_lacks(deb: Path) -> None:
+    """Of what Debian 12 has: later releases have later ones."""
+    needs = made("dpkg-deb", "--field", deb, "Depends").strip().split(", ")
+    others = {need for need in needs if not need.startswith("python3")}
+    assert {"libc6 (>= 2.34)", "libgcc-s1 (>= 4.2)"} == others
 
 
 def test_folders_for_profiles_are_empty(members: dict[str, tarfile.TarInfo]) -> None:
