@@ -545,6 +545,31 @@ def test_the_rpm_says_what_it_is(rpm: Path) -> None:
     assert {"root"} == set(made(*ask, "[%{FILEUSERNAME}\n%{FILEGROUPNAME}\n]").split())
 
 
+def test_the_spec_names_a_python_that_enterprise_linux_9_and_10_have() -> None:
+    spec = REPOSITORY / "packaging/rpm/dsatier.spec"
+    for kind in ("--requires", "--buildrequires"):
+        needs = made("rpmspec", "--query", kind, spec).splitlines()
+        assert ["/usr/bin/python3.12"] == [need for need in needs if "python" in need]
+
+
+def test_the_rpm_is_not_made_for_a_python_without_compiled_modules(
+    tree: Path, tmp_path: Path
+) -> None:
+    """Of the libraries only the compiled ones are left out."""
+    source = tmp_path / "source"
+    made(tree / "packaging/source", source)
+    for archive in (source / "vendor").glob("*-cp311-*"):
+        archive.unlink()
+    words = ("rpmbuild", "-bb", "--nodeps", "--define", "python /usr/bin/python3.11")
+    (tmp_path / "top").mkdir()
+    (tmp_path / "top/BUILD").symlink_to(source)
+    top = ("--define", f"_topdir {tmp_path}/top", source / "packaging/rpm/dsatier.spec")
+    done = ran(*words, *top)
+    print(done.stdout, done.stderr)
+    assert 1 == done.returncode
+    assert "cannot import name 'ArgsKwargs' from 'pydantic_core._pydantic_core'" in done.stderr
+
+
 def test_rpmlint_has_nothing_to_say(rpm: Path) -> None:
     said = made("rpmlint", "--rpmlintrc", REPOSITORY / "packaging/rpm/dsatier.rpmlintrc", rpm)
     assert [] == re.findall(r"^dsatier.*", said, re.MULTILINE)
