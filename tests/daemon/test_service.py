@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 
 from dsatier.apply.driver import Driver
 from dsatier.apply.target import target
+from dsatier.base.exits import BAD_PROFILE, OK
 from dsatier.profile.load import from_texts
 from dsatier.sim.host import SimHost
 from tests.support.running import PATIENCE, Ran, Running, daemon, environment, folder
@@ -209,6 +211,31 @@ def test_when_it_is_ready_it_has_told_what_the_files_ask_for(running: Running) -
     found = running.status()
     assert ["STATUS=looking at the host", "READY=1"] == list(running.notes[:2])
     assert (running.pid, "NoProfile") == (found["daemon"]["pid"], found["profile"]["status"])
+
+
+@pytest.mark.parametrize(("profile", "code"), [(ONE, OK), (WRONG, BAD_PROFILE)])
+def test_a_reload_is_told_from_its_start_to_its_end(
+    running: Running, profile: str, code: int
+) -> None:
+    """However it is asked for and however it ends, or the service would stay in reloading."""
+    running.profile(profile)
+    before = len(running.notes)
+    sooner = time.monotonic_ns() // 1000
+    assert code == running.reload().code
+    running.until(lambda: "READY=1" in running.notes[before:], "READY=1")
+    told = [note for note in running.notes[before:] if not note.startswith(("STATUS=", "WATCH"))]
+    begun, at, *ended = told
+    assert ("RELOADING=1", ["READY=1"]) == (begun, ended)
+    assert sooner <= int(at.removeprefix("MONOTONIC_USEC=")) <= time.monotonic_ns() // 1000
+
+
+def test_a_reload_by_signal_is_told_too(running: Running) -> None:
+    running.profile(ONE)
+    before = len(running.notes)
+    os.kill(running.pid, signal.SIGHUP)
+    running.until(lambda: "READY=1" in running.notes[before:], "READY=1")
+    assert 1 == running.notes[before:].count("RELOADING=1")
+    assert "converged" == running.status()["state"]
 
 
 def test_a_start_on_another_boot_says_first_that_the_host_booted() -> None:

@@ -83,6 +83,9 @@ def test_the_package_comes_lives_and_goes_on_debian_13(
     assert "/usr/bin/python3.13" == python(host)
     tiered(host)
     assert 0 == host.run("dsatier", "status").code
+    host.put(MINE, "version: 1\nengine: {kind: turtle}\n")
+    assert 1 == host.run("systemctl", "reload", "dsatier").code
+    tiered(host)
     repairs(host)
     before, process = knobs(host), host.main_pid("dsatier")
 
@@ -100,6 +103,17 @@ def test_the_package_comes_lives_and_goes_on_debian_13(
     assert [] == [
         path for path in found.splitlines() if not path.startswith((own, "/var/lib/dpkg"))
     ]
+
+
+def test_a_reload_by_signal_ends_when_it_is_done(host13: Container) -> None:
+    """For who prefers it: it cannot tell whether the reload failed, but when it was over."""
+    host = host13
+    words = "[Service]\nType=notify-reload\nExecReload=\n"
+    host.put("/etc/systemd/system/dsatier.service.d/signal.conf", words)
+    host.ok("systemctl", "daemon-reload")
+    host.ok("systemctl", "restart", "dsatier")
+    assert "notify-reload" == host.show("dsatier", "Type")["Type"]
+    tiered(host)
 
 
 def test_an_upgrade_to_debian_13_leaves_a_tiered_host_watched(

@@ -58,7 +58,7 @@ class Surroundings:
     listener: Listener
     log: Logger
     notify: Callable[[str], None]
-    """Tells the service manager: ``READY=1``, ``STATUS=...``, ``WATCHDOG=1``."""
+    """Tells the service manager: ``READY=1``, ``RELOADING=1``, ``STATUS=...``, ``WATCHDOG=1``."""
     events: Uevents | None = None
     watch: Watch | None = None
     """Tells of writes to files; None where there is nobody to tell."""
@@ -322,6 +322,8 @@ class Daemon:
                 order.answer("refused", FAILED, "the daemon is stopping")
             return
         began = time.monotonic()
+        if reload:  # the time tells a service manager that asked by a signal which reload it is
+            self._around.notify(f"RELOADING=1\nMONOTONIC_USEC={int(began * 1e6)}")
         try:
             if self._supervisor.facts is not None:  # what changes from now on is seen or glanced at
                 self._remember(self._supervisor.facts)
@@ -336,6 +338,8 @@ class Daemon:
             self._around.drops.drain()
         answer = self._answer(outcome, time.monotonic() - began) if reload else None
         self._rest(outcome)
+        if reload:  # also where it failed: it is over
+            self._around.notify("READY=1")
         if answer is not None:  # only now, so that the status says the same
             for order in self._waiting:
                 order.answer(*answer)
