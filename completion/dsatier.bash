@@ -21,7 +21,7 @@ _dsatier() {
     done
     local options= takes=
     case $command in
-        "") options="--help --version"; takes="words:check plan apply reconcile verify status history daemon reload wait nudge simulate rollback detach clear facts doctor explain cat-config measure demo" ;;
+        "") options="--help --version"; takes="words:check plan apply reconcile verify status history daemon reload wait nudge simulate rollback detach clear facts doctor explain cat-config measure install-service uninstall-service demo" ;;
         check) options="--as --json -h --help"; takes=files ;;
         plan) options="-p --profile --facts --json --detailed-exitcode --root --host --sim-state -h --help" ;;
         apply) options="-p --profile --plan --json -q --quiet --root --host --sim-state -h --help" ;;
@@ -42,6 +42,8 @@ _dsatier() {
         explain) options="-p --profile --json --root --host --sim-state -h --help"; takes="words:version match match.hostname match.release match.abi match.cpu_model match.numa match.numa.nodes match.numa.cpuless_nodes tiers tiers.nodes tiers.nodes.fast tiers.nodes.slow tiers.nodes.near tiers.nodes.hbm tiers.online tiers.online.nodes tiers.online.zone tiers.fast_node tiers.slow_node tiers.cpuless concurrency concurrency.use_concur_to_compact concurrency.use_concur_to_demote concurrency.use_concur_for_htmm concurrency.migrate_batch_reasons concurrency.migrate_batch_pages concurrency.migrate_batch_usecs engine engine.kind engine.limit_mt_num engine.cpu_multi_copy_threshold engine.migrate_engine_reasons engine.migrate_copy_calibrate engine.limit_chans engine.dsa_copy_threshold engine.work_queues engine.work_queues.file engine.work_queues.iommu engine.work_queues.devices engine.work_queues.engines engine.work_queues.queues engine.work_queues.size engine.on_fault tiering tiering.demotion_enabled tiering.numa_balancing tiering.promote_rate_limit_MBps tiering.demote_scale_factor tiering.swap memory memory.watermark_scale_factor memory.watermark_boost_factor memory.compaction_proactiveness memory.zone_reclaim_mode memory.thp_enabled memory.thp_defrag drift drift.policy drift.interval drift.fights drift.window" ;;
         cat-config) options="-p --profile --json --root --host --sim-state -h --help" ;;
         measure) options="--json --root --host --sim-state -h --help"; takes=commands ;;
+        install-service) options="--dry-run --root -h --help" ;;
+        uninstall-service) options="--dry-run --root -h --help" ;;
         demo) options="--fast -h --help" ;;
     esac
     if [[ -n $rest ]]; then

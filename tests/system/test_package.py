@@ -595,7 +595,7 @@ def test_the_wheel_runs_in_an_environment_of_its_own(tree: Path, tmp_path: Path)
 
     site = only(tmp_path / "venv/lib", "python3*") / "site-packages/dsatier"
     agent = tree / "agent/dsatier"
-    for pattern in ("**/*.py", "py.typed", "hosts/*.yaml", "profiles/*.yaml"):
+    for pattern in ("**/*.py", "py.typed", "hosts/*.yaml", "profiles/*.yaml", "systemd/*"):
         shipped = {path.relative_to(agent): path.read_bytes() for path in agent.glob(pattern)}
         assert shipped == {path.relative_to(site): path.read_bytes() for path in site.glob(pattern)}
         assert shipped

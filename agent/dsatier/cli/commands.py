@@ -115,6 +115,25 @@ def _demo(options: Namespace) -> int:
     return demo(fast=options.fast)
 
 
+def _install_service(options: Namespace) -> int:
+    from dsatier.cli.service import install_service
+
+    return _with_files(install_service, options)
+
+
+def _uninstall_service(options: Namespace) -> int:
+    from dsatier.cli.service import uninstall_service
+
+    return _with_files(uninstall_service, options)
+
+
+def _with_files(verb: Callable[..., int], options: Namespace) -> int:
+    try:
+        return verb(options.root, dry_run=options.dry_run)
+    except OSError as error:
+        return say(error, FAILED)
+
+
 VERBS: dict[str, Callable[[Namespace], int]] = {
     "check": check,
     "plan": looking.show_plan,
@@ -136,5 +155,7 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "explain": looking.explain_field,
     "cat-config": looking.show_config,
     "measure": looking.measure_command,
+    "install-service": _install_service,
+    "uninstall-service": _uninstall_service,
     "demo": _demo,
 }

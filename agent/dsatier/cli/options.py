@@ -63,6 +63,8 @@ JSON = Option(
 )
 QUIET = Option(("-q", "--quiet"), "no progress on standard error", None, "store_true")
 ROOT = Option(("--root",), "the daemon's files are below DIR", "DIR")
+DRY_RUN = Option(("--dry-run",), "say what would be done, and do nothing", None, "store_true")
+BELOW = Option(("--root",), "for the system below DIR, such as an image that is built", "DIR")
 TIMEOUT = Option(("--timeout",), "give up after SECONDS", "SECONDS")
 FACTS = Option(
     ("--facts",),
@@ -312,6 +314,32 @@ COMMANDS: tuple[Command, ...] = (
         "measurement's. Ctrl-C ends the command, and what was measured until then is printed.",
         (JSON, Option(("argv",), "the command and its arguments, after --", "CMD", None, "*")),
         (("dsatier measure -- numactl -m 0 ./workload", ""),),
+    ),
+    Command(
+        "install-service",
+        "install the systemd units, where no package brings them",
+        "For a dsatier that pip installed, as root. Writes the units, the udev rule and what "
+        "systemd-tmpfiles reads below /usr/local/lib, with the path of this program, and says "
+        "which commands are left to run. Again after an upgrade, it writes what has changed. "
+        "Refuses where a package of dsatier is installed, and to replace a file that it did not "
+        "write. The program must not be in a home or below /tmp: the unit hides those.",
+        (DRY_RUN, BELOW),
+        (
+            ("dsatier install-service --dry-run", "what would be written"),
+            (
+                "/opt/dsatier/bin/dsatier install-service",
+                "for the virtual environment /opt/dsatier",
+            ),
+        ),
+        needs_host=False,
+    ),
+    Command(
+        "uninstall-service",
+        "remove what install-service wrote",
+        "Removes the files of install-service, and no others. Refuses while the service is "
+        "enabled. The host stays as it is: `dsatier rollback` returns it, and comes before.",
+        (DRY_RUN, BELOW),
+        needs_host=False,
     ),
     Command(
         "demo",
