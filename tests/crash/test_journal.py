@@ -6,22 +6,26 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 
 import pytest
 
-from dsatier.apply.counters import NOTHING
+from dsatier.apply.counters import NOTHING, Tally
 from dsatier.apply.driver import Driver
 from dsatier.apply.journal import CorruptState, Journal
 from dsatier.apply.records import Motion, Record
-from dsatier.base.paths import MOTION, ORIGINALS, RECORD, STATUS, STEP, TALLY
+from dsatier.base.paths import EFFECT, MOTION, ORIGINALS, RECORD, STATUS, STEP, TALLY
+from dsatier.facts.effect import Counts, Standing
 from dsatier.host.port import Rejected
+from dsatier.plan.originals import Originals
 from dsatier.sim.faults import Crash, FullDisk, SimCrash
 from dsatier.sim.host import SimHost
 from tests.support.scene import apply, at_rest, crashed, in_motion, operations, record, small
 
 FIRST = Motion(1, "boot", "converging", 17.0, "me", 1, 3, "the first")
 PROFILE = "tpp-dsa"
+COUNTED = Counts("boot", 1.0, {"pgdemote_kswapd": 7}, {1: {}}, (), ())
+STANDING = Standing((1, 2, 1), COUNTED, COUNTED, COUNTED, "armed", "NoPressure")
 
 
 def at(step: int, what: str = "another") -> Motion:
@@ -172,7 +176,7 @@ def woke(host: SimHost) -> str:
     return record(host).latch_reason
 
 
-@pytest.mark.parametrize("path", [RECORD, MOTION, ORIGINALS, TALLY])
+@pytest.mark.parametrize("path", [RECORD, MOTION, ORIGINALS, TALLY, EFFECT])
 def test_what_a_later_version_has_added_is_passed_over(path: str) -> None:
     """A downgrade goes on; what is not an addition is no file of dsatier's."""
     host = small()
@@ -181,6 +185,7 @@ def test_what_a_later_version_has_added_is_passed_over(path: str) -> None:
         apply(host, "dsa")
     host.heal("crash")
     Journal(host).keep_tally(NOTHING)
+    Journal(host).keep_standing(STANDING)
     expected = loaded(host, path)
     whole = json.loads(host.files[path])
     if path == RECORD:
@@ -190,9 +195,53 @@ def test_what_a_later_version_has_added_is_passed_over(path: str) -> None:
         whole["written"] = [one | {"of_tomorrow": 1} for one in whole["written"]]
     host.files[path] = json.dumps(whole | {"of_tomorrow": {"a": [1]}})
     assert loaded(host, path) == expected
-    host.files[path] = json.dumps(whole | {"schema_version": "2"})
+    spoilt = {"verdict": 2} if path == EFFECT else {"schema_version": "2"}
+    host.files[path] = json.dumps(whole | spoilt)
     with pytest.raises(CorruptState):
         loaded(host, path)
+
+
+def test_originals_of_a_later_version_outlast_what_an_earlier_one_writes() -> None:
+    """On the boot that they are of: after another one the host has nothing of dsatier's."""
+    host = small()
+    journal = Journal(host)
+    apply(host, "dsa")
+    found = journal.originals()
+    assert found is not None
+    host.files[ORIGINALS] = json.dumps(json.loads(host.files[ORIGINALS]) | {"of_tomorrow": [1]})
+    journal.keep_originals(replace(found, taken_at=2.0))
+    assert [1] == json.loads(host.files[ORIGINALS])["of_tomorrow"]
+    assert replace(found, taken_at=2.0) == Journal(host).originals()
+    journal.keep_originals(replace(found, boot_id="another"))
+    assert "of_tomorrow" not in json.loads(host.files[ORIGINALS])
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [
+        (Record, set()),
+        (Tally, {"schema_version", "durations", "reloads"}),
+        (
+            Motion,
+            {"schema_version", "boot_id", "state", "began", "holder", "step", "steps", "what"},
+        ),
+        (
+            Originals,
+            {"schema_version", "boot_id", "taken_at", "knobs", "online_cpus", "swaps"}
+            | {"devices", "idle_devices"},
+        ),
+        (Standing, {"key", "armed", "mark", "newest", "verdict", "reason"}),
+    ],
+    ids=lambda kind: kind.__name__ if isinstance(kind, type) else "",
+)
+def test_what_an_earlier_version_did_not_write_has_a_default(kind: type, first: set[str]) -> None:
+    """An upgrade goes on: only what the first version wrote must be there."""
+    required = {
+        one.name
+        for one in fields(kind)
+        if one.default is MISSING and one.default_factory is MISSING
+    }
+    assert first == required
 
 
 def test_a_state_of_the_lifecycle_that_is_not_known_is_told() -> None:
@@ -211,5 +260,6 @@ def loaded(host: SimHost, path: str) -> object:
         MOTION: journal.motion,
         ORIGINALS: journal.originals,
         TALLY: journal.tally,
+        EFFECT: journal.standing,
     }
     return read[path]()

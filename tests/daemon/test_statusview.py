@@ -112,6 +112,15 @@ def test_tiering_has_a_line() -> None:
     assert "tiering" not in screen(document(tiering=None, moved=None), NOW)
 
 
+def test_what_a_later_daemon_adds_is_passed_over() -> None:
+    """An upgrade exchanges the command before the daemon, or the other way round."""
+    whole = document(daemon=None)
+    more = whole | {"of_tomorrow": {"a": [1]}}
+    more["conditions"] = [one | {"severity": "low"} for one in whole["conditions"]]
+    shown = [told(json.dumps(one), PATH, as_json=False, now=NOW) for one in (whole, more)]
+    assert shown[0] == shown[1]
+
+
 def test_a_daemon_that_was_stopped_is_missed() -> None:
     plain = screen(document(), NOW).splitlines()
     stopped = screen(document(daemon=None), NOW).splitlines()

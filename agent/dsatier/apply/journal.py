@@ -154,8 +154,16 @@ class Journal:
         self._host.drop(LATE)
 
     def keep_originals(self, originals: Originals) -> None:
-        """Keep what was found, durably, before the first write."""
-        self._keep(ORIGINALS, originals)
+        """Keep what was found, durably, before the first write.
+
+        What a later version has found on this boot stays with it, for when that version is back.
+        """
+        before = _plain(self._text(ORIGINALS))
+        own = asdict(originals)
+        more = {}
+        if isinstance(before, dict) and before.get("boot_id") == originals.boot_id:
+            more = {key: value for key, value in before.items() if key not in own}
+        self._keep(ORIGINALS, originals, more)
 
     def keep_motion(self, motion: Motion) -> None:
         """Open the journal, or note the next step in it.
@@ -293,8 +301,13 @@ class Journal:
             self._known[path] = known
         return cast(T, known[1])
 
-    def _keep(self, path: str, value: Record | Motion | Originals | Tally | Standing) -> None:
-        text = json.dumps(asdict(value)) + "\n"
+    def _keep(
+        self,
+        path: str,
+        value: Record | Motion | Originals | Tally | Standing,
+        more: dict[str, Any] | None = None,
+    ) -> None:
+        text = json.dumps(asdict(value) | (more or {})) + "\n"
         self._host.keep(path, text)
         self._known[path] = text, value
 
