@@ -310,7 +310,7 @@ class Fleet:
                 f"--inventory={self.folder}/inventory.json",
                 f"--extra-vars={json.dumps(variables)}",
                 *words,
-                str(PLAYBOOKS / playbook),
+                str(PLAYBOOKS / "playbooks" / playbook),
             ),
             cwd=self.folder,
             env=own

@@ -213,7 +213,8 @@ def test_the_packages_carry_the_version_of_the_project() -> None:
     packaging = REPOSITORY / "packaging"
     changelog = re.match(r"dsatier \((.+?)-\d+\)", (packaging / "debian/changelog").read_text())
     spec = re.search(r"\nVersion: +(\S+)", (packaging / "rpm/dsatier.spec").read_text())
-    assert [__version__] * 2 == [found[1] for found in (changelog, spec) if found]
+    galaxy = re.search(r"\nversion: (\S+)", (packaging / "ansible/galaxy.yml").read_text())
+    assert [__version__] * 3 == [found[1] for found in (changelog, spec, galaxy) if found]
 
 
 # -- what is in the .deb --------------------------------------------------------------
