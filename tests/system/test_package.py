@@ -322,6 +322,17 @@ def test_compiled_modules_are_there_for_every_python_that_the_deb_admits(
     assert {"pydantic_core/_pydantic_core": tags, "yaml/_yaml": tags} == compiled
 
 
+def test_byte_code_is_made_by_whichever_python_there_is(deb: Path) -> None:
+    """A range of versions would exclude its end, and the package could not be configured there."""
+    control = subprocess.run(["dpkg-deb", "--ctrl-tarfile", deb], capture_output=True, check=True)
+    with tarfile.open(fileobj=io.BytesIO(control.stdout)) as archive:
+        script = archive.extractfile("./postinst")
+        assert script is not None
+        lines = script.read().decode().splitlines()
+    compiling = [line.split() for line in lines if line.startswith("\tpy3compile")]
+    assert [["py3compile", "-p", "dsatier:amd64", "/usr/lib/dsatier"]] == compiling
+
+
 def test_the_deb_needs_nothing_that_the_oldest_release_lacks(deb: Path) -> None:
     """Of what Debian 12 has: later releases have later ones."""
     needs = made("dpkg-deb", "--field", deb, "Depends").strip().split(", ")
