@@ -25,6 +25,8 @@ TIMEOUT = f"{PARAMETERS}/timeout_ms"
 FACTOR = f"{PARAMETERS}/timeout_factor"
 FAILED = "copying by CPU, use_dsa_copy_pages reads 0"
 """What the log says of the last channel that fails."""
+KEPT = "DMA-API: (.*has pending DMA allocations|Mapped at)|WARNING: .*kernel/dma/debug.c"
+"""What a debug kernel says where a driver leaves a device that may still write to its memory."""
 OUT = r"(copying by CPU, use_dsa_copy_pages reads 0|out of use, channels left: \d)"
 """What it says of any that does."""
 LONG = "DSATIER_LONG" in os.environ
