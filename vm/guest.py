@@ -715,6 +715,9 @@ class Guest:
             told = "\n".join(map(str, found[:5]))
             raise Complained(f"{self.name}: {told}\nthe whole log: {self.keep()}")
 
+    def _ask_monitor(self, words: str) -> str:
+        return str(self.qmp.execute("human-monitor-command", command_line=words))
+
     def doing(self, ask: bool = True) -> str:
         """Return what the guest was doing, for messages.
 
@@ -728,9 +731,12 @@ class Guest:
                 lines.append(f"the emulator: {status}")
                 if status == "running":
                     self.sysrq("l", "w", "t")
-                text = self.qmp.execute("human-monitor-command", command_line="info registers -a")
+                text = self._ask_monitor("info registers -a")
                 where = re.findall(r"CPU#\d+|[ER]IP=[0-9a-f]+|HLT=\d", text)
                 lines.append(f"its CPUs: {' '.join(where)}")
+                if status == "running" and len(self.console) == before:
+                    lines.append("its kernel does not answer; its interrupts:")
+                    lines += self._ask_monitor("info pic").splitlines()
         text = self.console
         lines += ["the console before that:", *text[:before].splitlines()[-80:]]
         if len(text) > before:
