@@ -196,18 +196,22 @@ def in_order(found: Sequence[str], *words: str) -> None:
 
 
 def squeeze(vm: Guest, timeout: float = PATIENCE) -> tuple[dict[str, int], dict[str, int]]:
-    """Have memory grow short, and every byte read back.
+    """Have memory of node 0 grow short, and every byte read back.
 
+    What is taken follows from what is free: what earlier programs pushed away leaves much room.
     Returns how far the kernel's counters came, and what ``dsatier measure`` read from /proc/timer.
     """
     before = counters(vm)
+    free = re.search(r"MemFree: +(\d+) kB", vm.read("/sys/devices/system/node/node0/meminfo"))
+    assert free, "node 0 tells nothing of what is free"
+    steps = max(40, (int(free[1]) >> 10) // 16 + 8)
     script = "exec taskset 1 hold >&2"
     hold = vm.start("dsatier", "measure", "--json", "--", "sh", "-c", script, given=None)
-    hold.give(b"".join(b"more 16\n" for _ in range(40)) + b"check\n")
+    hold.give(b"".join(b"more 16\n" for _ in range(steps)) + b"check\n")
     hold.end_input()
     ran = hold.wait(timeout)
     assert 0 == ran.code, ran.out + ran.err
     assert re.search(r"^\d+ right$", ran.err, re.MULTILINE), ran.err
     found, timer = since(vm, before), json.loads(ran.out)["timer"]
-    print(found, timer)
+    print(f"{steps} x 16 MiB, {int(free[1]) >> 10} MiB were free:", found, timer)
     return found, timer
