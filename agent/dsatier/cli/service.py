@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from dsatier.base.exits import FAILED, OK
 from dsatier.cli.opening import WrongUsage
+from dsatier.daemon.main import say
 from dsatier.host import output
 
 SHIPPED = "systemd"
@@ -113,21 +114,23 @@ def install(root: str, shipped: Shipped, program: Program, *, dry_run: bool) -> 
     """Write the files, and say what is left to do. Raises WrongUsage, OSError."""
     for path in PACKAGED:
         if os.path.lexists(os.path.join(root, path)):
-            return _refused(f"/{path} is a package's, which brings all units: nothing is written")
+            return say(
+                f"/{path} is a package's, which brings all units: nothing is written", FAILED
+            )
     if why := unfit(program):
         raise WrongUsage(why)
     wanted = {path: text_for(program, text) for path, text in placed(shipped)}
     there = {path: _read(os.path.join(root, path)) for path in wanted}
     for path, text in there.items():
         if text is not None and not text.startswith(MARK):
-            return _refused(f"/{path} was not written by this command: nothing is written")
+            return say(f"/{path} was not written by this command: nothing is written", FAILED)
     for path, text in wanted.items():
         if there[path] == text:
             output.report(f"is there /{path}")
             continue
-        output.report(f"{'would write' if dry_run else 'wrote'} /{path}")
         if not dry_run:
             _replace(os.path.join(root, path), text)
+        output.report(f"{'would write' if dry_run else 'wrote'} /{path}")
     output.report(
         "then: systemctl daemon-reload && systemd-tmpfiles --create dsatier.conf && "
         "systemctl enable --now dsatier"
@@ -138,7 +141,7 @@ def install(root: str, shipped: Shipped, program: Program, *, dry_run: bool) -> 
 def uninstall(root: str, shipped: Shipped, *, dry_run: bool) -> int:
     """Remove what ``install`` wrote, and say what is left to do. Raises OSError."""
     if os.path.lexists(os.path.join(root, ENABLED)):
-        return _refused("the service is enabled: run `systemctl disable --now dsatier` first")
+        return say("the service is enabled: run `systemctl disable --now dsatier` first", FAILED)
     for path, _ in placed(shipped):
         text = _read(os.path.join(root, path))
         if text is None:
@@ -146,16 +149,11 @@ def uninstall(root: str, shipped: Shipped, *, dry_run: bool) -> int:
         if not text.startswith(MARK):
             output.report(f"left /{path}: it was not written by this command")
             continue
-        output.report(f"{'would remove' if dry_run else 'removed'} /{path}")
         if not dry_run:
             os.unlink(os.path.join(root, path))
+        output.report(f"{'would remove' if dry_run else 'removed'} /{path}")
     output.report("then: systemctl daemon-reload")
     return OK
-
-
-def _refused(why: str) -> int:
-    output.report(f"dsatier: {why}", error=True)
-    return FAILED
 
 
 def _shipped() -> Shipped:
