@@ -3,12 +3,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-
-import pytest
 
 from tests.kernel.ours import PROGRAMS, program
 from vm.booting import ACCEL_CONFIG, guest
@@ -29,9 +26,6 @@ KEPT = "DMA-API: (.*has pending DMA allocations|Mapped at)|WARNING: .*kernel/dma
 """What a debug kernel says where a driver leaves a device that may still write to its memory."""
 OUT = r"(copying by CPU, use_dsa_copy_pages reads 0|out of use, channels left: \d)"
 """What it says of any that does."""
-LONG = "DSATIER_LONG" in os.environ
-"""Test all of the matrix; else some of it."""
-LONG_ONLY = pytest.mark.skipif(not LONG, reason="DSATIER_LONG is not set")
 
 
 @contextmanager

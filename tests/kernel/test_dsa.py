@@ -16,8 +16,6 @@ from tests.kernel.engine import (
     FACTOR,
     FAILED,
     KEPT,
-    LONG,
-    LONG_ONLY,
     OUT,
     PARAMETERS,
     TIMEOUT,
@@ -29,6 +27,7 @@ from tests.kernel.engine import (
     value,
 )
 from tests.kernel.ours import ANY_MTHP, run_pages
+from tests.support.long import LONG, LONG_ONLY
 from vm.guest import Guest
 from vm.idxd import (
     PCI,

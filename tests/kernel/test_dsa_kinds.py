@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.kernel.engine import LONG, LONG_ONLY, agreed, booted, down, up
+from tests.kernel.engine import agreed, booted, down, up
 from tests.kernel.ours import ANY_MTHP, run_pages
+from tests.support.long import LONG, LONG_ONLY
 from vm.guest import Command, Guest
 from vm.idxd import configuration, in_use, load, moved
 from vm.machine import Iommu

@@ -32,8 +32,9 @@ from lab.host import (
     two_tiers,
     until,
 )
-from tests.kernel.engine import LONG, busy
+from tests.kernel.engine import busy
 from tests.kernel.ours import program
+from tests.support.long import LONG
 from tests.system.conftest import PROFILES
 from vm import idxd
 from vm.guest import Guest

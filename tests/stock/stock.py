@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from lab.host import PATIENCE, until
+from tests.support.long import LONG_ONLY
 from tests.system.conftest import PROFILES
 from vm import images
 from vm.guest import Guest
@@ -25,10 +25,10 @@ KERNELS: dict[str, Callable[[], Kernel]] = {
     "6.12": images.debian_kernel,
     "7.3": images.newer_kernel,
 }
-LONG = "DSATIER_LONG" in os.environ
-LONG_ONLY = pytest.mark.skipif(not LONG, reason="DSATIER_LONG is not set")
 EACH = ["6.12", pytest.param("7.3", marks=LONG_ONLY)]
 """The kernels that a test is for; the newer one takes as long again."""
+BRINGING = ("dax_hmem", "kmem", "device_dax")
+"""The modules by which memory that firmware sets apart becomes a node."""
 MINE = "/etc/dsatier.d/50-mine.yaml"
 SLEEP = 0.5
 MIB = 256
@@ -123,3 +123,16 @@ def verdict(vm: Guest, wanted: str, reason: str | None = None) -> dict[str, Any]
         return bool(found) and wanted == found["verdict"] and reason in (None, found["reason"])
 
     return until(vm, f"tiering is {wanted} ({reason})", so, 2 * PATIENCE)
+
+
+def apart(start: int, mib: int, policy: str) -> tuple[str, ...]:
+    """Return words for a kernel by which memory is a device's, that comes when it is asked for.
+
+    ``start`` is the address of its first byte; ``policy`` says how its memory blocks come online.
+    """
+    return (
+        # RAM that is for somebody's own use: E820's own type for what EFI marks so
+        f"memmap={mib}M%{start:#x}-1+0xefffffff",
+        f"memhp_default_state={policy}",
+        "modprobe.blacklist=dax_hmem",  # else it comes at boot
+    )

@@ -17,7 +17,20 @@ import pytest
 
 from lab.host import PATIENCE, host, installed, reload, shown, status, steps, until
 from tests.stock.hold import Hold
-from tests.stock.stock import CLOCK, DEMOTED, EACH, KERNELS, MIB, MINE, free, give, moved, verdict
+from tests.stock.stock import (
+    BRINGING,
+    CLOCK,
+    DEMOTED,
+    EACH,
+    KERNELS,
+    MIB,
+    MINE,
+    apart,
+    free,
+    give,
+    moved,
+    verdict,
+)
 from vm.guest import Guest
 from vm.machine import Machine, Node
 
@@ -28,12 +41,7 @@ FAST, SLOW = 1024, 768
 MACHINE = Machine(
     nodes=(Node(cpus=2, memory=FAST), Node(memory=SLOW)),
     icount=CLOCK,
-    append=(
-        # RAM that is for somebody's own use: E820's own type for what EFI marks so
-        f"memmap={SLOW}M%0x100000000-1+0xefffffff",
-        "memhp_default_state=offline",
-        "modprobe.blacklist=dax_hmem",  # else it comes at boot
-    ),
+    append=apart(4 << 30, SLOW, "offline"),
     # the slow node begins at 4 GiB
     extra=("-machine", f"max-ram-below-4g={FAST}M"),
 )
@@ -48,9 +56,8 @@ LEFT = 64
 @pytest.fixture(scope="module", params=EACH)
 def vm(request: pytest.FixtureRequest, package: Path) -> Iterator[Guest]:
     """A host whose slow memory is not there yet."""
-    modules = ["dax_hmem", "kmem", "device_dax"]
     kernel = KERNELS[request.param]()
-    with installed(host(package, MACHINE, kernel=kernel, carry=modules)) as found:
+    with installed(host(package, MACHINE, kernel=kernel, carry=BRINGING)) as found:
         yield found
 
 

@@ -21,7 +21,6 @@ from tests.stock.stock import (
     DEMOTED,
     EACH,
     KERNELS,
-    LONG_ONLY,
     MIB,
     MINE,
     PROMOTED,
@@ -34,6 +33,7 @@ from tests.stock.stock import (
     verdict,
     wait_until,
 )
+from tests.support.long import LONG_ONLY
 from vm.guest import Guest
 from vm.machine import Machine, Node
 

@@ -15,7 +15,18 @@ import pytest
 
 from lab.host import PATIENCE, host, installed, reload, shown, status, steps
 from tests.stock.hold import Hold
-from tests.stock.stock import CLOCK, DEMOTED, MIB, free, give, moved, verdict, wait_until
+from tests.stock.stock import (
+    BRINGING,
+    CLOCK,
+    DEMOTED,
+    MIB,
+    apart,
+    free,
+    give,
+    moved,
+    verdict,
+    wait_until,
+)
 from vm import images
 from vm.guest import Guest
 from vm.machine import Machine, Node
@@ -32,12 +43,7 @@ MACHINE = Machine(
         Node(memory=SLOW, near=1),
     ),
     icount=CLOCK,
-    append=(
-        # RAM that is for somebody's own use: E820's own type for what EFI marks so
-        f"memmap={SLOW}M%{(4 << 30) + (SLOW << 20):#x}-1+0xefffffff",
-        "memhp_default_state=online_movable",
-        "modprobe.blacklist=dax_hmem",  # else it comes at boot
-    ),
+    append=apart((4 << 30) + (SLOW << 20), SLOW, "online_movable"),
     # the slow nodes begin at 4 GiB
     extra=("-machine", "max-ram-below-4g=2G"),
 )
@@ -50,8 +56,8 @@ LEFT = 64
 @pytest.fixture(scope="module")
 def vm(package: Path) -> Iterator[Guest]:
     """A host that is tiered as shipped for two sockets, while one of them has slow memory."""
-    modules = ["dax_hmem", "kmem", "device_dax"]
-    with installed(host(package, MACHINE, kernel=images.debian_kernel(), carry=modules)) as found:
+    kernel = images.debian_kernel()
+    with installed(host(package, MACHINE, kernel=kernel, carry=BRINGING)) as found:
         give(found, "tiering-sockets.yaml")
         reload(found)
         yield found
